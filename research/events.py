@@ -1,0 +1,115 @@
+"""What can happen to a sweep: the events of its ledger, frozen and typed."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, JsonValue
+
+from research.settings import SweepSettings
+from vae.config import NonNegativeInt, part
+
+FailKind = Literal["bug", "diverged", "out_of_memory", "lost", "config", "data"]
+Facts = dict[str, JsonValue]
+
+
+def _without_surrogates(text: object) -> object:
+    return text.encode("utf-8", "replace").decode() if isinstance(text, str) else text
+
+
+# A traceback may quote a file name that is not UTF-8; that must not keep a failure from being written down.
+Text = Annotated[str, BeforeValidator(_without_surrogates)]
+
+
+@part
+class SweepCreated:
+    """The first event: what the sweep is. Nothing in it ever changes."""
+
+    type: Literal["sweep"] = "sweep"
+    settings: SweepSettings
+    code: Facts
+    versions: dict[str, str]
+    command: list[str]
+
+
+@part
+class SessionStarted:
+    """A driver began to work on the sweep: generation 0 at its creation, one more at each resume."""
+
+    type: Literal["session"] = "session"
+    generation: NonNegativeInt
+    pid: int
+    host: str
+    code: Facts
+    versions: dict[str, str]
+    hardware: Facts
+
+
+@part
+class TrialCreated:
+    """A trial was sampled. ``distributions`` holds Optuna's JSON of each parameter's distribution."""
+
+    type: Literal["trial"] = "trial"
+    trial: NonNegativeInt
+    params: Facts
+    distributions: dict[str, str]
+    config: Facts
+    config_hash: str
+    seed: int
+    sampler_seed: int
+
+
+@part
+class RowReported:
+    """One epoch of one trial and what was decided on it; any decision but ``continue`` ends the trial.
+
+    ``metrics`` is the whole row, its ``measure`` included, None where a value was not finite. Paths are
+    relative to the sweep directory; ``checkpoint_sha256`` is that of the checkpoint's ``state.safetensors``.
+    """
+
+    type: Literal["row"] = "row"
+    trial: NonNegativeInt
+    epoch: NonNegativeInt
+    attempt: NonNegativeInt = 0
+    metrics: Facts
+    decision: Literal["continue", "complete", "pruned", "fail"] = "continue"
+    reason: Text | None = None
+    checkpoint: str | None = None
+    checkpoint_sha256: str | None = None
+    pictures: dict[str, str] = Field(default_factory=dict)
+    worker: Facts = Field(default_factory=dict)
+
+
+@part
+class TrialRetried:
+    """A trial lost its worker and continues from its last checkpoint as ``attempt``."""
+
+    type: Literal["retry"] = "retry"
+    trial: NonNegativeInt
+    attempt: NonNegativeInt
+    reason: Text
+
+
+@part
+class TrialFailed:
+    """A trial ended without a deciding row. ``reason`` is one line, ``detail`` the traceback."""
+
+    type: Literal["end"] = "end"
+    trial: NonNegativeInt
+    kind: FailKind
+    reason: Text
+    detail: Text = ""
+
+
+@part
+class Interrupted:
+    """The driver was asked to stop; trials that were running continue at the next resume."""
+
+    type: Literal["interrupted"] = "interrupted"
+    reason: Text
+
+
+Event = Annotated[
+    SweepCreated | SessionStarted | TrialCreated | RowReported | TrialRetried | TrialFailed | Interrupted,
+    Field(discriminator="type"),
+]

@@ -1,0 +1,379 @@
+"""The sweep's ledger: every event of a sweep, in order, and what follows from them. The only truth there is.
+
+An event is one small file that never changes, ``DIR/ledger/00000012.json``, numbered without gaps:
+
+    {"event": {"type": "row", ...}, "previous": <sha256>, "sequence": 12, "time": <iso, utc>, "sha256": <hex>}
+
+``sha256`` covers the canonical JSON (sorted keys, no spaces, no NaN) of everything before it; ``previous`` is
+the ``sha256`` of the event before. So a torn, altered, missing or foreign file is refused by name. A file is
+written beside its place, synced and then linked into it, which fails when the number is taken: two drivers on
+one sweep collide loudly. The only thing ever unfinished there is a temporary file, which readers ignore.
+
+The Optuna study, the W&B runs, the kept models and the live table are views, made again from here at will.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import re
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import JsonValue, TypeAdapter, ValidationError
+
+from research.errors import CorruptFile, UserError
+from research.events import (
+    Event,
+    FailKind,
+    Interrupted,
+    RowReported,
+    SessionStarted,
+    SweepCreated,
+    TrialCreated,
+    TrialFailed,
+    TrialRetried,
+)
+from research.settings import Metric, SweepSettings
+from vae.config import NonNegativeInt, part
+
+__all__ = [
+    "Event",
+    "FailKind",
+    "Interrupted",
+    "Ledger",
+    "RowReported",
+    "SessionStarted",
+    "Status",
+    "SweepCreated",
+    "TrialCreated",
+    "TrialFailed",
+    "TrialRetried",
+    "TrialView",
+    "sync_directory",
+]
+
+Status = Literal["RUNNING", "COMPLETE", "PRUNED", "FAIL"]
+
+
+@part
+class _Envelope:
+    sequence: NonNegativeInt
+    previous: str
+    time: str
+    event: Event
+
+
+_ENVELOPE: TypeAdapter[_Envelope] = TypeAdapter(_Envelope)
+_STATUS: dict[str, Status] = {"complete": "COMPLETE", "pruned": "PRUNED", "fail": "FAIL"}
+_EVENT_FILE = re.compile(r"\d{8}\.json")
+_SEAL = re.compile(rb',"sha256":"([0-9a-f]{64})"}\n')
+_SEAL_BYTES = len(',"sha256":""}\n') + 64
+
+
+@dataclass
+class TrialView:
+    """A trial as the events so far tell it. Rows are keyed by epoch: the first report of an epoch counts."""
+
+    created: TrialCreated
+    started: str  # iso time, utc
+    updated: str  # of the latest event
+    session: int  # index of the driver session in which the latest event was written
+    rows: dict[int, RowReported] = field(default_factory=dict)
+    attempt: int = 0
+    final: RowReported | None = None
+    failure: TrialFailed | None = None
+
+    @property
+    def number(self) -> int:
+        return self.created.trial
+
+    @property
+    def terminal(self) -> bool:
+        return self.final is not None or self.failure is not None
+
+    @property
+    def status(self) -> Status:
+        if self.failure is not None:
+            return "FAIL"
+        if self.final is None:
+            return "RUNNING"
+        return _STATUS[self.final.decision]
+
+    @property
+    def reason(self) -> str | None:
+        ended_by = self.failure or self.final
+        return ended_by.reason if ended_by is not None else None
+
+    @property
+    def fail_kind(self) -> FailKind | None:
+        if self.failure is not None:
+            return self.failure.kind
+        return "diverged" if self.status == "FAIL" else None
+
+    @property
+    def last_checkpoint(self) -> RowReported | None:
+        """The latest row that has a checkpoint: the one to continue from (a newer one on disk has no row)."""
+        return max((row for row in self.rows.values() if row.checkpoint), key=lambda r: r.epoch, default=None)
+
+    def curve(self, metric: str) -> dict[int, float]:
+        """The finite values of ``metric`` by epoch, in order of epochs."""
+        values = {epoch: _finite(self.rows[epoch].metrics.get(metric)) for epoch in sorted(self.rows)}
+        return {epoch: value for epoch, value in values.items() if value is not None}
+
+    def best(self, metric: Metric) -> RowReported | None:
+        """The row with the best finite value of ``metric``, the earlier one of equals; None without one."""
+        best: tuple[int, float] | None = None
+        for epoch, value in self.curve(metric.name).items():
+            if best is None or metric.better(value, best[1]):
+                best = (epoch, value)
+        return None if best is None else self.rows[best[0]]
+
+    def fold(self, event: RowReported | TrialRetried | TrialFailed, time: str, session: int) -> None:
+        """Take in one event. What comes after the end, or tells an epoch again, changes nothing."""
+        if self.terminal:
+            return
+        match event:
+            case RowReported():
+                if event.epoch in self.rows:
+                    return
+                self.rows[event.epoch] = event
+                if event.decision != "continue":
+                    self.final = event
+            case TrialRetried():
+                self.attempt = event.attempt
+            case TrialFailed():
+                self.failure = event
+        self.updated, self.session = time, session
+
+
+class Ledger:
+    """The events of one sweep, read and verified, and the views that follow from them.
+
+    One process, the holder of the sweep's lock, appends; any number may follow with ``refresh``.
+    Pickles as its path alone and is read again where it is unpickled.
+    """
+
+    directory: Path  # the sweep's
+    created: SweepCreated
+    identity: str  # sha256 of the first event: tells this sweep from any other of the same name
+    trials: dict[int, TrialView]
+    sessions: list[SessionStarted]
+    interrupted: Interrupted | None  # how the latest session ended, if it was asked to stop
+    updated: str  # iso time, utc, of the latest event
+
+    def __init__(self, sweep_dir: str | Path) -> None:
+        """Nothing is read yet: use ``Ledger.create`` or ``Ledger.open``."""
+        self.directory = Path(sweep_dir).absolute()
+        self.trials, self.sessions, self.interrupted = {}, [], None
+        self._count = 0
+        self._previous = ""
+        self._wrote = False
+
+    @classmethod
+    def create(cls, sweep_dir: str | Path, event: SweepCreated) -> Self:
+        """Begin the ledger of a new sweep; its directory may exist, its ledger may not.
+
+        Raises ``UserError`` for a directory that is a sweep already or can't be written.
+        """
+        ledger = cls(sweep_dir)
+        if ledger._path(0).exists():
+            raise UserError(
+                f"{sweep_dir} holds a sweep: research resume {sweep_dir} continues it; or choose another name"
+            )
+        try:
+            ledger._path(0).parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"{sweep_dir} can't be written ({error.strerror}): choose another storage"
+            ) from error
+        ledger.append(event)
+        return ledger
+
+    @classmethod
+    def open(cls, sweep_dir: str | Path) -> Self:
+        """Read and verify every event.
+
+        Raises ``UserError`` where there is no sweep, ``CorruptFile`` naming what is damaged or missing.
+        """
+        ledger = cls(sweep_dir)
+        directory = ledger._path(0).parent
+        try:
+            names = [path.name for path in directory.iterdir() if _EVENT_FILE.fullmatch(path.name)]
+        except OSError as error:
+            raise UserError(
+                f"{sweep_dir} is not a sweep directory ({directory}: {error.strerror})"
+            ) from error
+        if not names:
+            raise UserError(f"{sweep_dir} is not a sweep directory (its ledger is empty)")
+        ledger.refresh()
+        missing = ledger._path(ledger._count)
+        if missing.name <= max(names):
+            raise CorruptFile(
+                f"{missing} is missing, events after it are there: restore it from a copy; none is skipped"
+            )
+        return ledger
+
+    def __reduce__(self) -> tuple[Any, tuple[Path]]:
+        return type(self).open, (self.directory,)
+
+    def __len__(self) -> int:
+        """The number of events."""
+        return self._count
+
+    @property
+    def settings(self) -> SweepSettings:
+        return self.created.settings
+
+    def append(self, event: Event) -> None:
+        """Make ``event`` durable, then take it in; when this returns, a power cut can't lose it.
+
+        Raises ``ValueError`` for an event that can't follow the ones before (nothing is written),
+        ``UserError`` when another driver wrote this event's number or the disk can't take it.
+        """
+        target = self._path(self._count)
+        if not self._wrote:
+            self._remove_leftovers(target.parent)
+            self._wrote = True
+        envelope = _Envelope(
+            sequence=self._count,
+            previous=self._previous,
+            time=datetime.now(UTC).isoformat(timespec="milliseconds"),
+            event=event,
+        )
+        body = _canonical(_ENVELOPE.dump_python(envelope))
+        seal = hashlib.sha256(body).hexdigest()
+        # What is taken in is what a reader will read, not the object that the caller may still change.
+        written = _ENVELOPE.validate_json(body)
+        self._refuse_impossible(written)
+        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        try:
+            with temporary.open("wb") as file:
+                file.write(body[:-1] + f',"sha256":"{seal}"}}\n'.encode())
+                file.flush()
+                os.fsync(file.fileno())
+            os.link(temporary, target)
+        except FileExistsError as error:
+            raise UserError(
+                f"{target} was written by another process: two drivers share this sweep; stop one"
+            ) from error
+        except OSError as error:
+            raise UserError(
+                f"{target} can't be written ({error.strerror}): mend that, then resume"
+            ) from error
+        finally:
+            temporary.unlink(missing_ok=True)
+        sync_directory(target.parent)
+        self._fold(written, seal)
+
+    def refresh(self) -> list[Event]:
+        """Read what others appended since; one failing ``open`` when there is nothing new."""
+        events: list[Event] = []
+        while True:
+            try:
+                raw = self._path(self._count).read_bytes()
+            except FileNotFoundError:
+                return events
+            except OSError as error:
+                raise UserError(f"{self._path(self._count)} can't be read ({error.strerror})") from error
+            envelope, seal = self._decode(raw)
+            self._fold(envelope, seal)
+            events.append(envelope.event)
+
+    def ranked(self, *, include_running: bool = False) -> list[TrialView]:
+        """COMPLETE and PRUNED trials with a finite value of the metric: best first, then lower number."""
+        metric = self.settings.metric
+        pick, sign = (max, -1.0) if metric.direction == "maximize" else (min, 1.0)
+        statuses = {"COMPLETE", "PRUNED"} | ({"RUNNING"} if include_running else set())
+        keyed = [
+            (sign * pick(curve.values()), trial.number, trial)
+            for trial in self.trials.values()
+            if trial.status in statuses and (curve := trial.curve(metric.name))
+        ]
+        return [trial for _, _, trial in sorted(keyed, key=lambda key: key[:2])]
+
+    def _path(self, sequence: int) -> Path:
+        return self.directory / "ledger" / f"{sequence:08d}.json"
+
+    def _decode(self, raw: bytes) -> tuple[_Envelope, str]:
+        """The next event and its sha256 from its file's bytes, every one of which is accounted for."""
+        path = self._path(self._count)
+        seal = _SEAL.fullmatch(raw[-_SEAL_BYTES:])
+        body = raw[:-_SEAL_BYTES] + b"}"
+        if seal is None or hashlib.sha256(body).hexdigest() != seal[1].decode():
+            raise CorruptFile(f"{path} is damaged (its sha256 does not match): restore it from a copy")
+        try:
+            envelope = _ENVELOPE.validate_json(body)
+            self._refuse_impossible(envelope)
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(str(step) for step in first["loc"])
+            raise CorruptFile(
+                f"{path} can't be understood ({place}: {first['msg']}): another version wrote it"
+            ) from error
+        except ValueError as error:
+            raise CorruptFile(
+                f"{path} does not follow the event before it ({error}): restore it from a copy"
+            ) from error
+        return envelope, seal[1].decode()
+
+    def _refuse_impossible(self, envelope: _Envelope) -> None:
+        """Raise ``ValueError`` for an event that can't come next."""
+        event = envelope.event
+        if (envelope.sequence, envelope.previous) != (self._count, self._previous):
+            raise ValueError(f"event {envelope.sequence} of another ledger")
+        if isinstance(event, SweepCreated) != (self._count == 0):
+            raise ValueError(
+                f"a ledger begins with its one sweep event; event {self._count} is {event.type!r}"
+            )
+        match event:
+            case TrialCreated() if event.trial in self.trials:
+                raise ValueError(f"trial {event.trial} was created twice")
+            case RowReported() | TrialRetried() | TrialFailed() if event.trial not in self.trials:
+                raise ValueError(f"trial {event.trial} was never created")
+
+    def _fold(self, envelope: _Envelope, seal: str) -> None:
+        event, time = envelope.event, envelope.time
+        session = max(len(self.sessions) - 1, 0)
+        match event:
+            case SweepCreated():
+                self.created, self.identity = event, seal
+            case SessionStarted():
+                self.sessions.append(event)
+                self.interrupted = None
+            case TrialCreated():
+                self.trials[event.trial] = TrialView(event, time, time, session)
+            case Interrupted():
+                self.interrupted = event
+            case _:
+                self.trials[event.trial].fold(event, time, session)
+        self._count, self._previous, self.updated = self._count + 1, seal, time
+
+    @staticmethod
+    def _remove_leftovers(directory: Path) -> None:
+        """Clear what a killed writer left; whoever appends holds the sweep's lock."""
+        for leftover in directory.glob(".*.tmp"):
+            leftover.unlink(missing_ok=True)
+
+
+def sync_directory(directory: Path) -> None:
+    """Make the names in ``directory`` durable."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _canonical(value: object) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def _finite(value: JsonValue) -> float | None:
+    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        return float(value)
+    return None

@@ -1,0 +1,69 @@
+"""One driver per sweep: an advisory lock on its directory that the kernel lets go of when its holder dies."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+from research.errors import UserError
+
+
+class SweepLock:
+    """Context manager that holds ``DIR/lock``; the file tells who holds it, and is empty when nobody does.
+
+    Entering raises ``UserError`` naming the process that holds it. A lock whose holder died is free, whatever
+    its file says: the lock is the kernel's (``flock``), the text is for people.
+    """
+
+    def __init__(self, directory: str | Path) -> None:
+        self.path = Path(directory) / "lock"
+        self._file: IO[str] | None = None
+
+    def __enter__(self) -> Self:
+        try:
+            file = self.path.open("a+")
+        except OSError as error:
+            raise UserError(f"{self.path} can't be written ({error.strerror})") from error
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            holder = _holder(file.read())
+            file.close()
+            raise UserError(
+                f"{self.path.parent} is in use by {holder}: wait for it, or stop it first"
+            ) from error
+        except OSError as error:
+            file.close()
+            raise UserError(
+                f"{self.path} can't be locked ({error.strerror}): choose another storage"
+            ) from error
+        file.truncate(0)
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        json.dump({"pid": os.getpid(), "host": socket.gethostname(), "time": now}, file)
+        file.flush()
+        self._file = file
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._file is not None:
+            # Emptied, not removed: whoever waits on this file must not come to hold a name that is gone.
+            self._file.truncate(0)
+            self._file.close()
+            self._file = None
+
+
+def _holder(text: str) -> str:
+    try:
+        facts = json.loads(text)
+        return f"process {facts['pid']} on {facts['host']} (since {facts['time']})"
+    except (ValueError, KeyError, TypeError):
+        return "another process"  # it has the lock and is about to write its name
