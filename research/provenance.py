@@ -1,0 +1,158 @@
+"""Where a result came from: the code as it was, the versions, the machine.
+
+Nothing here reads the environment's values, so no secret can come along.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+from pydantic import JsonValue
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("vae", "research", "search_spaces")
+_VERSIONED = ("torch", "torchvision", "numpy", "ray", "optuna", "wandb")
+# The instruction sets that decide which kernels torch, oneDNN and OpenMP pick, so which bits come out.
+_INSTRUCTION_SETS = re.compile(r"(avx|fma|amx|sse4_2|f16c|neon|asimd|sve|bf16|i8mm)\w*")
+
+
+def code() -> dict[str, JsonValue]:
+    """The code of the packages: ``{commit, dirty, diff_sha256, source_sha256}``.
+
+    ``source_sha256`` is over the ``*.py`` files of the packages, sorted by path. ``dirty`` says that these
+    differ from ``commit`` (a changed README doesn't count). Outside a git checkout ``commit`` is None.
+    """
+    diff = diff_text()
+    commit = _git("rev-parse", "HEAD") if diff is not None else None
+    return {
+        "commit": commit.strip() if commit else None,
+        "dirty": bool(diff),
+        "diff_sha256": hashlib.sha256(diff.encode()).hexdigest() if diff else None,
+        "source_sha256": _source_sha256(),
+    }
+
+
+def diff_text() -> str | None:
+    """How the sources differ from the checkout's commit, new files included; None where git can't tell."""
+    top = _git("rev-parse", "--show-toplevel")
+    if top is None or Path(top.strip()).resolve() != ROOT:
+        return None  # installed, or a folder inside somebody else's checkout
+    paths = [f"{name}/*.py" for name in PACKAGES]
+    plain = ("--no-ext-diff", "--no-textconv", "--no-color")
+    changed = _git("diff", *plain, "HEAD", "--", *paths)
+    new = _git("ls-files", "-z", "--others", "--exclude-standard", "--", *paths)
+    if changed is None or new is None:  # no commit yet
+        return None
+    # --no-index answers 1 for "they differ", which here they always do.
+    names = sorted(name for name in new.split("\0") if name)
+    added = (_git("diff", *plain, "--no-index", "--", os.devnull, name) for name in names)
+    return changed + "".join(text for text in added if text)
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that results depend on, without importing any of them."""
+    found = {"python": platform.python_version()}
+    for name in _VERSIONED:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    if "torch" in found:
+        found["torch"] = _torch_build() or found["torch"]
+    return found
+
+
+def hardware() -> dict[str, JsonValue]:
+    """The machine: ``{cpu, cores, usable_cores, isa, memory_gib, host, platform}``; with CUDA ``gpus``, ``cuda``.
+
+    GPUs are looked for only in a process that has imported torch already.
+    """
+    facts = _cpu_facts()
+    found: dict[str, JsonValue] = {
+        "cpu": facts.get("model name") or platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "usable_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "isa": _instruction_sets(facts.get("flags") or facts.get("Features") or ""),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "host": socket.gethostname(),
+        "platform": platform.platform(),
+    }
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        devices = (torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count()))
+        found["gpus"] = [
+            {
+                "name": device.name,
+                "memory_gib": round(device.total_memory / 2**30, 1),
+                "capability": f"{device.major}.{device.minor}",
+            }
+            for device in devices
+        ]
+        found["cuda"] = torch.version.cuda
+    return found
+
+
+def _git(*arguments: str) -> str | None:
+    """What git prints; None without git, outside a checkout, or when it fails or hangs."""
+    # GIT_DIR and its like, set inside a hook, would point git at another repository.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    environment |= {"GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
+    try:
+        result = subprocess.run(
+            ["git", "-c", "core.quotePath=false", *arguments],
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=30,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    differs = "--no-index" in arguments and result.returncode == 1
+    return result.stdout.decode("utf-8", "replace") if result.returncode == 0 or differs else None
+
+
+def _source_sha256() -> str:
+    digest = hashlib.sha256()
+    files = (path for name in PACKAGES for path in (ROOT / name).rglob("*.py"))
+    for relative, path in sorted((path.relative_to(ROOT).as_posix(), path) for path in files):
+        content = path.read_bytes()
+        digest.update(f"{relative}\0{len(content)}\0".encode())
+        digest.update(content)
+    return digest.hexdigest()
+
+
+def _torch_build() -> str | None:
+    """torch's own name for its build (``2.15.0+cu130``), read without importing torch."""
+    spec = importlib.util.find_spec("torch")
+    if spec is None or spec.origin is None:
+        return None
+    try:
+        text = Path(spec.origin).with_name("version.py").read_text()
+    except OSError:
+        return None
+    match = re.search(r"^__version__ = ['\"]([^'\"]+)['\"]", text, re.MULTILINE)
+    return match[1] if match else None
+
+
+def _cpu_facts() -> dict[str, str]:
+    """The first processor's entries in ``/proc/cpuinfo``; nothing where there is none."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return {}
+    pairs = (line.split(":", 1) for line in text.split("\n\n")[0].splitlines() if ":" in line)
+    return {name.strip(): value.strip() for name, value in pairs}
+
+
+def _instruction_sets(flags: str) -> str:
+    return " ".join(sorted(flag for flag in set(flags.split()) if _INSTRUCTION_SETS.fullmatch(flag)))
