@@ -38,6 +38,7 @@ from research.events import (
     TrialFailed,
     TrialRetried,
 )
+from research.folders import sync_directory, write_file
 from research.settings import Metric, SweepSettings
 from vae.config import NonNegativeInt, part
 
@@ -54,7 +55,6 @@ __all__ = [
     "TrialFailed",
     "TrialRetried",
     "TrialView",
-    "sync_directory",
 ]
 
 Status = Literal["RUNNING", "COMPLETE", "PRUNED", "FAIL"]
@@ -252,10 +252,7 @@ class Ledger:
         self._refuse_impossible(written)
         temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
         try:
-            with temporary.open("wb") as file:
-                file.write(body[:-1] + f',"sha256":"{seal}"}}\n'.encode())
-                file.flush()
-                os.fsync(file.fileno())
+            write_file(temporary, body[:-1] + f',"sha256":"{seal}"}}\n'.encode())
             os.link(temporary, target)
         except FileExistsError as error:
             raise UserError(
@@ -358,15 +355,6 @@ class Ledger:
         """Clear what a killed writer left; whoever appends holds the sweep's lock."""
         for leftover in directory.glob(".*.tmp"):
             leftover.unlink(missing_ok=True)
-
-
-def sync_directory(directory: Path) -> None:
-    """Make the names in ``directory`` durable."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _canonical(value: object) -> bytes:

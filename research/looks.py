@@ -1,0 +1,58 @@
+"""Every look at a test split, written down: when, which model, on which data, why, and what was seen."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from research.errors import CorruptFile
+
+
+def looks_folder(model: Path) -> Path:
+    """Where looks through ``model`` are kept: with its sweep, which outlives it, else beside its files."""
+    sweep = model.absolute().parent.parent
+    return sweep / "looks" if (sweep / "ledger").is_dir() else model / "looks"
+
+
+def identity(question: dict[str, Any]) -> str:
+    """Equal for the same model asked the same thing on the same data."""
+    return hashlib.sha256(json.dumps(question, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def earlier_look(model: Path, question: dict[str, Any]) -> dict[str, Any] | None:
+    """The stored answer to ``question``, or None if it was never asked.
+
+    Raises:
+        CorruptFile: the look was written down but can't be read.
+
+    """
+    path = looks_folder(model) / f"{identity(question)}.json"
+    if not path.exists():
+        return None
+    try:
+        look: dict[str, Any] = json.loads(path.read_bytes())
+    except ValueError:
+        raise CorruptFile(f"{path} is damaged: a look at the test split can't be read; restore it from a copy") from None
+    return look
+
+
+def write_look(model: Path, question: dict[str, Any], row: dict[str, Any], why: str) -> None:
+    """Write a look down, whole or not at all."""
+    folder = looks_folder(model)
+    folder.mkdir(exist_ok=True)
+    look = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "why": why, "question": question, "row": row}
+    temporary = folder / f".{identity(question)}.{os.getpid()}.tmp"
+    with temporary.open("w", encoding="utf-8") as file:
+        json.dump(look, file, indent=1, allow_nan=False)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.rename(folder / f"{identity(question)}.json")
+
+
+def count_looks(place: Path) -> int:
+    """How many different looks at test a sweep directory or a lone model folder has on record."""
+    return len(list((place / "looks").glob("*.json")))

@@ -1,0 +1,166 @@
+"""Everything that can be found wrong with a sweep before it holds a worker: one line each, nothing left behind."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from research.errors import UserError
+from research.metrics import check_metric
+from research.schedule import rungs
+from research.settings import NAME_PATTERN, Asha
+from research.spaces import SpaceError, Survey, survey
+from vae.config import ConfigError
+from vae.data import load_training
+from vae.measure import measure_of
+from vae.model import VAE
+from vae.objectives import Cyclical
+from vae.objectives.beta_schedule import annealing_epochs
+
+if TYPE_CHECKING:
+    from research.settings import Metric, Scheduler
+    from research.spaces import Space
+    from vae.data import TrainingData
+    from vae.train_config import TrainConfig
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What the space produces, on what data, and the measure that all its rows will share."""
+
+    survey: Survey
+    data: TrainingData
+    measure: str
+
+
+def check_place(storage: Path, name: str) -> Path:
+    """``storage/name``, not there yet, in a directory that can be written.
+
+    Raises:
+        UserError: the name is no plain name, is taken, or the storage can't be written.
+
+    """
+    if not re.fullmatch(NAME_PATTERN, name):
+        raise UserError(
+            f"name {name!r} must be 1 to 100 letters, digits, '.', '_' or '-', not starting with '.'; choose another --name"
+        )
+    sweep_dir = storage / name
+    if sweep_dir.exists():
+        raise UserError(
+            f"sweep {str(sweep_dir)!r} exists already: continue it with 'research resume {sweep_dir}', or choose another --name"
+        )
+    nearest_parent = next(folder for folder in (storage, *storage.absolute().parents) if folder.exists())
+    if not nearest_parent.is_dir():
+        raise UserError(f"storage {str(storage)!r} is a file, not a directory; choose another --storage")
+    try:
+        with tempfile.TemporaryFile(dir=nearest_parent) as file:
+            file.write(b"x")
+    except OSError as error:
+        raise UserError(f"storage {str(storage)!r} can't be written ({error.strerror}); choose another --storage") from None
+    return sweep_dir
+
+
+def check_space(space: Space, *, metric: Metric, epochs: int | None, seed: int, data_dir: Path | None) -> Findings:
+    """Draw from the space, load its data, and refuse what could not be ranked or run.
+
+    Raises:
+        UserError: (SpaceError, or with DataError's line) what is wrong and what to do.
+
+    """
+    found = survey(space, epochs=epochs, seed=seed)
+    configs = found.configs
+    _refuse_varied(configs)
+    check_metric(metric, configs)
+    data = load_training(configs[0].data, data_dir)
+    assert data.validation is not None, "check_metric refuses a space without validation"
+    _refuse_misfits(space, configs, data)
+    measures = {str(measure_of(config, data.validation, levels=data.levels)) for config in configs}
+    if len(measures) > 1:
+        one, other = sorted(measures)[:2]
+        raise UserError(
+            f"space {space.source.name!r} gives rows that can't be ranked together: {one!r} and {other!r}; "
+            "fix what differs, or make two sweeps"
+        )
+    return Findings(survey=found, data=data, measure=measures.pop())
+
+
+def resolve_scheduler(scheduler: Scheduler, configs: list[TrainConfig], *, grace: int | None) -> Scheduler:
+    """The scheduler with a grace period that the space's annealing allows.
+
+    ``grace`` None: the longest warm-up seen, and at least a 27th of the budget. Raises UserError for a given one
+    that would stop trials for being slow to start, or that falls inside a β cycle.
+    """
+    if not isinstance(scheduler, Asha):
+        return scheduler
+    epochs = max(config.epochs for config in configs)
+    longest = max(annealing_epochs(config.objective.beta_schedule, config.epochs) for config in configs)
+    if grace is None:
+        grace = max(1, longest, epochs // 27)
+    elif grace < longest:
+        raise UserError(
+            f"--grace must be at least {longest}, the longest warm-up that the space produces in epochs, got {grace}: "
+            "trials would be stopped for being slow to start"
+        )
+    chosen = Asha(grace=grace, reduction=scheduler.reduction, min_population=scheduler.min_population)
+    for config in configs:
+        if isinstance(config.objective.beta_schedule, Cyclical):
+            cycle = config.epochs / config.objective.beta_schedule.cycles
+            bad = [rung for rung in rungs(chosen, config.epochs) if not math.isclose(rung % cycle, 0, abs_tol=1e-9)]
+            if bad:
+                raise UserError(
+                    f"cyclical β compares at cycle ends only, every {cycle:g} epochs, but the scheduler would judge at "
+                    f"epoch {bad[0]}; choose --grace and cycles to match, or --scheduler none"
+                )
+    return chosen
+
+
+def _refuse_varied(configs: list[TrainConfig]) -> None:
+    """What belongs to the sweep may not vary inside it, or scores would differ by luck and not by merit."""
+    settings = {
+        "data.split_seed": {config.data.split_seed for config in configs},
+        "data.validation": {config.data.validation for config in configs},
+        "eval": {config.eval for config in configs},
+    }
+    for path, values in settings.items():
+        if len(values) > 1:
+            one, other = sorted(values, key=repr)[:2]
+            raise UserError(f"the space varies {path} ({one!r}, {other!r}), which belongs to the sweep: give it one value")
+
+
+def _refuse_misfits(space: Space, configs: list[TrainConfig], data: TrainingData) -> None:
+    """Build each model without memory: a network that doesn't fit the images is found now, not on a worker."""
+    for config in configs:
+        try:
+            with torch.device("meta"):
+                VAE(config, shape=data.shape, levels=data.levels, num_classes=data.num_classes)
+        except ConfigError as error:
+            raise SpaceError(f"space {space.source.name!r}: {error}") from None
+
+
+def check_resources(*, concurrent: int, cpus_per_trial: float, gpus_per_trial: float, cpus: float, gpus: float) -> None:
+    """Refuse a request that this machine or cluster can never serve, instead of waiting for ever.
+
+    Raises:
+        UserError: with what is asked and what there is.
+
+    """
+    if cpus_per_trial > cpus:
+        raise UserError(f"--cpus-per-trial must be at most {cpus:g}, what there is here, got {cpus_per_trial:g}")
+    if gpus_per_trial > gpus:
+        raise UserError(f"--gpus-per-trial must be at most {gpus:g}, what there is here, got {gpus_per_trial:g}")
+    if concurrent * cpus_per_trial > cpus:
+        raise UserError(
+            f"--concurrent {concurrent} × --cpus-per-trial {cpus_per_trial:g} must be at most {cpus:g} CPUs; lower one"
+        )
+
+
+def available_cpus() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,172 @@
+"""A sweep at a glance, as text for people and as JSON for programs. Reads the ledger and nothing else."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from research.looks import count_looks
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from research.ledger import Ledger, TrialView
+    from research.settings import Metric
+
+STATES = ("COMPLETE", "PRUNED", "FAIL", "RUNNING")
+_SHOWN = ("val/elbo", "val/reconstruction", "val/kl", "val/active_units")
+
+
+def counts(ledger: Ledger) -> dict[str, int]:
+    """Trials by state."""
+    found = Counter(view.status for view in ledger.trials.values())
+    return {state: found.get(state, 0) for state in STATES}
+
+
+def model_folder(ledger: Ledger, view: TrialView) -> Path:
+    """Where a kept trial's model is."""
+    return ledger.directory / "models" / f"trial-{view.number:04d}"
+
+
+def value_of(view: TrialView, metric: Metric) -> float | None:
+    """The trial's best value."""
+    best = view.best(metric)
+    return None if best is None else view.curve(metric.name)[best.epoch]
+
+
+def as_json(ledger: Ledger) -> dict[str, Any]:
+    """Everything that ``research show --json`` prints."""
+    settings = ledger.settings
+    ranked = ledger.ranked()
+    kept = [view for view in ranked[: settings.keep] if model_folder(ledger, view).is_dir()]
+    return {
+        "name": settings.name,
+        "directory": str(ledger.directory),
+        "space": settings.space.name,
+        "metric": settings.metric.name,
+        "direction": settings.metric.direction,
+        "measure": settings.measure,
+        "trials_asked": settings.trials,
+        "states": counts(ledger),
+        "sessions": len(ledger.sessions),
+        "looks_at_test": count_looks(ledger.directory),
+        "best": [
+            {
+                "rank": rank,
+                "trial": view.number,
+                "value": value_of(view, settings.metric),
+                "epoch": best.epoch,
+                "params": dict(view.created.params),
+                "model": str(model_folder(ledger, view)),
+                "reproduce": f"research reproduce {ledger.directory} --rank {rank}",
+            }
+            for rank, view in enumerate(kept, start=1)
+            if (best := view.best(settings.metric)) is not None
+        ],
+        "trials": [_trial_json(view, settings.metric) for _, view in sorted(ledger.trials.items())],
+    }
+
+
+def _trial_json(view: TrialView, metric: Metric) -> dict[str, Any]:
+    best = view.best(metric)
+    return {
+        "trial": view.number,
+        "status": view.status,
+        "reason": view.reason,
+        "fail_kind": view.fail_kind,
+        "seed": view.created.seed,
+        "params": dict(view.created.params),
+        "config": dict(view.created.config),
+        "config_hash": view.created.config_hash,
+        "attempts": view.attempt + 1,
+        "epochs": max(view.rows, default=0),
+        "best_epoch": None if best is None else best.epoch,
+        "metrics": None if best is None else dict(best.metrics),
+        "rows": [dict(view.rows[epoch].metrics) for epoch in sorted(view.rows)],
+    }
+
+
+def glance(ledger: Ledger, *, rows: int | None = None) -> RenderableType:
+    """States, the best configs, where their models are, how to reproduce them."""
+    settings = ledger.settings
+    states = counts(ledger)
+    ended = sum(states.values()) - states["RUNNING"]
+    parts: list[RenderableType] = [
+        Text.assemble(("sweep ", "bold"), f"{settings.name}  ({settings.space.name}, {ended} of {settings.trials} trials ended)"),
+        Text(f"measure  {settings.measure}"),
+        Text("states   " + ", ".join(f"{count} {state}" for state, count in states.items() if count)),
+    ]
+    failures = Counter(view.fail_kind for view in ledger.trials.values() if view.status == "FAIL")
+    if failures:
+        parts.append(Text("failed   " + ", ".join(f"{count} {kind}" for kind, count in failures.items())))
+        example = next(view for view in ledger.trials.values() if view.status == "FAIL")
+        parts.append(Text(f"         e.g. trial {example.number}: {example.reason}"))
+    ranked = ledger.ranked()
+    if ranked:
+        parts += [Text(""), best_table(ledger, ranked[: rows or settings.keep])]
+        parts += _next_steps(ledger, ranked)
+    looks = count_looks(ledger.directory)
+    parts.append(Text(f"test split: looked at {looks} time{'' if looks == 1 else 's'}"))
+    return Group(*parts)
+
+
+def best_table(ledger: Ledger, views: list[TrialView]) -> Table:
+    """The best trials with their figures (nats per example, at each one's best epoch) and parameters."""
+    metric = ledger.settings.metric
+    table = Table(title=None, box=None, pad_edge=False, header_style="bold")
+    table.add_column("rank", justify="right")
+    table.add_column("trial", justify="right")
+    names = [name for name in dict.fromkeys((metric.name, *_SHOWN))]
+    for name in names:
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("epoch", justify="right")
+    table.add_column("state")
+    table.add_column("parameters", overflow="fold")
+    for rank, view in enumerate(views, start=1):
+        best = view.best(metric)
+        assert best is not None, "ranked trials have a finite value"
+        cells = [number_text(best.metrics.get(name)) for name in names]
+        table.add_row(str(rank), str(view.number), *cells, str(best.epoch), view.status, parameters(view))
+    return table
+
+
+def parameters(view: TrialView) -> str:
+    """What was sampled, one ``name=value`` after the other."""
+    return "  ".join(f"{name}={number_text(value)}" for name, value in view.created.params.items())
+
+
+def _next_steps(ledger: Ledger, ranked: list[TrialView]) -> list[RenderableType]:
+    kept = [view for view in ranked[: ledger.settings.keep] if model_folder(ledger, view).is_dir()]
+    if not kept:
+        return []
+    place = _relative(ledger.directory)
+    lines = ["", "models kept"]
+    lines += [f"  rank {rank}  {_relative(model_folder(ledger, view))}" for rank, view in enumerate(kept, start=1)]
+    lines += [
+        "next",
+        f"  research reproduce {place} --rank 1        train the best config again and compare",
+        f"  research evaluate {_relative(model_folder(ledger, kept[0]))} --nll 500   importance-weighted likelihood",
+        f"  research show {place}                      this page",
+        "",
+    ]
+    return [Text(line) for line in lines]
+
+
+def _relative(path: Path) -> str:
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def number_text(value: object) -> str:
+    if isinstance(value, bool) or value is None:
+        return "-" if value is None else str(value)
+    if isinstance(value, float):
+        return f"{value:.2f}" if 0.1 <= abs(value) < 1e5 else f"{value:.3g}"  # noqa: PLR2004 - what reads well
+    return str(value)

@@ -1,0 +1,171 @@
+"""Search spaces: found by name or path, loaded, and asked for configs."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.util
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import optuna
+
+from research.errors import UserError
+from research.settings import SpaceSource
+from vae.config import ConfigError, nearest
+from vae.seeds import derive
+from vae.serialization import explain
+from vae.train_config import TrainConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+import search_spaces
+
+
+@dataclass(frozen=True)
+class Space:
+    """A loaded space: its function and the source that it came from."""
+
+    function: Callable[[optuna.Trial], TrainConfig]
+    source: SpaceSource
+
+
+def built_in_names() -> list[str]:
+    """The spaces that come with the project."""
+    folder = Path(search_spaces.__file__).parent
+    return sorted(path.stem for path in folder.glob("*.py") if path.stem != "__init__")
+
+
+def load_space(name: str) -> Space:
+    """The space called ``name``: one in ``search_spaces/``, or a path to a Python file that defines ``space``.
+
+    Raises:
+        UserError: there is no such space, or its file can't be imported, or has no function ``space``.
+
+    """
+    if name in built_in_names():
+        path = Path(search_spaces.__file__).parent / f"{name}.py"
+    else:
+        path = Path(name)
+        if not path.is_file():
+            hint = nearest(name, built_in_names())
+            raise UserError(f"unknown space {name!r}: neither a file nor a name in search_spaces/; {hint}")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"space {name!r} can't be read: {error}") from None
+    source = SpaceSource(name=name, source=text, sha256=hashlib.sha256(text.encode()).hexdigest())
+    return Space(function=_import_function(path, name), source=source)
+
+
+def load_recorded(source: SpaceSource, copy: Path) -> Space:
+    """The space that a sweep recorded: its original file where that is unchanged, else the sweep's own ``copy``."""
+    try:
+        space = load_space(source.name)
+    except UserError:
+        space = None
+    if space is not None and space.source.sha256 == source.sha256:
+        return space
+    text = copy.read_text(encoding="utf-8")
+    if hashlib.sha256(text.encode()).hexdigest() != source.sha256:
+        raise UserError(f"{copy} was altered since the sweep began: restore it, or start a new sweep")
+    return Space(function=_import_function(copy, source.name), source=source)
+
+
+def _import_function(path: Path, name: str) -> Callable[[optuna.Trial], TrainConfig]:
+    spec = importlib.util.spec_from_file_location(f"_space_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"space {name!r} must be a Python file (.py)")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    folder = str(path.resolve().parent)
+    sys.path.insert(0, folder)  # a space may import what lies beside it
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # noqa: BLE001 - the person's own file may raise anything
+        raise UserError(f"space {name!r} can't be imported: {_one_line(error)}") from error
+    finally:
+        sys.path.remove(folder)
+    function = getattr(module, "space", None)
+    if not callable(function):
+        raise UserError(f"space {name!r} must define a function space(trial) -> TrainConfig")
+    typed: Callable[[optuna.Trial], TrainConfig] = function
+    return typed
+
+
+class SpaceError(UserError):
+    """A draw from the space that is not a runnable config."""
+
+
+class SkippedDraw(SpaceError):
+    """The space raised ``optuna.TrialPruned``: it knows that this combination is impossible."""
+
+
+def draw(space: Space, trial: optuna.Trial, *, epochs: int | None, seed: int) -> TrainConfig:
+    """The config that the space gives for ``trial``, with the sweep's epochs and the trial's own seed.
+
+    Raises:
+        SpaceError: the space raised, or gave something else than a TrainConfig.
+
+    """
+    try:
+        config = space.function(trial)
+    except optuna.TrialPruned as reason:
+        raise SkippedDraw(f"space {space.source.name!r} skipped the draw: {reason}") from None
+    except Exception as error:  # noqa: BLE001 - the person's own function may raise anything
+        raise SpaceError(f"space {space.source.name!r}: {_one_line(error)}") from error
+    if not isinstance(config, TrainConfig):
+        kind = type(config).__name__
+        raise SpaceError(f"space {space.source.name!r} must return a TrainConfig, got {kind}")
+    try:
+        return dataclasses.replace(config, seed=seed, epochs=config.epochs if epochs is None else epochs)
+    except ValueError as error:
+        raise SpaceError(f"space {space.source.name!r} with --epochs {epochs}: {_one_line(error)}") from None
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Configs drawn at random from a space without training any: what it can produce, as far as seen."""
+
+    configs: list[TrainConfig]
+    parameters: dict[str, optuna.distributions.BaseDistribution]
+    skipped: int  # draws that the space itself called impossible (optuna.TrialPruned)
+
+
+def survey(space: Space, *, epochs: int | None, seed: int, draws: int = 50) -> Survey:
+    """Draw ``draws`` configs at random.
+
+    Raises:
+        SpaceError: a draw is no runnable config, or the space skipped all of them.
+
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=derive(seed, "survey") % 2**32))
+    configs, skipped = [], 0
+    parameters: dict[str, optuna.distributions.BaseDistribution] = {}
+    for index in range(draws):
+        trial = study.ask()
+        try:
+            configs.append(draw(space, trial, epochs=epochs, seed=index))
+        except SkippedDraw:
+            skipped += 1
+            if skipped == draws:
+                raise
+        except SpaceError as error:
+            chosen = ", ".join(f"{name}={value!r}" for name, value in trial.params.items())
+            raise SpaceError(f"{error}" + (f" (drawn with {chosen})" if chosen else "")) from None
+        parameters |= trial.distributions
+        study.tell(trial, state=optuna.trial.TrialState.FAIL)
+    return Survey(configs=configs, parameters=parameters, skipped=skipped)
+
+
+def _one_line(error: BaseException) -> str:
+    from pydantic import ValidationError  # noqa: PLC0415 - only when something went wrong
+
+    if isinstance(error, ValidationError):
+        return explain(error)
+    text = " ".join(str(error).split())
+    return text if isinstance(error, ConfigError) else f"{type(error).__name__}: {text}"

@@ -1,0 +1,371 @@
+"""A sweep: from its settings to Ray Tune, and what the driver does around it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import traceback
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ray
+from pydantic import TypeAdapter
+from ray import cloudpickle, tune
+from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.tune import Stopper
+
+from research import provenance
+from research.checkpoints import keep_best
+from research.errors import UserError
+from research.ledger import Interrupted, Ledger, RowReported, SessionStarted, SweepCreated, TrialFailed, TrialRetried
+from research.live import LiveView
+from research.lock import SweepLock
+from research.schedule import LedgerScheduler, rungs
+from research.search import LedgerSearcher, StudyView
+from research.spaces import Space, load_recorded
+from research.tracking import Sink
+from research.trial import Assignment, run_trial
+from vae.data import load_training
+from vae.data.dataset import DataError
+from vae.serialization import from_dict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ray.tune.experiment import Trial
+
+    from research.ledger import FailKind, TrialView
+    from research.settings import SweepSettings
+
+MAX_ATTEMPTS = 6  # a trial whose worker is lost is run again at most five times
+_ASSIGNMENT = TypeAdapter(Assignment)
+
+
+class Stop(Stopper):  # type: ignore[misc] # ray has no types
+    """A request to stop, by signal: Tune looks at it between events and then ends the experiment."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Never for one trial: trials are stopped by the scheduler, which writes it down."""
+        del trial_id, result
+        return False
+
+    def stop_all(self) -> bool:
+        """Whether somebody asked."""
+        return self.signal is not None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a session ended: by which signal, if any, and what could not be done beside the training."""
+
+    signal: int | None
+    problems: list[str]
+
+
+def create(sweep_dir: Path, settings: SweepSettings, command: list[str]) -> Ledger:
+    """Begin a sweep's directory: its ledger's first event, its space's source, its uncommitted code changes."""
+    sweep_dir.mkdir(parents=True)
+    ledger = Ledger.create(
+        sweep_dir,
+        SweepCreated(settings=settings, code=provenance.code(), versions=provenance.versions(), command=command),
+    )
+    (sweep_dir / "space.py").write_text(settings.space.source, encoding="utf-8")
+    return ledger
+
+
+def reopen(sweep_dir: Path, *, allow_changed_code: bool) -> tuple[Ledger, Space]:
+    """A sweep to be continued, and its space.
+
+    Raises:
+        UserError: nothing is left to do, or code or data are not what the sweep was begun with.
+
+    """
+    ledger = Ledger.open(sweep_dir)
+    settings = ledger.settings
+    open_trials = [view for view in ledger.trials.values() if not view.terminal]
+    if len(ledger.trials) >= settings.trials and not open_trials:
+        raise UserError(f"sweep {str(sweep_dir)!r} has ended all its {settings.trials} trials: nothing to resume")
+    began = ledger.created.code.get("source_sha256")
+    now = provenance.code().get("source_sha256")
+    if began != now and not allow_changed_code:
+        raise UserError(
+            f"the code has changed since sweep {settings.name!r} began ({str(began)[:12]} -> {str(now)[:12]}): its trials "
+            "would not compare; go back to that code, or add --allow-changed-code"
+        )
+    space = load_recorded(settings.space, sweep_dir / "space.py")
+    if ledger.trials:
+        config = from_dict(next(view.created.config for view in ledger.trials.values() if view.created.config))
+        data = load_training(config.data, None if settings.data_dir is None else Path(settings.data_dir))
+        if (data.data_hash, data.split_hash) != (settings.data_hash, settings.split_hash):
+            raise UserError(
+                f"the data have changed since sweep {settings.name!r} began ({settings.data_hash[:12]} -> "
+                f"{data.data_hash[:12]}): its trials would not compare; put the old files back, or start a new sweep"
+            )
+    return ledger, space
+
+
+def run(ledger: Ledger, space: Space, live: LiveView, *, address: str | None = None) -> Outcome:
+    """One driver session: run what the ledger says is left, until it is done or somebody asks to stop."""
+    with SweepLock(ledger.directory):
+        # Read again under the lock: another driver may have gone on between our reading and our locking.
+        ledger.refresh()
+        session = _Session(ledger, space, live)
+        try:
+            with _signals(session.stop):
+                session.run(address)
+        finally:
+            session.finish()
+        return Outcome(signal=session.stop.signal, problems=session.problems)
+
+
+class _Session:
+    """What the hooks of searcher, scheduler and callback share while one driver runs."""
+
+    def __init__(self, ledger: Ledger, space: Space, live: LiveView) -> None:
+        self.ledger = ledger
+        self.live = live
+        self.stop = Stop()
+        self.problems: list[str] = []
+        self.errors: dict[int, tuple[BaseException | None, str]] = {}
+        ledger.append(
+            SessionStarted(
+                generation=len(ledger.sessions),
+                pid=os.getpid(),
+                host=os.uname().nodename,
+                code=provenance.code(),
+                versions=provenance.versions(),
+                hardware=provenance.hardware(),
+            )
+        )
+        diff = provenance.diff_text()
+        if diff:
+            (ledger.directory / f"code-{len(ledger.sessions) - 1}.diff").write_text(diff, encoding="utf-8")
+        for view in ledger.trials.values():
+            if not view.terminal:
+                self._retry(view, "the driver was restarted")
+        self._reconcile()
+        self.study = StudyView(ledger, ledger.directory / "study.journal")
+        self.searcher = LedgerSearcher(
+            ledger,
+            self.study,
+            space,
+            assign=self._assign,
+            on_end=self._on_end,
+            ended_with_error=self._ended_with_error,
+        )
+        self.scheduler = LedgerScheduler(
+            ledger,
+            number_of=lambda trial: int(trial.config["trial"]),
+            visible_to=self.searcher.visible_to,
+            on_row=self._on_row,
+            on_error=self._on_error,
+        )
+        self.sink = Sink.start(ledger.directory, ledger.settings.wandb)
+
+    def run(self, address: str | None) -> None:
+        """Tune's loop, from ``ray.init`` to the last trial."""
+        resources = self.ledger.settings.resources
+        ray_dir = self.ledger.directory / "ray"
+        with _ray(address, resources.threads), tempfile.TemporaryDirectory(prefix="research-") as scratch:
+            os.environ["RAY_AIR_LOCAL_CACHE_DIR"] = scratch
+            tune.Tuner(
+                tune.with_resources(run_trial, {"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial}),
+                tune_config=tune.TuneConfig(
+                    search_alg=self.searcher,
+                    scheduler=self.scheduler,
+                    num_samples=-1,
+                    reuse_actors=True,
+                    trial_name_creator=_tune_name,
+                    trial_dirname_creator=_tune_name,
+                ),
+                run_config=tune.RunConfig(
+                    # A new folder for each session: Tune's own state is never read again, so it must never mix.
+                    name=f"session-{len(self.ledger.sessions) - 1}",
+                    storage_path=str(ray_dir),
+                    failure_config=tune.FailureConfig(max_failures=0),  # lost workers are this file's business
+                    callbacks=[_Refresh(self.live)],
+                    stop=self.stop,
+                    verbose=0,
+                ),
+            ).fit()
+        shutil.rmtree(ray_dir, ignore_errors=True)
+        if self.searcher.problem is not None:
+            raise self.searcher.problem
+
+    def finish(self) -> None:
+        """Bring every view up to the ledger; say what could not be."""
+        if self.stop.signal is not None:
+            self.ledger.append(Interrupted(reason=signal.Signals(self.stop.signal).name))
+        self._reconcile()
+        self.study.tell_rest()
+        self.live.note("finishing W&B files")
+        self.problems += self.sink.close()
+        self.live.close()
+
+    def _assign(self, view: TrialView) -> dict[str, Any]:
+        settings = self.ledger.settings
+        epochs = view.created.config["epochs"]
+        assert isinstance(epochs, int)
+        last, best = view.last_checkpoint, view.best(settings.metric)
+        assignment = Assignment(
+            sweep_dir=str(self.ledger.directory),
+            trial=view.number,
+            attempt=view.attempt,
+            config=dict(view.created.config),
+            metric=settings.metric,
+            threads=settings.resources.threads,
+            device="cuda" if settings.resources.gpus_per_trial > 0 else "cpu",
+            data_dir=settings.data_dir,
+            data_hash=settings.data_hash,
+            split_hash=settings.split_hash,
+            picture_epochs=[*rungs(settings.scheduler, epochs), epochs],
+            resume_from=None if last is None else last.checkpoint,
+            best_checkpoint=None if best is None else best.checkpoint,
+            best_value=None if best is None else view.curve(settings.metric.name)[best.epoch],
+        )
+        self.live.started(view)
+        return {"trial": view.number, "assignment": _ASSIGNMENT.dump_json(assignment).decode()}
+
+    def _on_row(self, row: RowReported) -> None:
+        value = row.metrics.get(self.ledger.settings.metric.name)
+        if isinstance(value, int | float):
+            self.study.report(row.trial, row.epoch, float(value))
+        self.live.row(row)
+
+    def _on_end(self, view: TrialView) -> None:
+        self._reconcile()
+        self.live.ended(view)
+
+    def _on_error(self, trial: Trial) -> None:
+        """Tune tells the scheduler first, and only here is the exception to be had."""
+        error: BaseException | None = None
+        text = ""
+        try:
+            # Written by Tune's driver, this process, moments ago: not a file that anybody hands us.
+            error = cloudpickle.loads(Path(trial.pickled_error_file).read_bytes())
+            text = "".join(traceback.format_exception(error))
+        except (OSError, TypeError, ValueError, EOFError) as unreadable:
+            text = f"the worker's exception can't be read: {unreadable}"
+        self.errors[int(trial.config["trial"])] = (error, text)
+
+    def _ended_with_error(self, number: int) -> bool:
+        """Write down why a trial's worker ended. True when it was lost and the trial is to run again."""
+        view = self.ledger.trials[number]
+        error, text = self.errors.pop(number, (None, ""))
+        if isinstance(error, RayError) and not isinstance(error, RayTaskError):
+            reason = "the worker died" if isinstance(error, RayActorError) else f"the worker was lost ({type(error).__name__})"
+            if view.attempt + 1 < MAX_ATTEMPTS:
+                self._retry(view, reason)
+                self.live.note(f"trial {number}: {reason}; it continues from its last checkpoint")
+                return True
+            kind: FailKind = "lost"
+            summary = f"{reason} {MAX_ATTEMPTS} times"
+        else:
+            kind, summary = classify(error)
+        self.ledger.append(TrialFailed(trial=number, kind=kind, reason=summary, detail=text))
+        return False
+
+    def _retry(self, view: TrialView, reason: str) -> None:
+        self.ledger.append(TrialRetried(trial=view.number, attempt=view.attempt + 1, reason=reason))
+
+    def _reconcile(self) -> None:
+        for problem in keep_best(self.ledger, self.ledger.directory):
+            if problem not in self.problems:
+                self.problems.append(problem)
+
+
+def classify(error: BaseException | None) -> tuple[FailKind, str]:
+    """A worker's exception as a kind of failure and one line."""
+    cause = error.cause if isinstance(error, RayTaskError) else error
+    if cause is None:
+        return "bug", "the worker failed without an exception"
+    line = f"{type(cause).__name__}: {' '.join(str(cause).split())}"
+    if isinstance(cause, MemoryError) or "OutOfMemoryError" in type(cause).__name__:
+        return "out_of_memory", line
+    if isinstance(cause, DataError):
+        return "data", str(cause)
+    return "bug", line
+
+
+def _tune_name(trial: Trial) -> str:
+    return f"trial-{trial.config['trial']:04d}-{trial.trial_id}"
+
+
+class _Refresh(tune.Callback):  # type: ignore[misc] # ray has no types
+    """Draws the live view between Tune's events."""
+
+    def __init__(self, live: LiveView) -> None:
+        self.live = live
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+    def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:  # noqa: ANN401 - Tune's signature
+        del iteration, trials, info
+        self.live.refresh()
+
+
+@contextmanager
+def _ray(address: str | None, threads: int) -> Iterator[None]:
+    """A Ray of this process's own, or a connection to the one at ``address``."""
+    # Threads are decided before any worker imports torch: N workers with torch's default of all cores each lose
+    # a factor of 14 on two cores. PASSIVE: waiting threads sleep.
+    variables = {
+        "OMP_NUM_THREADS": str(threads),
+        "MKL_NUM_THREADS": str(threads),
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+        "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    }
+    os.environ |= variables
+    quiet = {"log_to_driver": False, "logging_level": "ERROR", "include_dashboard": False}
+    temporary = None
+    try:
+        if address is None:
+            os.environ.pop("RAY_ADDRESS", None)  # never join a foreign cluster unasked
+            temporary = tempfile.mkdtemp(prefix="ray-", dir="/tmp" if os.path.isdir("/tmp") else None)
+            ray.init(address="local", _temp_dir=temporary, **quiet)
+        else:
+            quiet.pop("include_dashboard")
+            try:
+                ray.init(address=address, runtime_env={"env_vars": variables}, **quiet)
+            except (ConnectionError, ValueError, RayError) as error:
+                line = " ".join(str(error).split())
+                raise UserError(f"no Ray cluster answers at --address {address!r}: {line}") from None
+        yield
+    finally:
+        ray.shutdown()
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def _signals(stop: Stop) -> Iterator[None]:
+    """SIGINT and SIGTERM once ask for a clean stop; SIGINT again stops now."""
+
+    def handle(number: int, frame: object) -> None:
+        del frame
+        if stop.signal is None:
+            stop.signal = number
+            sys.stderr.write("\nstopping: running trials keep their last checkpoint (once more: stop now)\n")
+            return
+        sys.stderr.write("\nstopped now; everything up to the last finished epochs is in the ledger\n")
+        sys.stderr.flush()
+        os._exit(128 + number)
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

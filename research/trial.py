@@ -1,0 +1,152 @@
+"""One trial on a worker: drives ``vae.train``, saves after every epoch, reports to Tune."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import socket
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import TypeAdapter
+from ray import tune
+
+from research.provenance import hardware
+from research.settings import Metric
+from vae.config import part
+from vae.data import TrainingData, load_training
+from vae.data.dataset import DataError
+from vae.pictures import reconstructions, samples
+from vae.serialization import from_dict
+from vae.state import TrainState
+from vae.train import EpochResult, train
+
+
+@part
+class Assignment:
+    """What the driver sends a worker, as one JSON text: all that a trial needs besides code and data."""
+
+    sweep_dir: str
+    trial: int
+    attempt: int
+    config: dict[str, Any]
+    metric: Metric
+    threads: int
+    device: str
+    data_dir: str | None
+    data_hash: str
+    split_hash: str
+    picture_epochs: list[int]  # where the trial may end, so that its last pictures exist
+    resume_from: str | None  # a checkpoint, relative to the sweep directory
+    best_checkpoint: str | None  # of the epochs before the resume
+    best_value: float | None
+
+
+def run_trial(config: dict[str, Any]) -> None:
+    """Tune's trainable. ``config["assignment"]`` is an :class:`Assignment` as JSON."""
+    task = TypeAdapter(Assignment).validate_json(config["assignment"])
+    # The process has run other trials and will run more: everything that lasts is set here, at each start.
+    torch.set_num_threads(task.threads)
+    train_config = from_dict(task.config)
+    data = load_checked(train_config, task.data_dir, task.data_hash, task.split_hash)
+    sweep_dir = Path(task.sweep_dir)
+    resume = _load_checkpoint(sweep_dir, task)
+    best_value, best_checkpoint = task.best_value, task.best_checkpoint
+    worker = describe_worker(task.threads, task.device)
+    for result in train(train_config, data, resume=resume, device=task.device):
+        metrics = finite(result.row)
+        checkpoint = checkpoint_sha256 = None
+        pictures: dict[str, str] = {}
+        if result.diverged is None:
+            epoch = int(result.row["epoch"])
+            checkpoint = f"trials/trial-{task.trial:04d}/epoch-{epoch:04d}-{task.attempt}"
+            checkpoint_sha256 = result.state.save(sweep_dir / checkpoint)
+            if epoch in task.picture_epochs:
+                pictures = _draw_pictures(sweep_dir, task.trial, result, seed=train_config.eval.seed)
+        report = {
+            "metrics": metrics,
+            "epochs": train_config.epochs,
+            "attempt": task.attempt,
+            "diverged": result.diverged,
+            "checkpoint": checkpoint,
+            "checkpoint_sha256": checkpoint_sha256,
+            "pictures": pictures,
+            "worker": worker,
+        }
+        # Returns after the driver has written the row, and not at all when the driver stops the trial.
+        tune.report({"report": json.dumps(report, allow_nan=False)})
+        value = metrics.get(task.metric.name)
+        if value is not None and (best_value is None or task.metric.better(value, best_value)):
+            best_value, best_checkpoint = value, checkpoint
+        _forget_all_but(sweep_dir, task, {checkpoint, best_checkpoint})
+
+
+def _load_checkpoint(sweep_dir: Path, task: Assignment) -> TrainState | None:
+    """The state to continue from. One that is torn or altered raises StateError: never a silent fresh start."""
+    if task.resume_from is None:
+        return None
+    return TrainState.load(sweep_dir / task.resume_from)
+
+
+def _forget_all_but(sweep_dir: Path, task: Assignment, needed: set[str | None]) -> None:
+    """Delete the trial's other checkpoints: the last (to continue) and the best (to keep) are in the ledger by now."""
+    for old in (sweep_dir / "trials" / f"trial-{task.trial:04d}").iterdir():
+        if str(old.relative_to(sweep_dir)) not in needed:
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def _draw_pictures(sweep_dir: Path, trial: int, result: EpochResult, seed: int) -> dict[str, str]:
+    """Write reconstructions of held-out images and samples from the prior; their paths by name."""
+    pictures = {
+        "reconstructions": reconstructions(result.model, result.examples),
+        "samples": samples(result.model, seed=seed),
+    }
+    paths = {}
+    for name, content in pictures.items():
+        path = Path("pictures") / f"trial-{trial:04d}-epoch-{result.row['epoch']:04d}-{name}.png"
+        (sweep_dir / path).parent.mkdir(exist_ok=True)
+        (sweep_dir / path).write_bytes(content)
+        paths[name] = str(path)
+    return paths
+
+
+def load_checked(config: TrainConfig, data_dir: str | None, data_hash: str, split_hash: str) -> TrainingData:
+    """The training data, once per process; refused if it is not what the sweep was begun with."""
+    data = _load_data(config.data, data_dir)
+    if (data.data_hash, data.split_hash) != (data_hash, split_hash):
+        raise DataError(
+            f"data {config.data.kind!r} on {socket.gethostname()} is not the sweep's: its hash is {data.data_hash[:12]}, "
+            f"the sweep's {data_hash[:12]}; put the same files on every node"
+        )
+    return data
+
+
+@lru_cache(maxsize=2)
+def _load_data(config: Any, data_dir: str | None) -> TrainingData:  # noqa: ANN401 - a DataConfig
+    return load_training(config, None if data_dir is None else Path(data_dir))
+
+
+def describe_worker(threads: int, device: str) -> dict[str, Any]:
+    """Where and how a row was made: what ``reproduce`` compares."""
+    return {
+        "pid": os.getpid(),
+        "host": platform.node(),
+        "threads": threads,
+        "device": device,
+        "hardware": hardware(),
+    }
+
+
+def finite(row: dict[str, Any]) -> dict[str, Any]:
+    """``row`` with None for every number that JSON can't hold."""
+
+    def clean(value: Any) -> Any:  # noqa: ANN401 - any JSON value
+        if isinstance(value, float):
+            return value if value - value == 0 else None
+        return [clean(item) for item in value] if isinstance(value, list) else value
+
+    return {name: clean(value) for name, value in row.items()}

@@ -1,0 +1,72 @@
+"""What a held-out number is a number of. Two rows may be ranked together only when their measures are equal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING
+
+from vae.likelihoods import Binomial, Gaussian
+from vae.networks import OnLabel
+
+if TYPE_CHECKING:
+    from vae.data import DataConfig, Split
+    from vae.likelihoods import LikelihoodConfig
+    from vae.train_config import TrainConfig
+
+EXPECTED_BINARY = "expected-binary"
+
+
+@dataclass(frozen=True)
+class Measure:
+    """Data, split, event space, conditioning and scored dimensions. Its text is what every row carries."""
+
+    data: str  # the set's name
+    examples: str  # sha256 of the examples scored, first 12 digits
+    split: str  # train, validation or test
+    event_space: str
+    conditional_on: str | None
+    dimensions: int
+
+    def __str__(self) -> str:
+        """One line; equal exactly when the measures are."""
+        quantity = f"p(x|{self.conditional_on})" if self.conditional_on else "p(x)"
+        examples = f"{self.data}/{self.split}@{self.examples}"
+        return f"{quantity} {self.event_space} {self.dimensions}d {examples}"
+
+    @property
+    def normalised(self) -> bool:
+        """Whether log p(x) means a log-likelihood here: not for grey pixels scored by cross-entropy."""
+        return self.event_space != EXPECTED_BINARY
+
+
+def event_space(data: DataConfig, likelihood: LikelihoodConfig, levels: int, eval_seed: int) -> str:
+    """The set that x lives in and the reference measure of its density, as one word."""
+    match data.binarisation:
+        case "expected":
+            return EXPECTED_BINARY
+        case "static" | "dynamic":
+            # Both are scored on the same held-out draw, which the evaluation seed fixes.
+            return f"binary(seed={eval_seed})"
+        case "none":
+            pass
+    match likelihood:
+        case Binomial():
+            return f"counts(0..{levels})"
+        case Gaussian() if data.dequantise:
+            return f"real((x+u)/{levels + 1},seed={eval_seed})"
+        case _:
+            return f"real(x/{levels})"
+
+
+def measure_of(config: TrainConfig, split: Split, *, levels: int, marginal: bool = False) -> Measure:
+    """The measure of ``config``'s scores on ``split``. ``marginal``: of p(x), with the label summed out."""
+    conditional = isinstance(config.conditioning, OnLabel) and not marginal
+    return Measure(
+        data=config.data.kind,
+        examples=split.digest[:12],
+        split=split.name,
+        event_space=event_space(config.data, config.likelihood, levels, config.eval.seed),
+        conditional_on="label" if conditional else None,
+        dimensions=prod(split.images.shape[1:]),
+    )

@@ -1,0 +1,24 @@
+"""Activations by their usual names."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import nn
+
+Activation = Literal["relu", "tanh", "gelu", "silu", "elu", "leaky_relu", "softplus"]
+
+_MODULES: dict[str, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "tanh": nn.Tanh,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "elu": nn.ELU,
+    "leaky_relu": nn.LeakyReLU,
+    "softplus": nn.Softplus,
+}
+
+
+def activation(name: Activation) -> nn.Module:
+    """A fresh module of the activation called ``name``."""
+    return _MODULES[name]()

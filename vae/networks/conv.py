@@ -1,0 +1,139 @@
+"""Convolutional encoder and decoder for images of any size and any number of channels."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from vae.config import ConfigError, FractionBelowOne, PositiveInt, part
+from vae.networks.activations import Activation, activation
+
+if TYPE_CHECKING:
+    from vae.networks.sizes import Sizes
+
+
+@part
+class Conv:
+    """Each entry of ``channels`` is a convolution that halves height and width; then one dense layer.
+
+    The decoder mirrors the encoder with transposed convolutions. Stride 2; with ``kernel: 4`` even sizes halve
+    exactly, with 3 or 5 they halve rounding up; the decoder comes back to the data's own size in any case.
+    """
+
+    kind: Literal["conv"] = "conv"
+    channels: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (32, 64)
+    kernel: Literal[3, 4, 5] = 4
+    dense: PositiveInt = 256
+    activation: Activation = "relu"
+    dropout: FractionBelowOne = 0.0
+
+
+def _sizes_by_level(config: Conv, height: int, width: int) -> list[tuple[int, int]]:
+    """(H, W) of the data and after each convolution."""
+    padding = (config.kernel - 1) // 2
+    sizes = [(height, width)]
+    for level in range(len(config.channels)):
+        h, w = ((side + 2 * padding - config.kernel) // 2 + 1 for side in sizes[-1])
+        if min(sizes[-1]) < 2 or min(h, w) < 1:  # noqa: PLR2004 - a side of 1 can't be halved
+            rule = f"must have at most {level} entries for images of {height}×{width}"
+            raise ConfigError(f"network.channels {rule}, got {len(config.channels)}; use fewer")
+        sizes.append((h, w))
+    return sizes
+
+
+def _with_label(image: Tensor, label: Tensor) -> Tensor:
+    """Append the one-hot label as constant planes: [B, C, H, W], [B, K] -> [B, C + K, H, W]."""
+    planes = label[:, :, None, None].expand(-1, -1, image.shape[2], image.shape[3])
+    return torch.cat([image, planes], dim=1)
+
+
+class ConvEncoder(nn.Module):
+    """[B, D] -> [B, posterior_outputs]."""
+
+    def __init__(self, config: Conv, sizes: Sizes) -> None:
+        super().__init__()
+        self.shape = sizes.shape
+        self.labels_everywhere = sizes.labels_everywhere
+        spatial = _sizes_by_level(config, *sizes.shape[1:])
+        inputs = (sizes.shape[0], *config.channels[:-1])
+        extra = [sizes.labels if i == 0 or sizes.labels_everywhere else 0 for i in range(len(inputs))]
+        everywhere = sizes.labels if sizes.labels_everywhere else 0
+        padding = (config.kernel - 1) // 2
+        self.convolutions = nn.ModuleList(
+            nn.Conv2d(wide + more, narrow, config.kernel, stride=2, padding=padding)
+            for wide, more, narrow in zip(inputs, extra, config.channels, strict=True)
+        )
+        self.activation = activation(config.activation)
+        self.dropout = nn.Dropout(config.dropout)
+        flat = config.channels[-1] * spatial[-1][0] * spatial[-1][1]
+        self.dense = nn.Linear(flat + everywhere, config.dense)
+        self.output = nn.Linear(config.dense + everywhere, sizes.posterior_outputs)
+
+    def forward(self, x: Tensor, label: Tensor | None) -> Tensor:
+        h = x.unflatten(1, self.shape)
+        for index, convolution in enumerate(self.convolutions):
+            if label is not None and (index == 0 or self.labels_everywhere):
+                h = _with_label(h, label)
+            h = self.activation(convolution(h))
+        h = h.flatten(1)
+        if label is not None and self.labels_everywhere:
+            h = torch.cat([h, label], dim=1)
+        h = self.dropout(self.activation(self.dense(h)))
+        if label is not None and self.labels_everywhere:
+            h = torch.cat([h, label], dim=1)
+        return self.output(h)
+
+
+class ConvDecoder(nn.Module):
+    """[B, L] -> [B, outputs_per_dimension × D]."""
+
+    def __init__(self, config: Conv, sizes: Sizes) -> None:
+        super().__init__()
+        self.labels_everywhere = sizes.labels_everywhere
+        spatial = _sizes_by_level(config, *sizes.shape[1:])
+        everywhere = sizes.labels if sizes.labels_everywhere else 0
+        self.start = (config.channels[-1], *spatial[-1])
+        self.first = nn.Linear(sizes.latent + sizes.labels, config.dense)
+        self.dense = nn.Linear(config.dense + everywhere, config.channels[-1] * spatial[-1][0] * spatial[-1][1])
+        out_channels = sizes.outputs_per_dimension * sizes.shape[0]
+        outputs = (*config.channels[-2::-1], out_channels)
+        padding = (config.kernel - 1) // 2
+        self.convolutions = nn.ModuleList()
+        for level, (wide, narrow) in enumerate(zip(config.channels[::-1], outputs, strict=True)):
+            small, large = spatial[-1 - level], spatial[-2 - level]
+            # What a transposed convolution of stride 2 adds so that the size comes out as it went in.
+            missing = tuple(
+                big - ((side - 1) * 2 - 2 * padding + config.kernel) for side, big in zip(small, large, strict=True)
+            )
+            self.convolutions.append(
+                nn.ConvTranspose2d(wide + everywhere, narrow, config.kernel, stride=2, padding=padding, output_padding=missing)
+            )
+        self.activation = activation(config.activation)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, z: Tensor, label: Tensor | None) -> Tensor:
+        if label is not None:
+            z = torch.cat([z, label], dim=1)
+        h = self.dropout(self.activation(self.first(z)))
+        if label is not None and self.labels_everywhere:
+            h = torch.cat([h, label], dim=1)
+        h = self.activation(self.dense(h)).unflatten(1, self.start)
+        last = len(self.convolutions) - 1
+        for index, convolution in enumerate(self.convolutions):
+            if label is not None and self.labels_everywhere:
+                h = _with_label(h, label)
+            h = convolution(h)
+            if index < last:
+                h = self.activation(h)
+        return h.flatten(1)
+
+    def set_output_bias(self, bias: Tensor) -> None:
+        """Start from ``bias`` [D] averaged over each channel's pixels, whatever z is."""
+        output = self.convolutions[-1]
+        assert isinstance(output, nn.ConvTranspose2d)
+        assert output.bias is not None
+        with torch.no_grad():
+            output.bias.copy_(bias.reshape(len(output.bias), -1).mean(1))

@@ -1,0 +1,82 @@
+"""Fully connected encoder and decoder."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor, nn
+
+from vae.config import FractionBelowOne, PositiveInt, part
+from vae.networks.activations import Activation, activation
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from vae.networks.sizes import Sizes
+
+
+@part
+class Mlp:
+    """Hidden layers of the encoder, first to last; the decoder mirrors them unless it has its own.
+
+    ``hidden: []`` makes both maps affine: with a Gaussian likelihood, probabilistic PCA's model.
+    """
+
+    kind: Literal["mlp"] = "mlp"
+    hidden: tuple[PositiveInt, ...] = (400,)
+    decoder_hidden: tuple[PositiveInt, ...] | None = None
+    activation: Activation = "relu"
+    dropout: FractionBelowOne = 0.0
+
+
+class _Layers(nn.Module):
+    """Affine layers with an activation and dropout between them, and the label where it belongs."""
+
+    def __init__(self, widths: Sequence[int], config: Mlp, labels: int, *, labels_everywhere: bool) -> None:
+        super().__init__()
+        extra = [labels if index == 0 or labels_everywhere else 0 for index in range(len(widths) - 1)]
+        self.affine = nn.ModuleList(
+            nn.Linear(wide + more, narrow)
+            for wide, narrow, more in zip(widths[:-1], widths[1:], extra, strict=True)
+        )
+        self.takes_label = [more > 0 for more in extra]
+        self.activation = activation(config.activation)
+        self.dropout = nn.Dropout(config.dropout) if config.dropout > 0 else None
+
+    def forward(self, h: Tensor, label: Tensor | None) -> Tensor:
+        last = len(self.affine) - 1
+        for index, affine in enumerate(self.affine):
+            if self.takes_label[index]:
+                assert label is not None, "a labelled network is only called with labels"
+                h = torch.cat([h, label], dim=1)
+            h = affine(h)
+            if index < last:
+                h = self.activation(h)
+                if self.dropout is not None:
+                    h = self.dropout(h)
+        return h
+
+
+class MlpEncoder(_Layers):
+    """[B, D] -> [B, posterior_outputs]."""
+
+    def __init__(self, config: Mlp, sizes: Sizes) -> None:
+        widths = (sizes.dimensions, *config.hidden, sizes.posterior_outputs)
+        super().__init__(widths, config, sizes.labels, labels_everywhere=sizes.labels_everywhere)
+
+
+class MlpDecoder(_Layers):
+    """[B, L] -> [B, outputs_per_dimension × D]."""
+
+    def __init__(self, config: Mlp, sizes: Sizes) -> None:
+        hidden = config.hidden[::-1] if config.decoder_hidden is None else config.decoder_hidden
+        widths = (sizes.latent, *hidden, sizes.outputs_per_dimension * sizes.dimensions)
+        super().__init__(widths, config, sizes.labels, labels_everywhere=sizes.labels_everywhere)
+
+    def set_output_bias(self, bias: Tensor) -> None:
+        """Start from ``bias`` [D], whatever z is."""
+        output = self.affine[-1]
+        assert isinstance(output, nn.Linear)
+        with torch.no_grad():
+            output.bias.copy_(bias)

@@ -1,0 +1,32 @@
+"""The evidence lower bound, with a weight on the KL and an allowance for it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor
+
+from vae.config import NonNegativeFloat, part
+from vae.objectives.beta_schedule import BetaSchedule, ConstantBeta
+
+
+@part
+class Elbo:
+    """Minimises reconstruction + β·KL, in nats per example (Kingma & Welling 2014; β-VAE: Higgins et al. 2017).
+
+    ``free_bits`` λ, in nats: each latent dimension's KL, averaged over the batch, counts as at least λ, so the
+    optimiser gains nothing by pushing it lower (Kingma et al. 2016, arXiv:1606.04934, eq. 15).
+    """
+
+    kind: Literal["elbo"] = "elbo"
+    beta: NonNegativeFloat = 1.0
+    beta_schedule: BetaSchedule = ConstantBeta()
+    free_bits: NonNegativeFloat = 0.0
+
+
+def elbo_loss(config: Elbo, reconstruction: Tensor, kl: Tensor, beta: float) -> Tensor:
+    """The loss: reconstruction [B] and KL [B, L] in nats, β at this step -> a scalar, nats per example."""
+    kl_per_dimension = kl.mean(0)
+    if config.free_bits > 0:
+        kl_per_dimension = kl_per_dimension.clamp(min=config.free_bits)
+    return reconstruction.mean() + beta * kl_per_dimension.sum()

@@ -1,0 +1,67 @@
+"""Grids of images as PNG: reconstructions beside their originals, and samples from the prior."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from vae import seeds
+from vae.evaluate import one_hot
+
+if TYPE_CHECKING:
+    from vae.data.pixels import Pixels
+    from vae.model import VAE
+
+MINIMUM_SIDE = 28  # small images are enlarged by whole factors until an image is at least this wide
+
+
+@torch.no_grad()
+def reconstructions(model: VAE, pixels: Pixels, *, count: int = 32) -> bytes:
+    """PNG: rows of 8 originals, each above E[x|z] at the posterior mean. The first ``count`` examples."""
+    model.eval()
+    rows = slice(0, min(count, len(pixels)))
+    x = pixels.batch(rows)
+    label = one_hot(model, pixels.labels[rows])
+    mean, _ = model.encode(x, label)
+    back = model.likelihood.mean(model.decode(mean, label))
+    pairs = [row for eight in zip(x.split(8), back.split(8), strict=True) for row in eight]
+    return _png([row.unflatten(1, model.shape) for row in pairs])
+
+
+@torch.no_grad()
+def samples(model: VAE, *, seed: int, count: int = 64) -> bytes:
+    """PNG of E[x|z], z from the prior. A labelled model gives one row of 8 for each of its first labels."""
+    model.eval()
+    device = next(model.parameters()).device
+    label = None
+    if model.conditional:
+        labels = torch.arange(min(model.num_classes, 16)).repeat_interleave(8)
+        count = len(labels)
+        label = one_hot(model, labels.to(device))
+    noise = torch.randn((count, model.latent_size), generator=seeds.generator(seed, "samples")).to(device)
+    images = model.sample(label, noise).unflatten(1, model.shape)
+    return _png(list(images.split(8)))
+
+
+def _png(rows: list[Tensor]) -> bytes:
+    """Rows of images, each [n, C, H, W] in [0, 1], as one PNG with a thin border between images."""
+    from PIL import Image  # noqa: PLC0415 - only pictures need it
+
+    channels, height, width = rows[0].shape[1:]
+    factor = max(1, -(-MINIMUM_SIDE // max(height, width)))
+    cell_h, cell_w = height * factor + 2, width * factor + 2
+    canvas = torch.full((channels, cell_h * len(rows), cell_w * max(len(row) for row in rows)), 0.5)
+    for i, row in enumerate(rows):
+        for j, image in enumerate(row.detach().float().cpu().clamp(0, 1)):
+            large = image.repeat_interleave(factor, 1).repeat_interleave(factor, 2)
+            top, left = i * cell_h + 1, j * cell_w + 1
+            canvas[:, top : top + large.shape[1], left : left + large.shape[2]] = large
+    values = (canvas * 255).round().to(torch.uint8)
+    # Three channels are colour; any other number is shown as its mean.
+    array = values.permute(1, 2, 0).numpy() if channels == 3 else values.float().mean(0).to(torch.uint8).numpy()  # noqa: PLR2004
+    file = io.BytesIO()
+    Image.fromarray(array).save(file, format="PNG", optimize=True)
+    return file.getvalue()

@@ -1,0 +1,137 @@
+"""TrainState: everything that a run needs to continue as if it had never stopped, in safetensors and JSON.
+
+There is no generator state and no data position: order and noise of each epoch are functions of (seed, epoch)
+(``vae.seeds``), schedules are functions of the step. Weights, optimizer, EMA and two counters are all there is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+STATE_FILE = "state.safetensors"
+INFO_FILE = "state.json"
+FORMAT = 1
+
+
+class StateError(ValueError):
+    """A saved state that is torn, altered or of another run: refused by name."""
+
+
+@dataclass(frozen=True)
+class TrainState:
+    """A run after ``epoch`` whole epochs (``step`` optimizer steps).
+
+    ``tensors``: ``model/<name>``, ``ema/<name>`` where an average is kept, ``optimizer/<parameter>/<key>``.
+    They are the live tensors, not copies: save or copy before the next epoch begins.
+    """
+
+    config_hash: str
+    epoch: int
+    step: int
+    tensors: dict[str, Tensor]
+
+    def weights(self) -> dict[str, Tensor]:
+        """The weights that are evaluated and kept: the average where there is one, else the raw ones."""
+        averaged = {name.removeprefix("ema/"): t for name, t in self.tensors.items() if name.startswith("ema/")}
+        raw = {name.removeprefix("model/"): t for name, t in self.tensors.items() if name.startswith("model/")}
+        return raw | averaged
+
+    def save(self, folder: Path) -> str:
+        """Write ``folder`` whole or not at all; return the sha256 of its ``state.safetensors``.
+
+        An existing ``folder`` is replaced.
+        """
+        temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        content = safetensors.torch.save({name: t.detach().contiguous().cpu() for name, t in self.tensors.items()})
+        digest = hashlib.sha256(content).hexdigest()
+        info = {
+            "format": FORMAT,
+            "config_hash": self.config_hash,
+            "epoch": self.epoch,
+            "step": self.step,
+            "sha256": digest,
+        }
+        _write(temporary / STATE_FILE, content)
+        _write(temporary / INFO_FILE, json.dumps(info).encode())
+        _sync(temporary)
+        if folder.exists():
+            shutil.rmtree(folder)
+        temporary.rename(folder)
+        _sync(folder.parent)
+        return digest
+
+    @staticmethod
+    def load(folder: Path) -> TrainState:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            StateError: naming the file that is missing, torn or altered.
+
+        """
+        try:
+            info = json.loads((folder / INFO_FILE).read_bytes())
+            content = (folder / STATE_FILE).read_bytes()
+            digest, epoch, step, owner = info["sha256"], info["epoch"], info["step"], info["config_hash"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise StateError(f"{folder} is not a readable training state: {error}") from None
+        if hashlib.sha256(content).hexdigest() != digest:
+            raise StateError(f"{folder / STATE_FILE} was altered: its sha256 is not the one in {INFO_FILE}")
+        return TrainState(config_hash=owner, epoch=epoch, step=step, tensors=safetensors.torch.load(content))
+
+
+def capture(
+    *, config_hash: str, epoch: int, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, ema: list[Tensor] | None
+) -> TrainState:
+    """The state of a run now. Buffers that the configuration determines are left out, as in ``state_dict``."""
+    names = [name for name, _ in model.named_parameters()]
+    tensors = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
+    for index, values in optimizer.state_dict()["state"].items():
+        for key, value in values.items():
+            if value is not None:
+                tensors[f"optimizer/{names[index]}/{key}"] = torch.as_tensor(value)
+    if ema is not None:
+        tensors |= {f"ema/{name}": tensor for name, tensor in zip(names, ema, strict=True)}
+    return TrainState(config_hash=config_hash, epoch=epoch, step=step, tensors=tensors)
+
+
+def restore(state: TrainState, model: nn.Module, optimizer: torch.optim.Optimizer, ema: list[Tensor] | None) -> None:
+    """Put ``state`` into a freshly built run of the same configuration."""
+    model.load_state_dict(
+        {name.removeprefix("model/"): t for name, t in state.tensors.items() if name.startswith("model/")}
+    )
+    names = [name for name, _ in model.named_parameters()]
+    moments: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in state.tensors.items():
+        if name.startswith("optimizer/"):
+            parameter, _, key = name.removeprefix("optimizer/").rpartition("/")
+            moments.setdefault(names.index(parameter), {})[key] = tensor
+    optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
+    if ema is not None:
+        for name, average in zip(names, ema, strict=True):
+            average.copy_(state.tensors[f"ema/{name}"])
+
+
+def _write(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

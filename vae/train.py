@@ -1,0 +1,198 @@
+"""train(): one training run, as a generator of epoch results. The step is inline, in the order it happens."""
+
+from __future__ import annotations
+
+import math
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from vae import seeds
+from vae.data.pixels import pixels_of
+from vae.evaluate import held_out_metrics, one_hot
+from vae.measure import measure_of
+from vae.model import VAE, initialise
+from vae.objectives.beta_schedule import beta_fraction
+from vae.objectives.elbo import elbo_loss
+from vae.optimizers import build_optimizer, rate_factor
+from vae.serialization import config_hash
+from vae.state import StateError, TrainState, capture, restore
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import Tensor
+
+    from vae.data import TrainingData
+    from vae.data.pixels import Pixels
+    from vae.train_config import TrainConfig
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """What one epoch yields.
+
+    ``row``: the metrics by name (``split/name``, nats per example), with ``epoch`` from 1, ``step`` and
+    ``measure``. ``state``: the run after this epoch, live until the next begins. ``model``: with the weights
+    that were evaluated. ``examples``: what it was evaluated on, or trained on where nothing is held out.
+    ``diverged``: why the run ends here, or None.
+    """
+
+    row: dict[str, Any]
+    state: TrainState
+    model: VAE
+    examples: Pixels
+    diverged: str | None = None
+
+
+def build(config: TrainConfig, data: TrainingData, device: torch.device | str = "cpu") -> VAE:
+    """The model of ``config`` for ``data``, with the starting weights of ``config.seed``."""
+    torch.manual_seed(seeds.derive(config.seed, "weights"))
+    model = VAE(config, shape=data.shape, levels=data.levels, num_classes=data.num_classes)
+    pixels = pixels_of(data.train, config, data.levels, torch.device("cpu"), held_out=False)
+    initialise(model, config.initialisation, pixels.mean())
+    if model.conditional:
+        counts = torch.bincount(data.train.labels, minlength=data.num_classes).double()
+        model.label_log_prior.copy_((counts / counts.sum()).log())
+    return model.to(device)
+
+
+def train(
+    config: TrainConfig, data: TrainingData, resume: TrainState | None = None, device: torch.device | str = "cpu"
+) -> Iterator[EpochResult]:
+    """Train ``config`` on ``data``, yielding after every epoch.
+
+    A run resumed from the state of any epoch equals the uninterrupted one: bit for bit on the CPU with the same
+    number of threads. Torch's global generator is reseeded at every epoch. A loss, gradient or weight that is
+    not finite ends the run: the last result has ``diverged`` set, with the step.
+
+    Raises:
+        ConfigError: the parts don't fit the data.
+        StateError: ``resume`` is of another configuration.
+
+    """
+    device = torch.device(device)
+    model = build(config, data, device)
+    parameters = list(model.parameters())
+    optimizer = build_optimizer(config.optimizer, parameters)
+    ema = None if config.ema_decay is None else [p.detach().clone() for p in parameters]
+    identity = config_hash(config)
+    step, first_epoch = 0, 1
+    if resume is not None:
+        if resume.config_hash != identity:
+            raise StateError(f"the state is of configuration {resume.config_hash[:12]}, not of {identity[:12]}")
+        restore(resume, model, optimizer, ema)
+        step, first_epoch = resume.step, resume.epoch + 1
+
+    pixels = pixels_of(data.train, config, data.levels, device, held_out=False)
+    validation, measure = None, None
+    if data.validation is not None:
+        validation = pixels_of(data.validation, config, data.levels, device, held_out=True)
+        measure = measure_of(config, data.validation, levels=data.levels)
+    terms_of = torch.compile(model.terms) if config.compile else model.terms
+    reduced_precision = config.precision == "bfloat16"
+    base_rate = config.optimizer.lr
+    steps_per_epoch = math.ceil(len(pixels) / config.batch_size)
+    total_steps = config.epochs * steps_per_epoch
+
+    for epoch in range(first_epoch, config.epochs + 1):
+        started = time.perf_counter()
+        # One seed per (run, epoch): order, noise and dropout of an epoch need nothing from the epochs before.
+        torch.manual_seed(seeds.derive(config.seed, "noise", epoch))
+        order = torch.randperm(len(pixels), generator=seeds.generator(config.seed, "order", epoch)).to(device)
+        losses, reconstructions, kls, norms, sizes = [], [], [], [], []
+        model.train()
+        learning_rate = beta = 0.0
+        for index in order.split(config.batch_size):
+            at = {"step": step, "steps_per_epoch": steps_per_epoch, "total_steps": total_steps}
+            learning_rate = base_rate * rate_factor(config.schedule, **at)
+            beta = config.objective.beta * beta_fraction(config.objective.beta_schedule, **at)
+            x = pixels.batch(index)
+            label = one_hot(model, pixels.labels[index]) if model.conditional else None
+            noise = torch.randn((len(index), config.latent_size), device=device)
+            with torch.autocast(device.type, torch.bfloat16, enabled=reduced_precision):
+                reconstruction, kl = terms_of(x, label, noise)
+            loss = elbo_loss(config.objective, reconstruction, kl, beta)
+            optimizer.zero_grad()
+            loss.backward()
+            norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+            if config.gradient_clip is not None:
+                torch.nn.utils.clip_grads_with_norm_(parameters, config.gradient_clip, norm)
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate
+            optimizer.step()
+            step += 1
+            if ema is not None and config.ema_decay is not None:
+                # The average forgets its start faster than ``decay`` allows at first: min(decay, (1+t)/(10+t)).
+                decay = min(config.ema_decay, (1 + step) / (10 + step))
+                torch._foreach_lerp_(ema, parameters, 1.0 - decay)  # noqa: SLF001 - torch.optim's own way
+            losses.append(loss.detach())
+            reconstructions.append(reconstruction.detach().mean())
+            kls.append(kl.detach().sum(1).mean())
+            norms.append(norm)
+            sizes.append(len(index))
+        # Read once an epoch: an .item() in the loop would make a GPU wait for every step.
+        weight = torch.tensor(sizes, dtype=torch.float64) / len(pixels)
+        by_step = torch.stack([torch.stack(v).double().cpu() for v in (losses, reconstructions, kls, norms)])
+        trained = time.perf_counter()
+
+        row: dict[str, Any] = {
+            "epoch": epoch,
+            "step": step,
+            "train/loss": float(by_step[0] @ weight),
+            "train/reconstruction": float(by_step[1] @ weight),
+            "train/kl": float(by_step[2] @ weight),
+            "train/gradient_norm": float(by_step[3].mean()),
+            "train/learning_rate": learning_rate,
+            "train/beta": beta,
+        }
+        state = capture(
+            config_hash=identity, epoch=epoch, step=step, model=model, optimizer=optimizer, ema=ema
+        )
+        diverged = _what_diverged(by_step, parameters, first_step=step - len(sizes) + 1)
+        with _evaluated_weights(parameters, ema):
+            if diverged is None and validation is not None and measure is not None:
+                scores = held_out_metrics(model, validation, config.eval, measure)
+                row |= {f"val/{name}": value for name, value in scores.items()}
+                row["measure"] = str(measure)
+                row["kl_estimate"] = "closed_form"
+                row["weights"] = "raw" if ema is None else "ema"
+            row["time/train_seconds"] = trained - started
+            row["time/evaluation_seconds"] = time.perf_counter() - trained
+            row["time/examples_per_second"] = len(pixels) / (trained - started)
+            yield EpochResult(row=row, state=state, model=model, examples=validation or pixels, diverged=diverged)
+        if diverged is not None:
+            return
+
+
+def _what_diverged(by_step: Tensor, parameters: list[nn.Parameter], first_step: int) -> str | None:
+    """What stopped being finite and at which step, from [4, steps]: loss, reconstruction, KL, gradient norm."""
+    finite = by_step.isfinite()
+    if not finite.all():
+        bad_step = int((~finite.all(0)).nonzero()[0])
+        names = ("the loss", "the reconstruction term", "the KL", "the gradient norm")
+        bad = next(i for i in (1, 2, 0, 3) if not finite[i, bad_step])
+        return f"{names[bad]} is {by_step[bad, bad_step].item()} at step {first_step + bad_step}"
+    if not all(bool(p.isfinite().all()) for p in parameters):
+        return f"a weight is not finite after step {first_step + by_step.shape[1] - 1}"
+    return None
+
+
+@contextmanager
+def _evaluated_weights(parameters: list[nn.Parameter], ema: list[Tensor] | None) -> Iterator[None]:
+    """The averaged weights in the model's place where an average is kept; the raw ones come back after."""
+    if ema is None:
+        yield
+        return
+    raw = [p.data for p in parameters]
+    for parameter, average in zip(parameters, ema, strict=True):
+        parameter.data = average
+    try:
+        yield
+    finally:
+        for parameter, own in zip(parameters, raw, strict=True):
+            parameter.data = own
