@@ -22,7 +22,7 @@ import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
@@ -39,8 +39,10 @@ from research.events import (
     TrialRetried,
 )
 from research.folders import sync_directory, write_file
-from research.settings import Metric, SweepSettings
 from vae.config import NonNegativeInt, part
+
+if TYPE_CHECKING:
+    from research.settings import Metric, SweepSettings
 
 __all__ = [
     "Event",

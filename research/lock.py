@@ -8,10 +8,12 @@ import os
 import socket
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Self
+from typing import IO, TYPE_CHECKING, Self
 
 from research.errors import UserError
+
+if TYPE_CHECKING:
+    from types import TracebackType
 
 
 class SweepLock:

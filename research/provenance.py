@@ -15,8 +15,10 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pydantic import JsonValue
+if TYPE_CHECKING:
+    from pydantic import JsonValue
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("vae", "research", "search_spaces")
@@ -72,7 +74,7 @@ def versions() -> dict[str, str]:
 
 
 def hardware() -> dict[str, JsonValue]:
-    """The machine: ``{cpu, cores, usable_cores, isa, memory_gib, host, platform}``; with CUDA ``gpus``, ``cuda``.
+    """The machine: ``{cpu, cores, usable_cores, isa, memory_gib, host, platform, gpus, cuda}``.
 
     GPUs are looked for only in a process that has imported torch already.
     """
@@ -107,12 +109,13 @@ def _git(*arguments: str) -> str | None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     environment |= {"GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
     try:
-        result = subprocess.run(
-            ["git", "-c", "core.quotePath=false", *arguments],
+        result = subprocess.run(  # noqa: S603 - arguments of ours
+            ["git", "-c", "core.quotePath=false", *arguments],  # noqa: S607 - the user's own git
             cwd=ROOT,
             env=environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
+            check=False,
             timeout=30,
         )
     except (OSError, subprocess.TimeoutExpired):

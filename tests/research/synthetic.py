@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from research.ledger import Ledger, RowReported, SessionStarted, SweepCreated, TrialCreated, TrialFailed
 from research.settings import Metric, SpaceSource, SweepSettings
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 MEASURE = "counts-16|8x8|data=feed|split=beef"
 SOURCE = "def space(trial):\n    return None\n"
 
 
 def settings(**changes: Any) -> SweepSettings:
+    """Settings of a sweep named quick, with ``changes``."""
     fields: dict[str, Any] = {
         "name": "quick",
         "space": SpaceSource(
@@ -31,6 +34,7 @@ def settings(**changes: Any) -> SweepSettings:
 
 
 def sweep(**changes: Any) -> SweepCreated:
+    """The first event of a sweep with these settings."""
     return SweepCreated(
         settings=settings(**changes),
         code={"commit": "c0ffee", "dirty": False},
@@ -40,6 +44,7 @@ def sweep(**changes: Any) -> SweepCreated:
 
 
 def session(generation: int = 0, **changes: Any) -> SessionStarted:
+    """A driver's session."""
     fields: dict[str, Any] = {
         "generation": generation,
         "pid": 1,
@@ -52,6 +57,7 @@ def session(generation: int = 0, **changes: Any) -> SessionStarted:
 
 
 def trial(number: int, **changes: Any) -> TrialCreated:
+    """A trial as sampled, every value a function of its number."""
     fields: dict[str, Any] = {
         "trial": number,
         "params": {"lr": 1e-3 / (number + 3), "latent_size": 2 + number},
@@ -71,6 +77,7 @@ def trial(number: int, **changes: Any) -> TrialCreated:
 def row(
     number: int, epoch: int, elbo: float | None, decision: Any = "continue", **changes: Any
 ) -> RowReported:
+    """A row whose other metrics follow from ``elbo``; None stands for what was not finite."""
     metrics: dict[str, Any] = {
         "epoch": epoch,
         "val/elbo": elbo,
@@ -94,6 +101,7 @@ def row(
 def failed(
     number: int, kind: Any = "bug", reason: str = "IndexError: list index out of range"
 ) -> TrialFailed:
+    """The end of a trial without a deciding row."""
     return TrialFailed(trial=number, kind=kind, reason=reason, detail="Traceback ...")
 
 

@@ -29,6 +29,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 def views(ledger: Ledger) -> tuple[Any, ...]:
+    """Everything that a ledger says, comparable."""
     return (
         len(ledger),
         ledger.created,
@@ -42,6 +43,7 @@ def views(ledger: Ledger) -> tuple[Any, ...]:
 
 
 def small_sweep(directory: Path) -> Ledger:
+    """Ten events: a complete, a pruned and a failed trial."""
     ledger = new_ledger(directory)
     for event in (
         trial(0),
@@ -123,6 +125,7 @@ numbers = st.integers(0, 3)
 
 
 def events_of(number: int) -> st.SearchStrategy[Event]:
+    """Any event that may follow once trial ``number`` was created."""
     elbo = st.none() | st.floats(allow_nan=False, allow_infinity=False)
     decisions = st.sampled_from(["continue", "continue", "continue", "complete", "pruned", "fail"])
     return st.one_of(
@@ -311,21 +314,21 @@ for epoch in range(10**6):
 """
 
 
+@pytest.mark.faults
 def test_sigkill_while_appending_leaves_a_gapless_prefix(tmp_path: Path) -> None:
     """Killed at any moment, the ledger opens, and holds every event whose append had returned."""
     new_ledger(tmp_path)
     delays = random.Random(1)
     for kill in range(6):
         paths = [str(REPOSITORY), str(Path(__file__).parent)]
-        child = subprocess.Popen(
-            [sys.executable, "-c", APPEND_FOR_EVER, str(tmp_path), *paths], stdout=subprocess.PIPE, text=True
-        )
-        assert child.stdout is not None
-        assert child.stdout.readline() == "going\n"
-        time.sleep(delays.uniform(0.0, 0.06))
-        os.kill(child.pid, signal.SIGKILL)
-        returned = [int(line) for line in child.stdout.read().split("\n")[:-1]]
-        assert child.wait(10) == -signal.SIGKILL
+        command = [sys.executable, "-c", APPEND_FOR_EVER, str(tmp_path), *paths]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+            assert child.stdout is not None
+            assert child.stdout.readline() == "going\n"
+            time.sleep(delays.uniform(0.0, 0.06))
+            os.kill(child.pid, signal.SIGKILL)
+            returned = [int(line) for line in child.stdout.read().split("\n")[:-1]]
+            assert child.wait(10) == -signal.SIGKILL
         ledger = Ledger.open(tmp_path)
         assert len(ledger) - max(returned, default=0) in (0, 1) or not returned
         assert sorted(ledger.trials) == list(range(kill + 1))

@@ -27,21 +27,17 @@ with SweepLock(sys.argv[1]):
 
 def test_a_live_holder_is_named_and_a_dead_one_is_succeeded(tmp_path: Path) -> None:
     """The refusal names pid and host; after SIGKILL of the holder the lock is taken over at once."""
-    child = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(tmp_path), str(REPOSITORY)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert child.stdout is not None
-    assert child.stdout.readline() == "held\n"
-    with (
-        pytest.raises(UserError, match=f"process {child.pid} on {socket.gethostname()}"),
-        SweepLock(tmp_path),
-    ):
-        pass
-    os.kill(child.pid, signal.SIGKILL)
-    assert child.wait(10) == -signal.SIGKILL
+    command = [sys.executable, "-c", HOLD, str(tmp_path), str(REPOSITORY)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "held\n"
+        with (
+            pytest.raises(UserError, match=f"process {child.pid} on {socket.gethostname()}"),
+            SweepLock(tmp_path),
+        ):
+            pass
+        os.kill(child.pid, signal.SIGKILL)
+        assert child.wait(10) == -signal.SIGKILL
     assert str(child.pid) in (tmp_path / "lock").read_text()
     with SweepLock(tmp_path):
         assert f'"pid": {os.getpid()}' in (tmp_path / "lock").read_text()

@@ -17,6 +17,7 @@ GIT = ["git", "-c", "user.name=t", "-c", "user.email=t@example.org"]
 
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A git checkout of three packages, as if it were ours."""
     for name in provenance.PACKAGES:
         (tmp_path / name).mkdir()
         (tmp_path / name / "part.py").write_text(f"NAME = {name!r}\n")

@@ -1,0 +1,115 @@
+"""The sweep's best K models: derived from the ledger, each bound to the row that earned its place.
+
+A trial's checkpoints stay under ``DIR/trials`` until it has ended. Then the weights of its best row become a
+model folder, if it is among the best K, and the checkpoints go. All of this may be killed at any moment and
+run again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import TYPE_CHECKING
+
+from research.errors import CorruptFile, UserError
+from research.folders import clear_leftovers, remove_folder, verify_folder, write_folder
+from research.records import RECORD, TrialRecord, pretty, row_json
+from vae.portable import WEIGHTS_FILE as WEIGHTS
+from vae.portable import weights_file
+from vae.state import STATE_FILE, StateError, TrainState
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from research.ledger import Ledger, TrialView
+
+_TRIAL = re.compile(r"trial-(\d{4,})")
+
+
+def trial_name(number: int) -> str:
+    """What a trial's folders are called."""
+    return f"trial-{number:04d}"
+
+
+def keep_best(ledger: Ledger, sweep_dir: Path) -> list[str]:
+    """Make ``DIR/models`` hold the best K ended trials' models and remove what is then not needed any more.
+
+    New models are complete before anything is removed. Returns one line per problem (a missing or corrupt
+    checkpoint, a full disk) and raises for none: the sweep goes on. A place that can't be filled leaves
+    the next best model that is still there in ``models``, and the checkpoints of its trial where they are.
+    Only the holder of the sweep's lock may call this.
+    """
+    models, problems = sweep_dir / "models", list[str]()
+    clear_leftovers(models)
+    clear_leftovers(sweep_dir / "trials")
+    ranked = ledger.ranked()
+    desired, others = ranked[: ledger.settings.keep], ranked[ledger.settings.keep :]
+    missing = set[int]()
+    for trial in desired:
+        target = models / trial_name(trial.number)
+        try:
+            verify_folder(target)
+        except CorruptFile:
+            try:
+                write_folder(target, _model_files(ledger, sweep_dir, trial))
+            except (OSError, StateError, UserError) as error:
+                missing.add(trial.number)
+                problems.append(f"the model of trial {trial.number} could not be kept: {error}")
+    present = _trials_in(models)
+    stand_ins = [trial.number for trial in others if trial.number in present]
+    kept = {trial.number for trial in desired} | set(stand_ins[: len(missing)])
+    done = {number for number, trial in ledger.trials.items() if trial.terminal} - missing
+    unneeded = [path for number, path in present.items() if number not in kept]
+    unneeded += [path for number, path in _trials_in(sweep_dir / "trials").items() if number in done]
+    for path in unneeded:
+        try:
+            remove_folder(path)
+        except OSError as error:
+            problems.append(f"{path} could not be removed ({error.strerror})")
+    return problems
+
+
+def model_hash(folder: Path) -> str:
+    """sha256 of the weights in a model folder: the model's identity."""
+    try:
+        return hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+    except OSError as error:
+        raise UserError(f"{folder / WEIGHTS} can't be read ({error.strerror}): not a model folder") from error
+
+
+def _model_files(ledger: Ledger, sweep_dir: Path, trial: TrialView) -> dict[str, bytes | Path]:
+    """The content of a trial's model folder; raises what ``keep_best`` reports."""
+    row = trial.best(ledger.settings.metric)
+    if row is None or row.checkpoint is None:
+        raise UserError("its best row has no checkpoint")
+    checkpoint = _inside(sweep_dir, row.checkpoint)
+    state = checkpoint / STATE_FILE
+    if hashlib.sha256(state.read_bytes()).hexdigest() != row.checkpoint_sha256:
+        raise CorruptFile(f"{state} is damaged (its sha256 is not the ledger's)")
+    files: dict[str, bytes | Path] = {
+        "config.json": pretty(trial.created.config).encode(),
+        WEIGHTS: weights_file(TrainState.load(checkpoint)),
+        "metrics.json": pretty(row_json(row.epoch, row.metrics)).encode(),
+        RECORD: TrialRecord.of(ledger, trial.number).to_json().encode(),
+    }
+    pictured = (trial.rows[epoch].pictures for epoch in sorted(trial.rows, reverse=True))
+    for name, relative in next((pictures for pictures in pictured if pictures), {}).items():
+        picture = _inside(sweep_dir, relative)
+        if picture.is_file():  # a model without its picture is still a model
+            files[f"{name}{picture.suffix}"] = picture
+    return files
+
+
+def _inside(sweep_dir: Path, relative: str) -> Path:
+    path = (sweep_dir / relative).resolve()
+    if not path.is_relative_to(sweep_dir.resolve()):
+        raise CorruptFile(f"the ledger names {relative}, which is not inside {sweep_dir}")
+    return path
+
+
+def _trials_in(directory: Path) -> dict[int, Path]:
+    """The folders of ``directory`` that are named after a trial, by its number."""
+    if not directory.is_dir():
+        return {}
+    named = {path: _TRIAL.fullmatch(path.name) for path in directory.iterdir()}
+    return {int(match[1]): path for path, match in named.items() if match is not None}
