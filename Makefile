@@ -1,0 +1,76 @@
+# Everything runs in .venv, made here from constraints.txt. `make help` lists the verbs.
+
+# A Python of 3.11 or newer: yours (`make PYTHON=python3.12 ...`), else the first of these that is one.
+ifndef PYTHON
+PYTHON := $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; exit; }; done; echo python3)
+endif
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+INSTALL := pip install --python $(BIN)/python -c constraints.txt -e '.[dev]'
+
+PEERS := benchmarks/.peers-venv
+PEERS_STAMP := $(PEERS)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup sweep test test-slow check format bless bench clean
+
+help: ## list the verbs
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+setup: $(STAMP) ## install into .venv; does nothing when it is up to date
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+		|| { echo "$(PYTHON) is missing or older than 3.11: install a newer Python or name one, e.g. make PYTHON=python3.12 $(or $(MAKECMDGOALS),setup)" >&2; exit 1; }
+	@# uv when there is one; else the standard venv, with uv fetched into it; pip itself when uv can't be had
+	@# or can't reach the package index (pip knows settings that uv doesn't).
+	@if command -v uv >/dev/null; then \
+		uv venv --quiet --allow-existing --python "$$(command -v $(PYTHON))" $(VENV) && uv $(INSTALL); \
+	else \
+		$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
+			|| { echo "$(PYTHON) has no venv module: install it (Debian, Ubuntu: apt install python3-venv) or install uv" >&2; exit 1; }; \
+		$(PYTHON) -m venv $(VENV) && { \
+			{ $(BIN)/python -m pip install --quiet -c constraints.txt uv && $(BIN)/uv $(INSTALL); } \
+			|| $(BIN)/python -m pip install -c constraints.txt -e '.[dev]'; }; \
+	fi
+	@touch $@
+
+sweep: $(STAMP) ## run a whole sweep on the bundled digits: about two minutes
+	$(BIN)/research sweep quickstart
+
+test: $(STAMP) ## the fast tests
+	$(BIN)/python -m pytest
+
+test-slow: $(STAMP) ## the tests that start Ray, train, or kill processes
+	$(BIN)/python -m pytest -m "slow or faults"
+
+check: $(STAMP) ## lint, format, types, and who may import whom
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(STAMP) ## apply what `make check` would ask of the format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bless: $(STAMP) ## rewrite the golden files; review the diff before committing it
+	$(BIN)/python -m pytest tests/golden --bless
+
+bench: $(STAMP) $(PEERS_STAMP) ## measure the training loop beside its peers (needs a quiet machine)
+	$(BIN)/python benchmarks/training_loop.py $(BENCH)
+
+# The peers get an environment of their own: their requirements are not ours.
+$(PEERS_STAMP): benchmarks/peers/requirements.txt | $(STAMP)
+	@if command -v uv >/dev/null; then \
+		uv venv --quiet --allow-existing --python $(BIN)/python $(PEERS) \
+		&& uv pip install --python $(PEERS)/bin/python -r $<; \
+	else \
+		$(BIN)/python -m venv $(PEERS) && $(PEERS)/bin/python -m pip install -r $<; \
+	fi
+	@touch $@
+
+clean: ## remove the environments and caches; sweeps and data stay
+	rm -rf $(VENV) $(PEERS) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
