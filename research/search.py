@@ -181,7 +181,7 @@ class LedgerSearcher(Searcher):  # type: ignore[misc] # ray has no types
         ended_with_error: Callable[[int], bool],
     ) -> None:
         """``assign``: what a worker is sent. ``ended_with_error(n)``: record it; True if n is to run again."""
-        super().__init__(metric=ledger.settings.metric.name, mode=ledger.settings.metric.direction[:3])
+        super().__init__()
         self.ledger = ledger
         self.study = study
         self.space = space

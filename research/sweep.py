@@ -174,8 +174,7 @@ class _Session:
         """Tune's loop, from ``ray.init`` to the last trial."""
         resources = self.ledger.settings.resources
         ray_dir = self.ledger.directory / "ray"
-        with _ray(address, resources.threads), tempfile.TemporaryDirectory(prefix="research-") as scratch:
-            os.environ["RAY_AIR_LOCAL_CACHE_DIR"] = scratch
+        with _ray(address, resources.threads):
             tune.Tuner(
                 tune.with_resources(run_trial, {"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial}),
                 tune_config=tune.TuneConfig(
@@ -205,7 +204,7 @@ class _Session:
         if self.stop.signal is not None:
             self.ledger.append(Interrupted(reason=signal.Signals(self.stop.signal).name))
         self._reconcile()
-        self.study.tell_rest()
+        self.searcher.tell_rest()
         self.live.note("finishing W&B files")
         self.problems += self.sink.close()
         self.live.close()
@@ -324,6 +323,7 @@ def _ray(address: str | None, threads: int) -> Iterator[None]:
         "OMP_WAIT_POLICY": "PASSIVE",
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "RAY_AIR_NEW_OUTPUT": "0",  # Tune prints nothing: the live view is ours
         "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
         "TUNE_DISABLE_SIGINT_HANDLER": "1",
     }

@@ -1,0 +1,425 @@
+"""The verbs of ``research``, and nothing else. What they need is imported when they run: ``--help`` waits for nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from research.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from vae.train_config import TrainConfig
+
+app = typer.Typer(
+    help="Sweeps over variational autoencoders that can be compared, resumed and reproduced.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+DataDir = Annotated[
+    Path | None,
+    typer.Option("--data-dir", help="Where data sets lie, in torchvision's layout. Default: $RESEARCH_DATA_DIR, else ./data."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+
+
+@app.command()
+def sweep(  # noqa: PLR0913 - each is an option that people ask for
+    space: Annotated[str, typer.Argument(help="A name in search_spaces/ or the path of your own file.")],
+    trials: Annotated[int, typer.Option(min=1, help="How many configs to try.")] = 20,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Full budget of a trial. Default: the space's own.")] = None,
+    metric: Annotated[str, typer.Option(help="What trials are ranked by.")] = "val/elbo",
+    keep: Annotated[int, typer.Option(min=1, help="How many of the sweep's best models to keep.")] = 3,
+    data_dir: DataDir = None,
+    name: Annotated[str | None, typer.Option(help="The sweep's name. Default: the space's, with the time.")] = None,
+    storage: Annotated[Path, typer.Option(help="The sweep lives in STORAGE/NAME.")] = Path("sweeps"),
+    cpus_per_trial: Annotated[float | None, typer.Option(help="CPUs for each trial. Default: cores / concurrent.")] = None,
+    gpus_per_trial: Annotated[float, typer.Option(min=0.0, help="GPUs for each trial; 0.25 puts four on one.")] = 0.0,
+    concurrent: Annotated[int | None, typer.Option(min=1, help="Trials at a time. Default: as many as fit.")] = None,
+    address: Annotated[str | None, typer.Option(help="An existing Ray cluster. Default: a Ray of its own.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="The sweep's seed: all else follows from it.")] = 0,
+    deterministic: Annotated[
+        bool, typer.Option(help="Make the sweep a function of seed and slots: trials wait for those before them.")
+    ] = False,
+    sampler: Annotated[str, typer.Option(help="tpe or random.")] = "tpe",
+    scheduler: Annotated[str, typer.Option(help="asha or none.")] = "asha",
+    grace: Annotated[int | None, typer.Option(min=1, help="ASHA's first rung, in epochs. Default: past any warm-up.")] = None,
+    reduction: Annotated[int, typer.Option(min=2, help="ASHA keeps the best 1/REDUCTION at each rung.")] = 3,
+    min_population: Annotated[int, typer.Option(min=2, help="ASHA stops nothing at a rung before so many trials.")] = 5,
+    wandb: Annotated[
+        str | None, typer.Option(help="offline, online or disabled. Default: online when logged in, else offline.")
+    ] = None,
+    wandb_project: Annotated[str, typer.Option(help="The W&B project.")] = "vae-research",
+) -> None:
+    """Search a space: many trials, the best models kept, every number in the ledger."""
+    from research import preflight, settings  # noqa: PLC0415
+    from research.metrics import parse_metric  # noqa: PLC0415
+    from research.spaces import load_space  # noqa: PLC0415
+    from research.tracking import default_mode  # noqa: PLC0415
+
+    loaded = load_space(space)
+    stem = Path(space).stem
+    sweep_dir = preflight.check_place(storage, name or f"{stem}-{datetime.now(UTC):%Y%m%d-%H%M%S}")
+    ranked_by = parse_metric(metric)
+    directory = _data_directory(data_dir)
+    resources = _resources(concurrent, cpus_per_trial, gpus_per_trial, address)
+    found = preflight.check_space(loaded, metric=ranked_by, epochs=epochs, seed=seed, data_dir=directory)
+    asked = _one_of("--scheduler", scheduler, {"asha": settings.Asha, "none": settings.NoScheduler})
+    stopping = asked(reduction=reduction, min_population=min_population) if asked is settings.Asha else asked()
+    chosen = settings.SweepSettings(
+        name=sweep_dir.name,
+        space=loaded.source,
+        metric=ranked_by,
+        trials=trials,
+        epochs=epochs,
+        keep=keep,
+        seed=seed,
+        sampler=_one_of("--sampler", sampler, {"tpe": settings.Tpe, "random": settings.RandomSearch})(),
+        scheduler=preflight.resolve_scheduler(stopping, found.survey.configs, grace=grace),
+        deterministic=deterministic,
+        resources=resources,
+        measure=found.measure,
+        data_hash=found.data.data_hash,
+        split_hash=found.data.split_hash,
+        data_dir=None if directory is None else str(directory.absolute()),
+        wandb=_one_of("--wandb", wandb or default_mode(), {mode: mode for mode in ("offline", "online", "disabled")}),
+        wandb_project=wandb_project,
+    )
+    from research.sweep import create, reopen  # noqa: PLC0415 - Ray takes seconds to import: after the checks
+
+    console = _console()
+    console.print(
+        f"sweep {sweep_dir}: {trials} trials of space {space}, ranked by {ranked_by.name} ({ranked_by.direction}), "
+        f"{resources.concurrent} at a time on {resources.threads} thread{'s' if resources.threads > 1 else ''} each",
+        highlight=False,
+        soft_wrap=True,
+    )
+    create(sweep_dir, chosen, sys.argv)
+    _drive(*reopen(sweep_dir, allow_changed_code=False), console, address)
+
+
+@app.command()
+def resume(
+    directory: Annotated[Path, typer.Argument(help="A sweep's directory.")],
+    address: Annotated[str | None, typer.Option(help="An existing Ray cluster. Default: a Ray of its own.")] = None,
+    allow_changed_code: Annotated[
+        bool, typer.Option(help="Go on although the code is not what the sweep was begun with.")
+    ] = False,
+) -> None:
+    """Continue a sweep that was stopped or killed, from its ledger. Nothing that ended runs again."""
+    from research.sweep import reopen  # noqa: PLC0415
+
+    ledger, space = reopen(directory, allow_changed_code=allow_changed_code)
+    _drive(ledger, space, _console(), address)
+
+
+@app.command()
+def show(
+    directory: Annotated[Path, typer.Argument(help="A sweep's directory.")],
+    as_json: AsJson = False,
+    rows: Annotated[int, typer.Option(min=1, help="How many of the best to list.")] = 10,
+) -> None:
+    """A sweep at a glance: states, the best configs, where their models are."""
+    from research.ledger import Ledger  # noqa: PLC0415
+    from research.show import as_json as sweep_json  # noqa: PLC0415
+    from research.show import glance  # noqa: PLC0415
+
+    ledger = Ledger.open(directory)
+    if as_json:
+        typer.echo(json.dumps(sweep_json(ledger), indent=1))
+    else:
+        _console().print(glance(ledger, rows=rows), highlight=False)
+
+
+@app.command()
+def train(
+    config: Annotated[str, typer.Argument(help="A config.json, a record.json, a model folder, or a space.")],
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Change a setting: objective.beta=4. Repeatable.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Where the model goes. Default: runs/ and the time.")] = None,
+    data_dir: DataDir = None,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads; 1 gives what a sweep's trial on one gives.")] = 1,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    seed: Annotated[int | None, typer.Option(min=0, help="The same as --set seed=N; draws from a space, too.")] = None,
+) -> None:
+    """One training run without Ray. From a space, one config is drawn at random."""
+    _set_threads(threads)
+    from research.single import train_once  # noqa: PLC0415
+    from vae.serialization import with_values  # noqa: PLC0415
+
+    changes = dict(_assignment(text) for text in set_ or [])
+    if seed is not None:
+        changes["seed"] = seed
+    chosen = with_values(_config_of(config, seed or 0), changes)
+    _check_device(device)
+    console = _console()
+    folder = out or Path("runs") / f"{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    run = train_once(
+        chosen,
+        source=config,
+        out=folder,
+        data_dir=_data_directory(data_dir),
+        threads=threads,
+        device=device,
+        on_row=lambda row: console.print(_row_line(row, chosen.epochs), highlight=False, soft_wrap=True),
+    )
+    if run.diverged is not None:
+        console.print(f"diverged: {run.diverged}", highlight=False, soft_wrap=True)
+        raise typer.Exit(1)
+    console.print(f"model of epoch {run.kept_epoch} in {folder}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def reproduce(
+    record: Annotated[Path, typer.Argument(help="A record.json, a model folder, or a sweep's directory.")],
+    rank: Annotated[int, typer.Option(min=1, help="Of a sweep: which of its best.")] = 1,
+    data_dir: DataDir = None,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda. Default: the record's.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train a recorded config again and compare, row by row.
+
+    Exit code 0: reproduced exactly. 3: within tolerance. 4: did not reproduce.
+    """
+    from research.records import load_record  # noqa: PLC0415
+
+    kept = load_record(record, rank)
+    _set_threads(kept.threads or 1)
+    from research.reproduce import EXIT_CODES  # noqa: PLC0415
+    from research.reproduce import reproduce as run_again  # noqa: PLC0415
+
+    place = device or kept.device or "cpu"
+    _check_device(place)
+    console = _console(quiet=as_json)
+    epochs = len(kept.rows)
+    console.print(
+        f"training trial {kept.trial} of {kept.sweep or 'a single run'} again: {epochs} epochs, seed {kept.seed}, "
+        f"config {kept.config_hash[:12]}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    directory = _data_directory(data_dir) or (None if kept.data_dir is None else Path(kept.data_dir))
+    result = run_again(
+        kept,
+        data_dir=directory,
+        device=place,
+        on_row=lambda row: console.print(_row_line(row, epochs), highlight=False, soft_wrap=True),
+    )
+    if as_json:
+        typer.echo(json.dumps({"verdict": result.verdict, "rows": result.rows, "surroundings": result.surroundings, "differences": [vars(d) for d in result.differences]}))
+    for difference in result.differences:
+        console.print(
+            f"  {difference.metric}: recorded {difference.recorded}, again {difference.again} (epoch {difference.epoch})",
+            highlight=False,
+        )
+    for line in result.surroundings:
+        console.print(f"  differs: {line}", highlight=False)
+    console.print(f"{result.verdict} ({result.rows} of {epochs} rows compared)", highlight=False)
+    raise typer.Exit(EXIT_CODES[result.verdict])
+
+
+@app.command()
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="A model folder.")],
+    split: Annotated[str, typer.Option(help="validation or test. Every look at test is written down.")] = "validation",
+    nll: Annotated[int, typer.Option(min=0, max=5000, help="Importance samples for -log p(x); 0: the bound alone.")] = 0,
+    images: Annotated[int, typer.Option(min=1, help="For --nll: the first so many examples.")] = 1000,
+    data: Annotated[str | None, typer.Option(help="Another data set of the same shape, e.g. fashion_mnist.")] = None,
+    data_dir: DataDir = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
+    why: Annotated[str, typer.Option(help="Written down with a look at test.")] = "research evaluate",
+    as_json: AsJson = False,
+) -> None:
+    """A model's numbers on held-out data, in nats per example."""
+    _one_of("--split", split, {"validation": 1, "test": 1})
+    _set_threads(threads)
+    from research.evaluation import evaluate_model  # noqa: PLC0415
+
+    _check_device(device)
+    answer = evaluate_model(
+        model,
+        split=split,
+        nll_k=nll,
+        images=images,
+        data=data,
+        data_dir=_data_directory(data_dir),
+        device=device,
+        why=why,
+    )
+    if as_json:
+        typer.echo(json.dumps(answer.row | {"stored": answer.stored}, indent=1))
+        return
+    console = _console()
+    for name, value in answer.row.items():
+        if isinstance(value, list):
+            value = "  ".join(f"{item:.3f}" for item in sorted(value, reverse=True))  # noqa: PLW2901
+        console.print(f"{name:38} {value}", highlight=False, soft_wrap=True)
+    if split == "test":
+        told = "this question was asked before: the stored row" if answer.stored else "this look at test was written down"
+        console.print(told, highlight=False)
+
+
+def main() -> None:
+    """The entry point: a person's mistake is one line and exit code 2."""
+    try:
+        code = app(standalone_mode=False)
+    except typer.Abort:
+        sys.exit(130)
+    except Exception as error:
+        # Loaded by now if that is what was raised: no import is paid for on the way to an error.
+        known = [getattr(sys.modules.get(m), n, None) for m, n in _USER_ERRORS]
+        if isinstance(error, UserError) or any(kind is not None and isinstance(error, kind) for kind in known):
+            _fail(str(error))
+        if isinstance(error, _UsageError):
+            _fail(error.format_message())
+        raise
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+# Typer carries its own click and exports one of its usage errors: the class above that one is all of them.
+_UsageError: Any = typer.BadParameter.__base__
+_USER_ERRORS = (
+    ("vae.config", "ConfigError"),
+    ("vae.data.dataset", "DataError"),
+    ("vae.state", "StateError"),
+)
+
+
+def _fail(message: str) -> None:
+    sys.stderr.write(f"error: {' '.join(message.split())}\n")
+    sys.exit(2)
+
+
+def _drive(ledger: Any, space: Any, console: Console, address: str | None) -> None:  # noqa: ANN401 - Ledger and Space, imported late
+    """Run a session and say how it ended. Exit 0: all trials ended; 1: none succeeded; 128 + signal: stopped."""
+    from research.live import LiveView  # noqa: PLC0415
+    from research.show import glance  # noqa: PLC0415
+    from research.sweep import run  # noqa: PLC0415
+
+    outcome = run(ledger, space, LiveView(console, ledger), address=address)
+    console.print(glance(ledger), highlight=False)
+    for problem in outcome.problems:
+        console.print(f"problem: {problem}", highlight=False, soft_wrap=True)
+    if outcome.signal is not None:
+        console.print(f"stopped. Continue with: research resume {ledger.directory}", highlight=False, soft_wrap=True)
+        raise typer.Exit(128 + outcome.signal)
+    if not ledger.ranked():
+        console.print("no trial gave a result; the reasons are above and in research show --json", highlight=False)
+        raise typer.Exit(1)
+
+
+def _console(*, quiet: bool = False) -> Console:
+    from rich.console import Console  # noqa: PLC0415
+
+    # A pipe has no width: tables must not be folded to 80 columns there.
+    width = None if sys.stdout.isatty() else 160
+    return Console(quiet=quiet, width=width)
+
+
+def _set_threads(threads: int) -> None:
+    """Before torch is imported: its pools take their size from here."""
+    os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(threads)
+    import torch  # noqa: PLC0415
+
+    torch.set_num_threads(threads)
+
+
+def _data_directory(data_dir: Path | None) -> Path | None:
+    from_environment = os.environ.get("RESEARCH_DATA_DIR")
+    return data_dir or (Path(from_environment) if from_environment else None)
+
+
+def _check_device(device: str) -> None:
+    import torch  # noqa: PLC0415
+
+    if device.partition(":")[0] not in {"cpu", "cuda"}:
+        raise UserError(f"--device must be cpu or cuda, got {device!r}")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError(f"--device {device!r} needs a GPU that torch can see, and there is none; use --device cpu")
+
+
+def _one_of(option: str, value: str, choices: dict[str, Any]) -> Any:  # noqa: ANN401 - whatever the choice stands for
+    if value not in choices:
+        raise UserError(f"{option} must be one of {', '.join(choices)}, got {value!r}")
+    return choices[value]
+
+
+def _resources(concurrent: int | None, cpus_per_trial: float | None, gpus_per_trial: float, address: str | None) -> Any:  # noqa: ANN401 - Resources, imported late
+    """Slots, and the cores divided among them."""
+    from research.preflight import available_cpus, check_resources  # noqa: PLC0415
+    from research.settings import Resources  # noqa: PLC0415
+
+    if cpus_per_trial is not None and cpus_per_trial <= 0:
+        raise UserError(f"--cpus-per-trial must be > 0, got {cpus_per_trial:g}")
+    if address is not None:
+        if concurrent is None:
+            raise UserError("--address needs --concurrent: a cluster that grows has no fixed number of slots")
+        cpus = cpus_per_trial or 1.0
+        threads = max(1, int(cpus))
+        return Resources(concurrent=concurrent, cpus_per_trial=cpus, gpus_per_trial=gpus_per_trial, threads=threads)
+    cores = available_cpus()
+    gpus = 0
+    if gpus_per_trial > 0:
+        import torch  # noqa: PLC0415
+
+        gpus = torch.cuda.device_count()
+    if concurrent is None:
+        concurrent = max(1, int(cores // (cpus_per_trial or 1.0)))
+        if gpus_per_trial > 0:
+            concurrent = max(1, min(concurrent, int(gpus / gpus_per_trial)))
+    cpus = cpus_per_trial if cpus_per_trial is not None else max(1.0, float(cores // concurrent))
+    check_resources(
+        concurrent=concurrent, cpus_per_trial=cpus, gpus_per_trial=gpus_per_trial, cpus=float(cores), gpus=float(gpus)
+    )
+    return Resources(
+        concurrent=concurrent, cpus_per_trial=cpus, gpus_per_trial=gpus_per_trial, threads=max(1, int(cpus))
+    )
+
+
+def _assignment(text: str) -> tuple[str, Any]:
+    path, equals, value = text.partition("=")
+    if not equals or not path:
+        raise UserError(f"--set must be PATH=VALUE, e.g. objective.beta=4, got {text!r}")
+    try:
+        return path, json.loads(value)
+    except ValueError:
+        return path, value
+
+
+def _config_of(name: str, seed: int) -> TrainConfig:
+    """The config that ``name`` means: of a JSON file, a record, a model folder, or drawn from a space."""
+    from vae.serialization import from_dict, from_json  # noqa: PLC0415
+
+    path = Path(name)
+    if path.is_dir():
+        path /= "config.json"
+    if path.suffix == ".json":
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"config {name!r} can't be read: {error}") from None
+        values = json.loads(text) if '"config_hash"' in text else None
+        return from_dict(values["config"]) if isinstance(values, dict) and "config" in values else from_json(text)
+    from research.spaces import load_space, survey  # noqa: PLC0415
+
+    return survey(load_space(name), epochs=None, seed=seed, draws=1).configs[0]
+
+
+def _row_line(row: dict[str, Any], epochs: int) -> str:
+    names = ("train/loss", "val/elbo", "val/reconstruction", "val/kl")
+    figures = "  ".join(f"{name} {row[name]:.3f}" for name in names if isinstance(row.get(name), float))
+    return f"epoch {row['epoch']:>3}/{epochs}  {figures}  {row['time/examples_per_second']:,.0f} examples/s"
+
+
+if __name__ == "__main__":
+    main()
