@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 import shutil
 import socket
 from functools import lru_cache
@@ -15,8 +13,8 @@ import torch
 from pydantic import TypeAdapter
 from ray import tune
 
-from research.provenance import hardware
 from research.settings import Metric
+from research.trial_rows import describe_worker, finite
 from vae.config import part
 from vae.data import TrainingData, load_training
 from vae.data.dataset import DataError
@@ -128,25 +126,3 @@ def load_checked(config: TrainConfig, data_dir: str | None, data_hash: str, spli
 @lru_cache(maxsize=2)
 def _load_data(config: Any, data_dir: str | None) -> TrainingData:  # noqa: ANN401 - a DataConfig
     return load_training(config, None if data_dir is None else Path(data_dir))
-
-
-def describe_worker(threads: int, device: str) -> dict[str, Any]:
-    """Where and how a row was made: what ``reproduce`` compares."""
-    return {
-        "pid": os.getpid(),
-        "host": platform.node(),
-        "threads": threads,
-        "device": device,
-        "hardware": hardware(),
-    }
-
-
-def finite(row: dict[str, Any]) -> dict[str, Any]:
-    """``row`` with None for every number that JSON can't hold."""
-
-    def clean(value: Any) -> Any:  # noqa: ANN401 - any JSON value
-        if isinstance(value, float):
-            return value if value - value == 0 else None
-        return [clean(item) for item in value] if isinstance(value, list) else value
-
-    return {name: clean(value) for name, value in row.items()}

@@ -42,6 +42,7 @@ class VAE(nn.Module):
         """
         super().__init__()
         self.shape = shape
+        self.levels = levels
         self.latent_size = config.latent_size
         self.num_classes = num_classes
         self.conditional = isinstance(config.conditioning, OnLabel)
@@ -61,6 +62,12 @@ class VAE(nn.Module):
         if self.conditional:
             uniform = torch.full((num_classes,), 1.0 / num_classes).log()
             self.register_buffer("label_log_prior", uniform)
+
+    def sizes(self) -> dict[str, int]:
+        """What of the data the model was built for: everything that ``VAE`` takes beside its config."""
+        channels, height, width = self.shape
+        sizes = {"channels": channels, "height": height, "width": width}
+        return sizes | {"levels": self.levels, "num_classes": self.num_classes}
 
     def encode(self, x: Tensor, label: Tensor | None) -> tuple[Tensor, Tensor]:
         """Posterior mean μ and log variance log σ², each [B, L]."""

@@ -12,10 +12,14 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import safetensors.torch
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from vae.model import VAE
 
 STATE_FILE = "state.safetensors"
 INFO_FILE = "state.json"
@@ -30,6 +34,7 @@ class StateError(ValueError):
 class TrainState:
     """A run after ``epoch`` whole epochs (``step`` optimizer steps).
 
+    ``sizes``: the data's channels, height, width, levels and classes, which the weights' shapes follow from.
     ``tensors``: ``model/<name>``, ``ema/<name>`` where an average is kept, ``optimizer/<parameter>/<key>``.
     They are the live tensors, not copies: save or copy before the next epoch begins.
     """
@@ -37,6 +42,7 @@ class TrainState:
     config_hash: str
     epoch: int
     step: int
+    sizes: dict[str, int]
     tensors: dict[str, Tensor]
 
     def weights(self) -> dict[str, Tensor]:
@@ -60,6 +66,7 @@ class TrainState:
             "config_hash": self.config_hash,
             "epoch": self.epoch,
             "step": self.step,
+            "sizes": self.sizes,
             "sha256": digest,
         }
         _write(temporary / STATE_FILE, content)
@@ -82,16 +89,18 @@ class TrainState:
         try:
             info = json.loads((folder / INFO_FILE).read_bytes())
             content = (folder / STATE_FILE).read_bytes()
-            digest, epoch, step, owner = info["sha256"], info["epoch"], info["step"], info["config_hash"]
+            digest, owner = info["sha256"], info["config_hash"]
+            epoch, step, sizes = info["epoch"], info["step"], info["sizes"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise StateError(f"{folder} is not a readable training state: {error}") from None
         if hashlib.sha256(content).hexdigest() != digest:
             raise StateError(f"{folder / STATE_FILE} was altered: its sha256 is not the one in {INFO_FILE}")
-        return TrainState(config_hash=owner, epoch=epoch, step=step, tensors=safetensors.torch.load(content))
+        tensors = safetensors.torch.load(content)
+        return TrainState(config_hash=owner, epoch=epoch, step=step, sizes=sizes, tensors=tensors)
 
 
 def capture(
-    *, config_hash: str, epoch: int, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, ema: list[Tensor] | None
+    *, config_hash: str, epoch: int, step: int, model: VAE, optimizer: torch.optim.Optimizer, ema: list[Tensor] | None
 ) -> TrainState:
     """The state of a run now. Buffers that the configuration determines are left out, as in ``state_dict``."""
     names = [name for name, _ in model.named_parameters()]
@@ -102,10 +111,10 @@ def capture(
                 tensors[f"optimizer/{names[index]}/{key}"] = torch.as_tensor(value)
     if ema is not None:
         tensors |= {f"ema/{name}": tensor for name, tensor in zip(names, ema, strict=True)}
-    return TrainState(config_hash=config_hash, epoch=epoch, step=step, tensors=tensors)
+    return TrainState(config_hash=config_hash, epoch=epoch, step=step, sizes=model.sizes(), tensors=tensors)
 
 
-def restore(state: TrainState, model: nn.Module, optimizer: torch.optim.Optimizer, ema: list[Tensor] | None) -> None:
+def restore(state: TrainState, model: VAE, optimizer: torch.optim.Optimizer, ema: list[Tensor] | None) -> None:
     """Put ``state`` into a freshly built run of the same configuration."""
     model.load_state_dict(
         {name.removeprefix("model/"): t for name, t in state.tensors.items() if name.startswith("model/")}

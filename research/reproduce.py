@@ -1,0 +1,141 @@
+"""Train a recorded config again and say whether it came out the same."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from research import provenance
+from research.trial_rows import describe_worker, finite
+from vae.data import load_training
+from vae.serialization import from_dict
+from vae.train import train
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from research.records import TrialRecord
+
+Verdict = Literal["reproduced exactly", "reproduced within tolerance", "did not reproduce"]
+EXIT_CODES: dict[Verdict, int] = {
+    "reproduced exactly": 0,
+    "reproduced within tolerance": 3,
+    "did not reproduce": 4,
+}
+RELATIVE_TOLERANCE = 1e-3  # where the sweep measured no spread over seeds
+# What is judged by tolerance: sums over whole splits. Counts, norms and single latent dimensions only by equality.
+JUDGED = ("train/loss", "val/elbo", "val/reconstruction", "val/kl")
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The largest difference in one metric over all epochs."""
+
+    metric: str
+    epoch: int
+    recorded: Any
+    again: Any
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """The verdict, what differs in the numbers, and what differs around them."""
+
+    verdict: Verdict
+    rows: int
+    differences: list[Difference]
+    surroundings: list[str]
+
+
+def reproduce(
+    record: TrialRecord, *, data_dir: Path | None, device: str, on_row: Callable[[dict[str, Any]], None]
+) -> Reproduction:
+    """Train the record's config for as many epochs as it has rows; compare row by row.
+
+    Threads must have been set to the record's before torch started work.
+    """
+    config = from_dict(record.config)
+    data = load_training(config.data, data_dir)
+    surroundings = []
+    if data.data_hash != record.data_hash:
+        surroundings.append(f"data: {record.data_hash[:12]} -> {data.data_hash[:12]}")
+    if data.split_hash != record.split_hash:
+        surroundings.append(f"split: {record.split_hash[:12]} -> {data.split_hash[:12]}")
+    surroundings += _surroundings(record, device)
+    again: list[dict[str, Any]] = []
+    for result in train(config, data, device=device):
+        again.append(finite(result.row))
+        on_row(again[-1])
+        if len(again) == len(record.rows):
+            break
+    differences = compare(record.rows, again)
+    return Reproduction(
+        verdict=judge(record.rows, again, differences),
+        rows=len(again),
+        differences=differences,
+        surroundings=surroundings,
+    )
+
+
+def compare(recorded: list[Any], again: list[dict[str, Any]]) -> list[Difference]:
+    """For each metric that is not equal in every row, its largest difference. Times are not compared."""
+    worst: dict[str, tuple[float, Difference]] = {}
+    for old, new in zip(recorded, again, strict=False):
+        for metric in sorted(set(old) | set(new)):
+            before, after = old.get(metric), new.get(metric)
+            if metric.startswith("time/") or before == after:
+                continue
+            size = _distance(before, after)
+            if metric not in worst or size > worst[metric][0]:
+                worst[metric] = (size, Difference(metric, int(new["epoch"]), before, after))
+    return [difference for _, difference in worst.values()]
+
+
+def judge(recorded: list[Any], again: list[dict[str, Any]], differences: list[Difference]) -> Verdict:
+    """The verdict on rows that were compared; a missing row or measure never passes."""
+    if len(recorded) != len(again):
+        return "did not reproduce"
+    if not differences:
+        return "reproduced exactly"
+    if any(difference.metric == "measure" for difference in differences):
+        return "did not reproduce"
+    for old, new in zip(recorded, again, strict=True):
+        for metric in JUDGED:
+            before, after = old.get(metric), new.get(metric)
+            if before is None and after is None:
+                continue
+            if before is None or after is None or abs(after - before) > RELATIVE_TOLERANCE * abs(before):
+                return "did not reproduce"
+    return "reproduced within tolerance"
+
+
+def _distance(before: Any, after: Any) -> float:  # noqa: ANN401 - any JSON value
+    """How far apart two values of a metric are; infinite where that has no size."""
+    if isinstance(before, int | float) and isinstance(after, int | float):
+        return abs(after - before)
+    if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+        return max((_distance(a, b) for a, b in zip(before, after, strict=True)), default=0.0)
+    return float("inf")
+
+
+def _surroundings(record: TrialRecord, device: str) -> list[str]:
+    """What is not as it was: code, versions, machine, threads."""
+    import torch  # noqa: PLC0415 - loaded long before, by the training
+
+    now = describe_worker(torch.get_num_threads(), device)
+    found = []
+    if record.code.get("source_sha256") != (source := provenance.code().get("source_sha256")):
+        found.append(f"code: {str(record.code.get('source_sha256'))[:12]} -> {str(source)[:12]}")
+    found += _changes("version of ", record.versions, provenance.versions())
+    found += _changes("hardware: ", record.hardware, now["hardware"])
+    if record.threads != now["threads"]:
+        found.append(f"threads: {record.threads} -> {now['threads']}")
+    if record.device != device:
+        found.append(f"device: {record.device} -> {device}")
+    return found
+
+
+def _changes(what: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    names = sorted(set(before) | set(now))
+    return [f"{what}{name}: {before.get(name)} -> {now.get(name)}" for name in names if before.get(name) != now.get(name)]

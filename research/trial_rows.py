@@ -1,0 +1,32 @@
+"""What goes into a record beside the numbers, shared by trials on workers and runs without Ray."""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+from typing import Any
+
+from research.provenance import hardware
+
+
+def describe_worker(threads: int, device: str) -> dict[str, Any]:
+    """Where and how a row was made: what ``reproduce`` compares."""
+    return {
+        "pid": os.getpid(),
+        "host": platform.node(),
+        "threads": threads,
+        "device": device,
+        "hardware": hardware(),
+    }
+
+
+def finite(row: dict[str, Any]) -> dict[str, Any]:
+    """``row`` with None for every number that JSON can't hold."""
+
+    def clean(value: Any) -> Any:  # noqa: ANN401 - any JSON value
+        if isinstance(value, float):
+            return value if math.isfinite(value) else None
+        return [clean(item) for item in value] if isinstance(value, list) else value
+
+    return {name: clean(value) for name, value in row.items()}
