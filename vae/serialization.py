@@ -41,6 +41,10 @@ def from_json(text: str) -> TrainConfig:
         values = json.loads(text, object_pairs_hook=_refuse_duplicates)
     except json.JSONDecodeError as error:
         raise ConfigError(f"not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
+    except (ValueError, RecursionError) as error:  # an integer of thousands of digits, brackets nested as deep
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"not JSON that can be read: {error}") from None
     return from_dict(values)
 
 
@@ -55,10 +59,13 @@ def from_dict(values: object) -> TrainConfig:
 def with_values(config: TrainConfig, assignments: dict[str, Any]) -> TrainConfig:
     """``config`` with JSON values put at dotted paths, e.g. ``{"objective.beta": 4}``.
 
-    Setting a part's ``kind`` starts that part from its defaults. Raises ConfigError as :func:`from_json` does.
+    Setting a part's ``kind`` starts that part from its defaults; it comes before the part's own keys, in
+    whatever order they are given. Raises ConfigError as :func:`from_json` does.
     """
     values = to_dict(config)
-    for path, value in assignments.items():
+    kinds_first = sorted(assignments, key=lambda path: path.rpartition(".")[2] != _DISCRIMINATOR)
+    for path in kinds_first:
+        value = assignments[path]
         *parents, last = path.split(".")
         here = values
         for depth, name in enumerate(parents):
@@ -66,11 +73,9 @@ def with_values(config: TrainConfig, assignments: dict[str, Any]) -> TrainConfig
                 where = ".".join(parents[:depth])
                 raise ConfigError(f"unknown key {path!r}: {nearest(name, _paths(here, where))}")
             here = here[name]
-        if last not in here:
-            raise ConfigError(f"unknown key {path!r}: {nearest(path, _paths(here, '.'.join(parents)))}")
-        if last == _DISCRIMINATOR and here[last] != value:
+        if last == _DISCRIMINATOR and here.get(last) != value:
             here.clear()
-        here[last] = value
+        here[last] = value  # a key that the part doesn't have is refused with the rest, below
     return from_dict(values)
 
 
@@ -94,6 +99,10 @@ def explain(error: ValidationError) -> str:
             return f"{path}: {message}" if path else message
         case "missing":
             return f"{path} is missing"
+        case "too_short":
+            return f"{path} must have at least {first['ctx']['min_length']} entries, got {_short(value)}"
+        case "json_invalid":  # a lone surrogate, which Python's reader lets through
+            return f"not JSON: {first['ctx']['error']}"
         case _:
             rule = first["msg"].removeprefix("Input should be ").removeprefix("a valid ")
             return f"{path or 'the config'} must be {rule}, got {_short(value)}"
