@@ -45,8 +45,9 @@ def beta_fraction(schedule: BetaSchedule, *, step: int, steps_per_epoch: int, to
         case LinearWarmup():
             return min(1.0, step / (schedule.epochs * steps_per_epoch))
         case Cyclical():
-            cycle = total_steps / schedule.cycles
-            return min(1.0, (step % cycle) / (schedule.ramp * cycle))
+            # In whole numbers: at a cycle's first step a rounded ``step % cycle`` may be a whole cycle, not 0.
+            place = (step * schedule.cycles) % total_steps / total_steps
+            return min(1.0, place / schedule.ramp)
 
 
 def annealing_epochs(schedule: BetaSchedule, epochs: int) -> int:
