@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 STATE_FILE = "state.safetensors"
 INFO_FILE = "state.json"
 FORMAT = 1
+_RUN = "run"  # the one key of the tensors file's metadata
 
 
 class StateError(ValueError):
@@ -59,18 +60,14 @@ class TrainState:
         temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        content = safetensors.torch.save({name: t.detach().contiguous().cpu() for name, t in self.tensors.items()})
+        # Everything is in the one file, so that one hash vouches for all of it. One key: several would be
+        # written in any order, and equal states would have unequal hashes.
+        run = {"config_hash": self.config_hash, "epoch": self.epoch, "step": self.step, "sizes": self.sizes}
+        tensors = {name: t.detach().contiguous().cpu() for name, t in self.tensors.items()}
+        content = safetensors.torch.save(tensors, metadata={_RUN: json.dumps(run, sort_keys=True)})
         digest = hashlib.sha256(content).hexdigest()
-        info = {
-            "format": FORMAT,
-            "config_hash": self.config_hash,
-            "epoch": self.epoch,
-            "step": self.step,
-            "sizes": self.sizes,
-            "sha256": digest,
-        }
         _write(temporary / STATE_FILE, content)
-        _write(temporary / INFO_FILE, json.dumps(info).encode())
+        _write(temporary / INFO_FILE, json.dumps({"format": FORMAT, "sha256": digest}).encode())
         _sync(temporary)
         if folder.exists():
             shutil.rmtree(folder)
@@ -89,14 +86,20 @@ class TrainState:
         try:
             info = json.loads((folder / INFO_FILE).read_bytes())
             content = (folder / STATE_FILE).read_bytes()
-            digest, owner = info["sha256"], info["config_hash"]
-            epoch, step, sizes = info["epoch"], info["step"], info["sizes"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise StateError(f"{folder} is not a readable training state: {error}") from None
+            written_as, digest = info["format"], info["sha256"]
+        except (KeyError, TypeError):
+            raise StateError(f"{folder / INFO_FILE} was altered: it lacks format or sha256") from None
+        except OSError as error:
+            raise StateError(f"{error.filename} is not readable: {error.strerror}") from None
+        except (ValueError, RecursionError) as error:
+            raise StateError(f"{folder / INFO_FILE} is torn or altered: {error}") from None
+        if written_as != FORMAT:
+            raise StateError(f"{folder / INFO_FILE} has format {written_as!r}, this version reads {FORMAT}")
         if hashlib.sha256(content).hexdigest() != digest:
             raise StateError(f"{folder / STATE_FILE} was altered: its sha256 is not the one in {INFO_FILE}")
-        tensors = safetensors.torch.load(content)
-        return TrainState(config_hash=owner, epoch=epoch, step=step, sizes=sizes, tensors=tensors)
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        run = json.loads(header["__metadata__"][_RUN])
+        return TrainState(**run, tensors=safetensors.torch.load(content))
 
 
 def capture(
@@ -124,7 +127,8 @@ def restore(state: TrainState, model: VAE, optimizer: torch.optim.Optimizer, ema
     for name, tensor in state.tensors.items():
         if name.startswith("optimizer/"):
             parameter, _, key = name.removeprefix("optimizer/").rpartition("/")
-            moments.setdefault(names.index(parameter), {})[key] = tensor
+            # A copy: the optimizer keeps what it is given and writes to it, and ``state`` may be resumed again.
+            moments.setdefault(names.index(parameter), {})[key] = tensor.clone()
     optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
     if ema is not None:
         for name, average in zip(names, ema, strict=True):
