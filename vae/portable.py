@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import safetensors
@@ -19,12 +20,14 @@ if TYPE_CHECKING:
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
+_SIZES = "sizes"  # the one key of its metadata
 
 
 def weights_file(state: TrainState) -> bytes:
     """The content of ``model.safetensors``: the weights that were evaluated, and the sizes that they are for."""
     tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in state.weights().items()}
-    return safetensors.torch.save(tensors, metadata={name: str(size) for name, size in state.sizes.items()})
+    # One key: several would be written in any order, and equal models would have unequal hashes.
+    return safetensors.torch.save(tensors, metadata={_SIZES: json.dumps(state.sizes, sort_keys=True)})
 
 
 def load_model(folder: Path) -> tuple[TrainConfig, VAE]:
@@ -37,7 +40,7 @@ def load_model(folder: Path) -> tuple[TrainConfig, VAE]:
     try:
         config = from_json((folder / CONFIG_FILE).read_text(encoding="utf-8"))
         with safetensors.safe_open(folder / WEIGHTS_FILE, framework="pt") as file:
-            sizes = {name: int(text) for name, text in (file.metadata() or {}).items()}
+            sizes = json.loads((file.metadata() or {})[_SIZES])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
         model = VAE(
             config,
@@ -46,7 +49,7 @@ def load_model(folder: Path) -> tuple[TrainConfig, VAE]:
             num_classes=sizes["num_classes"],
         )
         model.load_state_dict(tensors)
-    except (OSError, safetensors.SafetensorError, RuntimeError, KeyError, UnicodeDecodeError) as error:
+    except (OSError, safetensors.SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
         line = " ".join(str(error).split())[:300]
         raise ConfigError(f"{folder} is not a readable model folder: {line}") from None
     return config, model.eval()
