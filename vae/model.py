@@ -71,7 +71,8 @@ class VAE(nn.Module):
 
     def encode(self, x: Tensor, label: Tensor | None) -> tuple[Tensor, Tensor]:
         """Posterior mean μ and log variance log σ², each [B, L]."""
-        mean, log_variance = self.encoder(x, label).chunk(2, dim=1)
+        # In float32 under autocast too: the KL is a small difference of large numbers, lost in bfloat16.
+        mean, log_variance = self.encoder(x, label).float().chunk(2, dim=1)
         return mean, log_variance
 
     def decode(self, z: Tensor, label: Tensor | None) -> Tensor:
@@ -104,7 +105,7 @@ def initialise(model: VAE, config: Initialisation, data_mean: Tensor) -> None:
                     nn.init.zeros_(module.bias)
     if config.output_bias == "data_mean":
         decoder = cast("MlpDecoder | ConvDecoder", model.decoder)
-        decoder.set_output_bias(model.likelihood.output_bias(data_mean))
+        decoder.set_output_bias(data_mean, model.likelihood.output_bias)
 
 
 def num_parameters(model: nn.Module) -> int:

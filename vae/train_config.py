@@ -21,7 +21,8 @@ class Initialisation:
 
     ``weights``: PyTorch's own defaults, or Glorot & Bengio 2010 (``xavier_*``) with zero biases.
     ``output_bias``: the decoder's last bias left as it is, or at the value that predicts the training data's
-    mean pixel by pixel (for Bernoulli and binomial its log-odds, as Burda et al. 2016's code does).
+    mean pixel by pixel, channel by channel where a convolution ends it (for Bernoulli and binomial its
+    log-odds, as Burda et al. 2016's code does).
     """
 
     weights: Literal["pytorch", "xavier_uniform", "xavier_normal"] = "pytorch"

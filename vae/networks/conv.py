@@ -12,6 +12,8 @@ from vae.config import ConfigError, FractionBelowOne, PositiveInt, part
 from vae.networks.activations import Activation, activation
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from vae.networks.sizes import Sizes
 
 
@@ -130,10 +132,13 @@ class ConvDecoder(nn.Module):
                 h = self.activation(h)
         return h.flatten(1)
 
-    def set_output_bias(self, bias: Tensor) -> None:
-        """Start from ``bias`` [D] averaged over each channel's pixels, whatever z is."""
+    def set_output_bias(self, mean: Tensor, bias_of: Callable[[Tensor], Tensor]) -> None:
+        """Start from predicting each channel's mean of ``mean`` [D]: a channel's pixels share one bias.
+
+        ``bias_of`` is the likelihood's ``output_bias``.
+        """
         output = self.convolutions[-1]
         assert isinstance(output, nn.ConvTranspose2d)
         assert output.bias is not None
         with torch.no_grad():
-            output.bias.copy_(bias.reshape(len(output.bias), -1).mean(1))
+            output.bias.copy_(bias_of(mean.reshape(len(output.bias), -1).mean(1)))

@@ -11,7 +11,7 @@ from vae.config import FractionBelowOne, PositiveInt, part
 from vae.networks.activations import Activation, activation
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from vae.networks.sizes import Sizes
 
@@ -74,9 +74,9 @@ class MlpDecoder(_Layers):
         widths = (sizes.latent, *hidden, sizes.outputs_per_dimension * sizes.dimensions)
         super().__init__(widths, config, sizes.labels, labels_everywhere=sizes.labels_everywhere)
 
-    def set_output_bias(self, bias: Tensor) -> None:
-        """Start from ``bias`` [D], whatever z is."""
+    def set_output_bias(self, mean: Tensor, bias_of: Callable[[Tensor], Tensor]) -> None:
+        """Start from predicting ``mean`` [D], whatever z is; ``bias_of`` is the likelihood's ``output_bias``."""
         output = self.affine[-1]
         assert isinstance(output, nn.Linear)
         with torch.no_grad():
-            output.bias.copy_(bias)
+            output.bias.copy_(bias_of(mean))
