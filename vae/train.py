@@ -161,6 +161,9 @@ def train(
                 row["measure"] = str(measure)
                 row["kl_estimate"] = "closed_form"
                 row["weights"] = "raw" if ema is None else "ema"
+                if not math.isfinite(scores["elbo"]):
+                    # Weights can be finite and too large to be evaluated: with one step an epoch, most often.
+                    diverged = f"the held-out ELBO is {scores['elbo']} after step {step}"
             row["time/train_seconds"] = trained - started
             row["time/evaluation_seconds"] = time.perf_counter() - trained
             row["time/examples_per_second"] = len(pixels) / (trained - started)
