@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -69,7 +70,7 @@ def sweep(  # noqa: PLR0913 - each is an option that people ask for
 
     loaded = load_space(space)
     stem = Path(space).stem
-    sweep_dir = preflight.check_place(storage, name or f"{stem}-{datetime.now(UTC):%Y%m%d-%H%M%S}")
+    sweep_dir = preflight.check_place(storage, f"{stem}-{datetime.now(UTC):%Y%m%d-%H%M%S}" if name is None else name)
     ranked_by = parse_metric(metric)
     directory = _data_directory(data_dir)
     resources = _resources(concurrent, cpus_per_trial, gpus_per_trial, address)
@@ -281,7 +282,7 @@ def main() -> None:
         if isinstance(error, UserError) or any(kind is not None and isinstance(error, kind) for kind in known):
             _fail(str(error))
         if isinstance(error, _UsageError):
-            _fail(error.format_message())
+            _fail(error.format_message() + _value_given(error))
         raise
     sys.exit(code if isinstance(code, int) else 0)
 
@@ -293,6 +294,13 @@ _USER_ERRORS = (
     ("vae.data.dataset", "DataError"),
     ("vae.state", "StateError"),
 )
+
+
+def _value_given(error: Any) -> str:  # noqa: ANN401 - typer's own click is private
+    """`` (got '0')`` for an option whose value typer refuses without naming it."""
+    names = getattr(getattr(error, "param", None), "opts", [])
+    given = [value for name, value in pairwise(sys.argv) if name in names]
+    return f" (got {given[-1]!r})" if given else ""
 
 
 def _fail(message: str) -> None:

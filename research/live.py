@@ -28,6 +28,7 @@ class LiveView:
         self.console = console
         self.ledger = ledger
         self.began = time.monotonic()
+        self.first_row: float | None = None  # the cold start before it says nothing about the rest
         self.rows_seen = 0
         self.ended_before = sum(view.terminal for view in ledger.trials.values())
         self.drawn = 0.0
@@ -43,6 +44,7 @@ class LiveView:
         """A row was written."""
         del row
         self.rows_seen += 1
+        self.first_row = self.first_row or time.monotonic()
 
     def ended(self, view: TrialView) -> None:
         """A trial ended."""
@@ -76,9 +78,9 @@ class LiveView:
         """What the trials ended in this session suggest for the rest."""
         ended = sum(view.terminal for view in self.ledger.trials.values())
         here = ended - self.ended_before
-        if here == 0:
+        if here == 0 or self.first_row is None:
             return "time left unknown"
-        seconds = (time.monotonic() - self.began) / here * (self.ledger.settings.trials - ended)
+        seconds = (time.monotonic() - self.first_row) / here * (self.ledger.settings.trials - ended)
         return f"about {_duration(seconds)} left"
 
     def _line(self, view: TrialView) -> str:
