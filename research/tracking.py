@@ -1,0 +1,393 @@
+"""Weights & Biases, fed from the ledger by a process of its own, so that it can never cost the training.
+
+The driver holds a ``Sink``: a child process, told by its standard input closing that no more events will come
+(the kernel closes it too when the driver dies). The child follows the ledger and makes each trial a W&B run,
+offline or online. A trial whose run is finished gets a mark, ``DIR/wandb/finished/trial-0007.json``; one
+without a mark is logged anew from the ledger, under the same id, by the next session or by hand:
+
+    python -m research.tracking DIR
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import netrc
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self, cast
+from urllib.parse import urlsplit
+
+from research.errors import UserError
+from research.folders import write_file
+from research.ledger import Ledger
+from research.lock import SweepLock
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import wandb
+    from pydantic import JsonValue
+
+    from research.ledger import RowReported, TrialView
+
+Mode = Literal["offline", "online", "disabled"]
+MODES: tuple[Mode, ...] = ("offline", "online", "disabled")
+POLL_SECONDS = 0.3
+RESTARTS = 3
+MOST_LINES = 20  # said to the driver, who reads them at the end: the pipe between must not fill up
+# Those of the user's W&B variables that would make all runs one, or put them elsewhere.
+_NOT_OURS = (
+    "DIR",
+    "FORK_FROM",
+    "JOB_TYPE",
+    "MODE",
+    "NAME",
+    "RESUME",
+    "RESUME_FROM",
+    "RUN_GROUP",
+    "RUN_ID",
+    "SERVICE",
+)
+
+
+def default_mode() -> Mode:
+    """``WANDB_MODE`` where it is set, else online for who is logged in, else offline."""
+    asked = os.environ.get("WANDB_MODE")
+    for mode in MODES:
+        if asked == mode:
+            return mode
+    if os.environ.get("WANDB_API_KEY"):
+        return "online"
+    host = urlsplit(os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai").hostname
+    named = os.environ.get("NETRC")
+    for path in [Path(named)] if named else [Path.home() / ".netrc", Path.home() / "_netrc"]:
+        with contextlib.suppress(OSError, netrc.NetrcParseError):
+            if host in netrc.netrc(path).hosts:
+                return "online"
+    return "offline"
+
+
+class Sink:
+    """The driver's end: starts the child, and at the end waits for it, but never longer than it said."""
+
+    def __init__(self, sweep_dir: Path, mode: Mode) -> None:
+        """Use ``Sink.start``."""
+        self._sweep_dir, self._mode = Path(sweep_dir).absolute(), mode
+        self._process: subprocess.Popen[str] | None = None
+        self._problem: str | None = None
+
+    @classmethod
+    def start(cls, sweep_dir: Path, mode: Mode) -> Self:
+        """Follow the ledger in ``sweep_dir`` from its first event on. Raises nothing: ``close`` tells."""
+        sink = cls(sweep_dir, mode)
+        if mode != "disabled":
+            sink._spawn()
+        return sink
+
+    def close(self, deadline_s: float = 30.0) -> list[str]:
+        """Let the child log what the ledger has, for at most ``deadline_s`` seconds; one line per problem."""
+        deadline = time.monotonic() + deadline_s
+        if self._process is not None and self._process.poll() is not None:
+            self._collect(deadline)  # it died on the way: what it has not logged, another logs now
+            self._spawn()
+        lines = self._collect(deadline) if self._process is not None else []
+        if self._problem is not None:
+            lines.append(f"{self._problem}; log the rest with: python -m research.tracking {self._sweep_dir}")
+            self._problem = None
+        return lines
+
+    def _spawn(self) -> None:
+        root = str(Path(__file__).resolve().parent.parent)
+        inherited = os.environ.get("PYTHONPATH")
+        try:
+            self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+                [sys.executable, "-m", __name__, str(self._sweep_dir), "--mode", self._mode, "--follow"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                env=os.environ | {"PYTHONPATH": os.pathsep.join([root, inherited] if inherited else [root])},
+                start_new_session=True,  # Ctrl-C in the terminal is for the driver
+            )
+        except OSError as error:
+            self._problem = f"W&B: could not be started ({error.strerror})"
+
+    def _collect(self, deadline: float) -> list[str]:
+        """Wait for the child's end; what it said. What is wrong after that is in ``_problem``."""
+        process, self._process = self._process, None
+        assert process is not None
+        self._problem = None
+        try:
+            output, _ = process.communicate(timeout=max(deadline - time.monotonic(), 0.0))
+        except BaseException as error:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            output, _ = process.communicate()
+            if not isinstance(error, subprocess.TimeoutExpired):
+                raise
+            self._problem = "W&B: was not done in time"
+        lines = output.splitlines()
+        said = [line for line in lines if line.startswith("W&B: ")]
+        if self._problem is None and process.returncode != 0:
+            self._problem = said.pop() if said else f"W&B: {lines[-1] if lines else 'the sink was killed'}"
+        return said
+
+
+class _Runs:
+    """The child's end: the W&B runs of a sweep's trials, brought up to date with the ledger."""
+
+    def __init__(self, ledger: Ledger, mode: Mode, say: Callable[[str], None]) -> None:
+        self.ledger, self.mode, self.say = ledger, mode, say
+        self.folder = ledger.directory / "wandb"
+        self.marks = self.folder / "finished"
+        self.marks.mkdir(exist_ok=True)
+        self.live: dict[int, wandb.Run] = {}
+        self.logged: dict[int, int] = {}  # the last epoch
+        self.done = {number for number in ledger.trials if self._mark(number).exists()}
+
+    def catch_up(self) -> None:
+        """Start, feed and finish runs until they say what the ledger says."""
+        for number, trial in self.ledger.trials.items():
+            if number in self.done:
+                continue
+            if number not in self.live:
+                self.live[number] = self._start(trial)
+                self.logged[number] = -1
+            for epoch in sorted(epoch for epoch in trial.rows if epoch > self.logged[number]):
+                self._log(self.live[number], trial.rows[epoch])
+                self.logged[number] = epoch
+            if trial.terminal:
+                self._finish(trial)
+
+    def close(self) -> None:
+        """Finish the runs of trials that have not ended, without a mark: the next session logs them anew."""
+        for number, run in self.live.items():
+            run.summary.update({"status": self.ledger.trials[number].status})
+            run.finish(exit_code=1)
+        self.live.clear()
+
+    def run_id(self, number: int) -> str:
+        """The same in every session; of another sweep with the same name, another."""
+        return f"{self.ledger.settings.name}-{self.ledger.identity[:8]}-{number:04d}"
+
+    def _start(self, trial: TrialView) -> wandb.Run:
+        import wandb  # noqa: PLC0415 - seconds, and never in the driver
+
+        number, settings = trial.number, self.ledger.settings
+        identity = self.run_id(number)
+        for torn in self.folder.glob(f"*run-*-{identity}"):
+            shutil.rmtree(torn)
+        config: dict[str, Any] = {
+            **trial.created.config,
+            "trial": number,
+            "seed": trial.created.seed,
+            "config_hash": trial.created.config_hash,
+            "measure": settings.measure,
+        }
+        config |= {f"params/{name}": value for name, value in trial.created.params.items()}
+
+        run = wandb.init(
+            mode=cast("Literal['online', 'offline']", self.mode),
+            project=settings.wandb_project,
+            dir=self.ledger.directory,
+            id=identity,
+            resume="allow" if self.mode == "online" else None,
+            reinit="create_new",
+            name=f"{settings.name}/trial-{number}",
+            group=settings.name,
+            job_type="trial",
+            tags=[settings.space.name[-64:], settings.sampler.kind, settings.scheduler.kind],
+            config=config,
+            settings=wandb.Settings(
+                console="off",
+                silent=True,
+                disable_code=True,
+                disable_git=True,
+                disable_job_creation=True,
+                init_timeout=8,
+                finish_timeout=20,
+                finish_timeout_raises=True,
+                symlink=False,
+                use_dot_wandb=False,
+                x_disable_machine_info=True,
+                x_disable_meta=True,
+                x_disable_stats=True,
+                x_save_requirements=False,
+            ),
+        )
+        run.define_metric("epoch")
+        run.define_metric("*", step_metric="epoch")
+        return run
+
+    def _log(self, run: wandb.Run, row: RowReported) -> None:
+        import wandb  # noqa: PLC0415 - seconds, and never in the driver
+
+        values: dict[str, Any] = {"epoch": row.epoch, **_scalars(row)}
+        for name, value in row.metrics.items():
+            if isinstance(value, list) and value and all(isinstance(v, int | float) for v in value):
+                values[name] = wandb.Histogram(cast("list[float]", value), num_bins=32)
+        for name, relative in row.pictures.items():
+            picture = self.ledger.directory / relative
+            if picture.is_file():
+                values[name] = wandb.Image(picture, caption=f"epoch {row.epoch}")
+            else:
+                self.say(f"{picture} is missing: not logged")
+        run.log(values, step=row.epoch, commit=True)
+
+    def _finish(self, trial: TrialView) -> None:
+        run = self.live.pop(trial.number)
+        best = trial.best(self.ledger.settings.metric)
+        run.summary.update(
+            {
+                "status": trial.status,
+                "reason": trial.reason,
+                "fail_kind": trial.fail_kind,
+                "best_epoch": None if best is None else best.epoch,
+                **({} if best is None else {f"best/{name}": value for name, value in _scalars(best).items()}),
+            }
+        )
+        run.finish(exit_code=1 if trial.status == "FAIL" else 0)
+        mark = self._mark(trial.number)
+        facts = {"id": self.run_id(trial.number), "mode": self.mode, "rows": len(trial.rows)}
+        write_file(mark.with_suffix(".tmp"), json.dumps(facts).encode())
+        mark.with_suffix(".tmp").rename(mark)
+        self.done.add(trial.number)
+
+    def _mark(self, number: int) -> Path:
+        return self.marks / f"trial-{number:04d}.json"
+
+
+def main() -> int:
+    """The child process, or by hand: log every trial that has no mark yet, and end."""
+    parser = argparse.ArgumentParser(prog="python -m research.tracking", description=main.__doc__)
+    parser.add_argument("sweep_dir", type=Path, metavar="DIR", help="the sweep's directory")
+    parser.add_argument(
+        "--mode", choices=["offline", "online"], default=None, help="default: the sweep's own"
+    )
+    parser.add_argument("--follow", action="store_true", help="until standard input closes")
+    arguments = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    closing = threading.Event()
+    if arguments.follow:
+        os.nice(10)
+        threading.Thread(target=_await_end, args=(closing,), daemon=True).start()
+    else:
+        closing.set()
+    # What we say goes to the driver; what wandb prints, and tracebacks, go to the log.
+    speech = os.fdopen(os.dup(1), "w", buffering=1)
+    said: set[str] = set()
+
+    def say(line: str) -> None:
+        if line not in said and len(said) < MOST_LINES:
+            said.add(line)
+            with contextlib.suppress(OSError):  # the driver is gone
+                speech.write(f"W&B: {line}\n")
+
+    folder = arguments.sweep_dir.absolute() / "wandb"
+    try:
+        ledger = Ledger.open(arguments.sweep_dir)
+        folder.mkdir(exist_ok=True)
+        log = os.open(folder / "sink.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        mode: Mode = arguments.mode or ("online" if ledger.settings.wandb == "online" else "offline")
+        with _lock(folder):
+            status = _follow(ledger, mode, closing, say)
+    except (UserError, OSError) as error:
+        say(_one_line(error))
+        return 1
+    if status == 0 and not arguments.follow:
+        say(f"every ended trial of {arguments.sweep_dir} is logged in {folder}")
+    return status
+
+
+def _await_end(closing: threading.Event) -> None:
+    while os.read(0, 4096):  # not sys.stdin: its lock, held at the interpreter's end, would abort it
+        pass
+    closing.set()
+
+
+def _follow(ledger: Ledger, mode: Mode, closing: threading.Event, say: Callable[[str], None]) -> int:
+    folder = ledger.directory / "wandb"
+    for name in _NOT_OURS:
+        os.environ.pop(f"WANDB_{name}", None)
+    os.environ |= {"WANDB_SILENT": "true", "WANDB_CONSOLE": "off", "WANDB_ERROR_REPORTING": "false"}
+    for name in ("DATA", "CACHE", "ARTIFACT", *(["CONFIG"] if mode == "offline" else [])):
+        os.environ.setdefault(f"WANDB_{name}_DIR", str(folder / name.lower()))
+    try:
+        import wandb  # noqa: PLC0415 - seconds, and never in the driver
+    except Exception as error:  # noqa: BLE001 - whatever a broken installation raises
+        traceback.print_exc()
+        say(f"wandb can't be imported ({_one_line(error)})")
+        return 1
+    for left in range(RESTARTS, -1, -1):
+        try:
+            _feed(_Runs(ledger, mode, say), closing)
+        except UserError:  # the ledger's
+            raise
+        except Exception as error:  # noqa: BLE001 - a dead wandb-core raises what it likes
+            traceback.print_exc()
+            if left == 0:
+                say(f"gave up after {RESTARTS + 1} attempts ({_one_line(error)}), see {folder / 'sink.log'}")
+                return 1
+            if mode == "online":
+                mode = "offline"
+                say(f"online failed ({_one_line(error)}); logged offline instead, wandb sync sends it")
+            # A run that failed keeps its id in use, and wandb-core may be gone: only a new one will do.
+            with contextlib.suppress(Exception):
+                wandb.teardown()
+        else:
+            return 0
+    return 1
+
+
+def _feed(runs: _Runs, closing: threading.Event) -> None:
+    """Follow the ledger until no more events come."""
+    while True:
+        last = closing.is_set()  # asked before reading: what was written before it closed is seen
+        runs.ledger.refresh()
+        runs.catch_up()
+        if last:
+            runs.close()
+            return
+        closing.wait(POLL_SECONDS)
+
+
+@contextlib.contextmanager
+def _lock(folder: Path, patience_s: float = 20.0) -> Iterator[None]:
+    """One sink per sweep; that of a driver that has just died is given time to finish."""
+    until = time.monotonic() + patience_s
+    while True:
+        try:
+            lock = SweepLock(folder).__enter__()
+            break
+        except UserError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.2)
+    try:
+        yield
+    finally:
+        lock.__exit__(None, None, None)
+
+
+def _scalars(row: RowReported) -> dict[str, JsonValue]:
+    return {name: value for name, value in row.metrics.items() if isinstance(value, int | float)}
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+if __name__ == "__main__":
+    sys.exit(main())
