@@ -202,7 +202,7 @@ def test_a_damaged_model_is_made_again_while_its_checkpoint_is_there(tmp_path: P
     good = weights.read_bytes()
     weights.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
     assert keep_best(ledger, tmp_path) == []
-    assert weights.read_bytes()[-16:] == good[-16:]
+    assert weights.read_bytes() == good
     weights.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
     (problem,) = keep_best(ledger, tmp_path)
     assert "the model of trial 0 could not be kept" in problem

