@@ -211,9 +211,7 @@ def table(name: str, measured: Measured) -> str:
             )
         )
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [
-        "| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |" for row in rows
-    ]
+    lines = ["| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |" for row in rows]
     lines.insert(1, "|" + "|".join("-" * (w + 2) for w in widths) + "|")
     cpu = measured.cpu_rates
     others = median(measured.others)
@@ -222,8 +220,7 @@ def table(name: str, measured: Measured) -> str:
         f"{measured.flops_per_sample / 1e6:.2f} MFLOP an example; sgemm {measured.peak / 1e9:.0f} GFLOP/s."
     )
     by_cpu = ", ".join(
-        f"{_ratio(cpu[OURS.title], cpu[peer.title])} x {peer.title}"
-        for peer in (PYTHAE, DATALOADER, HANDWRITTEN)
+        f"{_ratio(cpu[OURS.title], cpu[peer.title])} x {peer.title}" for peer in (PYTHAE, DATALOADER, HANDWRITTEN)
     )
     results = "\n".join(lines)
     if math.isnan(others):
@@ -247,9 +244,7 @@ def machine() -> str:
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
-        names = [
-            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if "model name" in line
-        ]
+        names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if "model name" in line]
         cpu = names[0] if names else cpu
     return f"{cpu}, {os.cpu_count()} cores; Python {platform.python_version()}, torch {torch.__version__}"
 

@@ -1,4 +1,4 @@
-"""The verbs of ``research``, and nothing else. What they need is imported when they run: ``--help`` waits for nothing."""
+"""The verbs of ``research``. What each needs is imported when it runs: ``--help`` waits for nothing."""
 
 from __future__ import annotations
 
@@ -29,13 +29,16 @@ app = typer.Typer(
 
 DataDir = Annotated[
     Path | None,
-    typer.Option("--data-dir", help="Where data sets lie, in torchvision's layout. Default: $RESEARCH_DATA_DIR, else ./data."),
+    typer.Option(
+        "--data-dir",
+        help="Where data sets lie, in torchvision's layout. Default: $RESEARCH_DATA_DIR, else ./data.",
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
 
 @app.command()
-def sweep(  # noqa: PLR0913 - each is an option that people ask for
+def sweep(
     space: Annotated[str, typer.Argument(help="A name in search_spaces/ or the path of your own file.")],
     trials: Annotated[int, typer.Option(min=1, help="How many configs to try.")] = 20,
     epochs: Annotated[int | None, typer.Option(min=1, help="Full budget of a trial. Default: the space's own.")] = None,
@@ -44,21 +47,27 @@ def sweep(  # noqa: PLR0913 - each is an option that people ask for
     data_dir: DataDir = None,
     name: Annotated[str | None, typer.Option(help="The sweep's name. Default: the space's, with the time.")] = None,
     storage: Annotated[Path, typer.Option(help="The sweep lives in STORAGE/NAME.")] = Path("sweeps"),
-    cpus_per_trial: Annotated[float | None, typer.Option(help="CPUs for each trial. Default: cores / concurrent.")] = None,
+    cpus_per_trial: Annotated[
+        float | None, typer.Option(help="CPUs for each trial. Default: cores / concurrent.")
+    ] = None,
     gpus_per_trial: Annotated[float, typer.Option(min=0.0, help="GPUs for each trial; 0.25 puts four on one.")] = 0.0,
     concurrent: Annotated[int | None, typer.Option(min=1, help="Trials at a time. Default: as many as fit.")] = None,
     address: Annotated[str | None, typer.Option(help="An existing Ray cluster. Default: a Ray of its own.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="The sweep's seed: all else follows from it.")] = 0,
     deterministic: Annotated[
-        bool, typer.Option(help="Make the sweep a function of seed and slots: trials wait for those before them.")
+        bool,
+        typer.Option(help="Make the sweep a function of seed and slots: trials wait for those before them."),
     ] = False,
     sampler: Annotated[str, typer.Option(help="tpe or random.")] = "tpe",
     scheduler: Annotated[str, typer.Option(help="asha or none.")] = "asha",
-    grace: Annotated[int | None, typer.Option(min=1, help="ASHA's first rung, in epochs. Default: past any warm-up.")] = None,
+    grace: Annotated[
+        int | None, typer.Option(min=1, help="ASHA's first rung, in epochs. Default: past any warm-up.")
+    ] = None,
     reduction: Annotated[int, typer.Option(min=2, help="ASHA keeps the best 1/REDUCTION at each rung.")] = 3,
     min_population: Annotated[int, typer.Option(min=2, help="ASHA stops nothing at a rung before so many trials.")] = 5,
     wandb: Annotated[
-        str | None, typer.Option(help="offline, online or disabled. Default: online when logged in, else offline.")
+        str | None,
+        typer.Option(help="offline, online or disabled. Default: online when logged in, else offline."),
     ] = None,
     wandb_project: Annotated[str, typer.Option(help="The W&B project.")] = "vae-research",
 ) -> None:
@@ -145,7 +154,9 @@ def show(
 @app.command()
 def train(
     config: Annotated[str, typer.Argument(help="A config.json, a record.json, a model folder, or a space.")],
-    set_: Annotated[list[str] | None, typer.Option("--set", help="Change a setting: objective.beta=4. Repeatable.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Change a setting: objective.beta=4. Repeatable.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Where the model goes. Default: runs/ and the time.")] = None,
     data_dir: DataDir = None,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads; 1 gives what a sweep's trial on one gives.")] = 1,
@@ -216,7 +227,16 @@ def reproduce(
         on_row=lambda row: console.print(_row_line(row, epochs), highlight=False, soft_wrap=True),
     )
     if as_json:
-        typer.echo(json.dumps({"verdict": result.verdict, "rows": result.rows, "surroundings": result.surroundings, "differences": [vars(d) for d in result.differences]}))
+        typer.echo(
+            json.dumps(
+                {
+                    "verdict": result.verdict,
+                    "rows": result.rows,
+                    "surroundings": result.surroundings,
+                    "differences": [vars(d) for d in result.differences],
+                }
+            )
+        )
     for difference in result.differences:
         console.print(
             f"  {difference.metric}: recorded {difference.recorded}, again {difference.again} (epoch {difference.epoch})",
@@ -232,7 +252,9 @@ def reproduce(
 def evaluate(
     model: Annotated[Path, typer.Argument(help="A model folder.")],
     split: Annotated[str, typer.Option(help="validation or test. Every look at test is written down.")] = "validation",
-    nll: Annotated[int, typer.Option(min=0, max=5000, help="Importance samples for -log p(x); 0: the bound alone.")] = 0,
+    nll: Annotated[
+        int, typer.Option(min=0, max=5000, help="Importance samples for -log p(x); 0: the bound alone.")
+    ] = 0,
     images: Annotated[int, typer.Option(min=1, help="For --nll: the first so many examples.")] = 1000,
     data: Annotated[str | None, typer.Option(help="Another data set of the same shape, e.g. fashion_mnist.")] = None,
     data_dir: DataDir = None,
@@ -266,7 +288,9 @@ def evaluate(
             value = "  ".join(f"{item:.3f}" for item in sorted(value, reverse=True))  # noqa: PLW2901
         console.print(f"{name:38} {value}", highlight=False, soft_wrap=True)
     if split == "test":
-        told = "this question was asked before: the stored row" if answer.stored else "this look at test was written down"
+        told = (
+            "this question was asked before: the stored row" if answer.stored else "this look at test was written down"
+        )
         console.print(told, highlight=False)
 
 
@@ -387,7 +411,11 @@ def _resources(concurrent: int | None, cpus_per_trial: float | None, gpus_per_tr
             concurrent = max(1, min(concurrent, int(gpus / gpus_per_trial)))
     cpus = cpus_per_trial if cpus_per_trial is not None else max(1.0, float(cores // concurrent))
     check_resources(
-        concurrent=concurrent, cpus_per_trial=cpus, gpus_per_trial=gpus_per_trial, cpus=float(cores), gpus=float(gpus)
+        concurrent=concurrent,
+        cpus_per_trial=cpus,
+        gpus_per_trial=gpus_per_trial,
+        cpus=float(cores),
+        gpus=float(gpus),
     )
     return Resources(
         concurrent=concurrent, cpus_per_trial=cpus, gpus_per_trial=gpus_per_trial, threads=max(1, int(cpus))

@@ -53,7 +53,11 @@ def evaluate_model(
     config, model = load_model(folder)
     if data is not None and data != config.data.kind:
         # Another set, binarised and split as this one, so that the numbers mean the same.
-        fields = {"kind": data, "binarisation": config.data.binarisation, "dequantise": config.data.dequantise}
+        fields = {
+            "kind": data,
+            "binarisation": config.data.binarisation,
+            "dequantise": config.data.dequantise,
+        }
         config = with_values(config, {f"data.{name}": value for name, value in fields.items()})
     examples, levels = _load(config, split, data_dir)
     if tuple(examples.images.shape[1:]) != model.shape or levels != model.levels:
@@ -79,10 +83,12 @@ def evaluate_model(
     model.to(device)
     pixels = pixels_of(examples, config, levels, torch.device(device), held_out=True)
     prefix = "val" if split == "validation" else split
-    row: dict[str, Any] = {f"{prefix}/{name}": value for name, value in evaluate(model, pixels, config.eval, measure).items()}
+    row: dict[str, Any] = {
+        f"{prefix}/{name}": value for name, value in evaluate(model, pixels, config.eval, measure).items()
+    }
     row["measure"] = str(measure)
     if nll_k > 0:
-        ask = {"k": nll_k, "images": images, "seed": config.eval.seed, "split": split}
+        ask: dict[str, Any] = {"k": nll_k, "images": images, "seed": config.eval.seed, "split": split}
         row |= {f"{prefix}/{name}": v for name, v in importance_weighted_nll(model, pixels, **ask).metrics().items()}
         if model.conditional:
             estimate = importance_weighted_nll(model, pixels, **ask, marginal=True)
@@ -105,5 +111,3 @@ def _load(config: TrainConfig, split: str, data_dir: Path | None) -> tuple[Split
 
 def _shape(shape: tuple[int, ...]) -> str:
     return "×".join(map(str, shape))
-
-

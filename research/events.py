@@ -57,9 +57,7 @@ class TrialCreated:
     config_hash: str
     seed: int
     sampler_seed: int
-    sampler_attributes: Facts = Field(
-        default_factory=dict
-    )  # what the sampler wrote on the trial, to rebuild it
+    sampler_attributes: Facts = Field(default_factory=dict)  # what the sampler wrote on the trial, to rebuild it
 
 
 @part

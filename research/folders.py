@@ -27,9 +27,7 @@ def write_folder(target: Path, files: dict[str, bytes | Path]) -> None:
     Durable when it returns; killed at any moment, ``target`` is what it was, or is complete. An equal and
     undamaged ``target`` stays as it is; any other is replaced.
     """
-    contents = {
-        name: source if isinstance(source, bytes) else source.read_bytes() for name, source in files.items()
-    }
+    contents = {name: source if isinstance(source, bytes) else source.read_bytes() for name, source in files.items()}
     manifest = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
     if any(not _is_plain(name) for name in manifest):
         raise ValueError(f"file names of {target} must be plain: {sorted(manifest)}")
@@ -77,13 +75,9 @@ def verify_folder(path: Path) -> dict[str, str]:
         try:
             content = (path / name).read_bytes()
         except OSError as error:
-            raise CorruptFile(
-                f"{path / name} can't be read ({error.strerror}): restore it from a copy"
-            ) from error
+            raise CorruptFile(f"{path / name} can't be read ({error.strerror}): restore it from a copy") from error
         if hashlib.sha256(content).hexdigest() != digest:
-            raise CorruptFile(
-                f"{path / name} is damaged (its sha256 is not the manifest's): restore it from a copy"
-            )
+            raise CorruptFile(f"{path / name} is damaged (its sha256 is not the manifest's): restore it from a copy")
     return dict(manifest)
 
 

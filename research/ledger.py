@@ -190,9 +190,7 @@ class Ledger:
         try:
             ledger._path(0).parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(
-                f"{sweep_dir} can't be written ({error.strerror}): choose another storage"
-            ) from error
+            raise UserError(f"{sweep_dir} can't be written ({error.strerror}): choose another storage") from error
         ledger.append(event)
         return ledger
 
@@ -207,9 +205,7 @@ class Ledger:
         try:
             names = [path.name for path in directory.iterdir() if _EVENT_FILE.fullmatch(path.name)]
         except OSError as error:
-            raise UserError(
-                f"{sweep_dir} is not a sweep directory ({directory}: {error.strerror})"
-            ) from error
+            raise UserError(f"{sweep_dir} is not a sweep directory ({directory}: {error.strerror})") from error
         if not names:
             raise UserError(f"{sweep_dir} is not a sweep directory (its ledger is empty)")
         ledger.refresh()
@@ -261,9 +257,7 @@ class Ledger:
                 f"{target} was written by another process: two drivers share this sweep; stop one"
             ) from error
         except OSError as error:
-            raise UserError(
-                f"{target} can't be written ({error.strerror}): mend that, then resume"
-            ) from error
+            raise UserError(f"{target} can't be written ({error.strerror}): mend that, then resume") from error
         finally:
             temporary.unlink(missing_ok=True)
         sync_directory(target.parent)
@@ -326,9 +320,7 @@ class Ledger:
         if (envelope.sequence, envelope.previous) != (self._count, self._previous):
             raise ValueError(f"event {envelope.sequence} of another ledger")
         if isinstance(event, SweepCreated) != (self._count == 0):
-            raise ValueError(
-                f"a ledger begins with its one sweep event; event {self._count} is {event.type!r}"
-            )
+            raise ValueError(f"a ledger begins with its one sweep event; event {self._count} is {event.type!r}")
         match event:
             case TrialCreated() if event.trial in self.trials:
                 raise ValueError(f"trial {event.trial} was created twice")

@@ -133,7 +133,8 @@ class LiveView:
         if best is not None:
             parts.append(
                 Text.assemble(
-                    ("best ", "bold green"), f"trial {best.number}  {metric.name} {number_text(value_of(best, metric))}  {parameters(best)}"
+                    ("best ", "bold green"),
+                    f"trial {best.number}  {metric.name} {number_text(value_of(best, metric))}  {parameters(best)}",
                 )
             )
         parts += [Text(note, style="yellow") for note in self.notes[-3:]]

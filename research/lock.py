@@ -38,14 +38,10 @@ class SweepLock:
             file.seek(0)
             holder = _holder(file.read())
             file.close()
-            raise UserError(
-                f"{self.path.parent} is in use by {holder}: wait for it, or stop it first"
-            ) from error
+            raise UserError(f"{self.path.parent} is in use by {holder}: wait for it, or stop it first") from error
         except OSError as error:
             file.close()
-            raise UserError(
-                f"{self.path} can't be locked ({error.strerror}): choose another storage"
-            ) from error
+            raise UserError(f"{self.path} can't be locked ({error.strerror}): choose another storage") from error
         file.truncate(0)
         now = datetime.now(UTC).isoformat(timespec="seconds")
         json.dump({"pid": os.getpid(), "host": socket.gethostname(), "time": now}, file)

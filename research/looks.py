@@ -6,10 +6,12 @@ import hashlib
 import json
 import os
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from research.errors import CorruptFile
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def looks_folder(model: Path) -> Path:
@@ -36,7 +38,9 @@ def earlier_look(model: Path, question: dict[str, Any]) -> dict[str, Any] | None
     try:
         look: dict[str, Any] = json.loads(path.read_bytes())
     except ValueError:
-        raise CorruptFile(f"{path} is damaged: a look at the test split can't be read; restore it from a copy") from None
+        raise CorruptFile(
+            f"{path} is damaged: a look at the test split can't be read; restore it from a copy"
+        ) from None
     return look
 
 
@@ -44,7 +48,12 @@ def write_look(model: Path, question: dict[str, Any], row: dict[str, Any], why: 
     """Write a look down, whole or not at all."""
     folder = looks_folder(model)
     folder.mkdir(exist_ok=True)
-    look = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "why": why, "question": question, "row": row}
+    look = {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "why": why,
+        "question": question,
+        "row": row,
+    }
     temporary = folder / f".{identity(question)}.{os.getpid()}.tmp"
     with temporary.open("w", encoding="utf-8") as file:
         json.dump(look, file, indent=1, allow_nan=False)

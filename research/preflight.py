@@ -7,8 +7,7 @@ import os
 import re
 import tempfile
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -25,6 +24,8 @@ from vae.objectives import Cyclical
 from vae.objectives.beta_schedule import annealing_epochs
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from research.settings import Metric, Scheduler
     from research.spaces import Space
     from vae.data import TrainingData
@@ -63,7 +64,9 @@ def check_place(storage: Path, name: str) -> Path:
         with tempfile.TemporaryFile(dir=nearest_parent) as file:
             file.write(b"x")
     except OSError as error:
-        raise UserError(f"storage {str(storage)!r} can't be written ({error.strerror}); choose another --storage") from None
+        raise UserError(
+            f"storage {str(storage)!r} can't be written ({error.strerror}); choose another --storage"
+        ) from None
     return sweep_dir
 
 
@@ -123,7 +126,7 @@ def resolve_scheduler(scheduler: Scheduler, configs: list[TrainConfig], *, grace
 
 def _refuse_varied(configs: list[TrainConfig]) -> None:
     """What belongs to the sweep may not vary inside it, or scores would differ by luck and not by merit."""
-    settings = {
+    settings: dict[str, set[Any]] = {
         "data.split_seed": {config.data.split_seed for config in configs},
         "data.validation": {config.data.validation for config in configs},
         "eval": {config.eval for config in configs},
@@ -131,7 +134,9 @@ def _refuse_varied(configs: list[TrainConfig]) -> None:
     for path, values in settings.items():
         if len(values) > 1:
             one, other = sorted(values, key=repr)[:2]
-            raise UserError(f"the space varies {path} ({one!r}, {other!r}), which belongs to the sweep: give it one value")
+            raise UserError(
+                f"the space varies {path} ({one!r}, {other!r}), which belongs to the sweep: give it one value"
+            )
 
 
 def _refuse_misfits(space: Space, configs: list[TrainConfig], data: TrainingData) -> None:

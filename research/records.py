@@ -81,11 +81,7 @@ class TrialRecord:
             data_dir=settings.data_dir,
             code=session.code if session is not None else ledger.created.code,
             versions=session.versions if session is not None else ledger.created.versions,
-            hardware=hardware
-            if isinstance(hardware, dict)
-            else session.hardware
-            if session is not None
-            else {},
+            hardware=hardware if isinstance(hardware, dict) else session.hardware if session is not None else {},
             threads=threads if isinstance(threads, int) else None,
             device=device if isinstance(device, str) else None,
         )
@@ -118,9 +114,7 @@ def load_record(path: str | Path, rank: int = 1) -> TrialRecord:
         ledger = Ledger.open(path)
         ranked = ledger.ranked()
         if not 1 <= rank <= len(ranked):
-            raise UserError(
-                f"rank {rank} of {path}: {len(ranked)} trials have a finite {ledger.settings.metric.name}"
-            )
+            raise UserError(f"rank {rank} of {path}: {len(ranked)} trials have a finite {ledger.settings.metric.name}")
         return TrialRecord.of(ledger, ranked[rank - 1].number)
     file = path / RECORD if path.is_dir() else path
     if not file.is_file():

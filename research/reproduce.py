@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from research import provenance
@@ -14,6 +13,7 @@ from vae.train import train
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from research.records import TrialRecord
 
@@ -138,4 +138,6 @@ def _surroundings(record: TrialRecord, device: str) -> list[str]:
 
 def _changes(what: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     names = sorted(set(before) | set(now))
-    return [f"{what}{name}: {before.get(name)} -> {now.get(name)}" for name in names if before.get(name) != now.get(name)]
+    return [
+        f"{what}{name}: {before.get(name)} -> {now.get(name)}" for name in names if before.get(name) != now.get(name)
+    ]

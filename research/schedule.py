@@ -62,7 +62,7 @@ def keeps_going(scheduler: Asha, metric: Metric, own: float, others: Iterable[fl
     return bool(good[0] >= np.quantile(good, 1 - 1 / scheduler.reduction))
 
 
-class LedgerScheduler(FIFOScheduler):  # type: ignore[misc] # ray has no types
+class LedgerScheduler(FIFOScheduler):
     """Writes each result with its decision into the ledger, then tells Tune the decision."""
 
     def __init__(
@@ -75,7 +75,7 @@ class LedgerScheduler(FIFOScheduler):  # type: ignore[misc] # ray has no types
         on_error: Callable[[Trial], None],
     ) -> None:
         """``visible_to(n)``: the trials from which trial n's stopping may be decided."""
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call] # ray's has no annotations
         self.ledger = ledger
         self.number_of = number_of
         self.visible_to = visible_to
@@ -137,5 +137,8 @@ class LedgerScheduler(FIFOScheduler):  # type: ignore[misc] # ray has no types
                 if other.number != view.number and (seen := value_at(other, settings.metric, epoch)) is not None
             ]
             if not keeps_going(settings.scheduler, settings.metric, own, others):
-                return "pruned", f"not in the best 1/{settings.scheduler.reduction} of {len(others) + 1} at epoch {epoch}"
+                return (
+                    "pruned",
+                    f"not in the best 1/{settings.scheduler.reduction} of {len(others) + 1} at epoch {epoch}",
+                )
         return "continue", None

@@ -167,7 +167,7 @@ class StudyView:
         }
 
 
-class LedgerSearcher(Searcher):  # type: ignore[misc] # ray has no types
+class LedgerSearcher(Searcher):
     """Hands out what is to be run next: trials cut short first, then new draws, then nothing."""
 
     def __init__(
@@ -222,7 +222,7 @@ class LedgerSearcher(Searcher):  # type: ignore[misc] # ray has no types
         """The ended trials that trial ``number``'s sampler may know of."""
         return [view for view in self.visible_to(number) if view.terminal]
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override] # ray's own type leaves out FINISHED
         """The next assignment; None while it must wait; FINISHED when all trials have ended."""
         if self.stopping or len(self.numbers) >= self.ledger.settings.resources.concurrent:
             return None
@@ -252,13 +252,20 @@ class LedgerSearcher(Searcher):  # type: ignore[misc] # ray has no types
             if not view.terminal:
                 return number
             self.on_end(view)
-        self.problem = SpaceError(f"{_FAILURES_IN_A_ROW} draws in a row were no runnable config; the last: {view.reason}")
+        self.problem = SpaceError(
+            f"{_FAILURES_IN_A_ROW} draws in a row were no runnable config; the last: {view.reason}"
+        )
         return None
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """The scheduler has written the row already."""
 
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:  # noqa: FBT001, FBT002 - Tune's signature
+    def on_trial_complete(
+        self,
+        trial_id: str,
+        result: dict[str, Any] | None = None,
+        error: bool = False,  # noqa: FBT001, FBT002 - Tune's own
+    ) -> None:
         """A trial left its worker: told to the study if it has ended, run again if its worker was lost."""
         del result
         number = self.numbers.pop(trial_id, None)
@@ -271,7 +278,9 @@ class LedgerSearcher(Searcher):  # type: ignore[misc] # ray has no types
                     self.todo = sorted([*self.todo, number])
                     return
             else:
-                self.ledger.append(TrialFailed(trial=number, kind="bug", reason="the trial returned before its last epoch"))
+                self.ledger.append(
+                    TrialFailed(trial=number, kind="bug", reason="the trial returned before its last epoch")
+                )
         if not self.ledger.settings.deterministic:
             self.study.tell(view)
         self.on_end(view)

@@ -24,7 +24,7 @@ _SHOWN = ("val/elbo", "val/reconstruction", "val/kl", "val/active_units")
 
 def counts(ledger: Ledger) -> dict[str, int]:
     """Trials by state."""
-    found = Counter(view.status for view in ledger.trials.values())
+    found = Counter[str](view.status for view in ledger.trials.values())
     return {state: found.get(state, 0) for state in STATES}
 
 
@@ -97,7 +97,10 @@ def glance(ledger: Ledger, *, rows: int | None = None) -> RenderableType:
     states = counts(ledger)
     ended = sum(states.values()) - states["RUNNING"]
     parts: list[RenderableType] = [
-        Text.assemble(("sweep ", "bold"), f"{settings.name}  ({settings.space.name}, {ended} of {settings.trials} trials ended)"),
+        Text.assemble(
+            ("sweep ", "bold"),
+            f"{settings.name}  ({settings.space.name}, {ended} of {settings.trials} trials ended)",
+        ),
         Text(f"measure  {settings.measure}"),
         Text("states   " + ", ".join(f"{count} {state}" for state, count in states.items() if count)),
     ]
@@ -121,7 +124,7 @@ def best_table(ledger: Ledger, views: list[TrialView]) -> Table:
     table = Table(title=None, box=None, pad_edge=False, header_style="bold")
     table.add_column("rank", justify="right")
     table.add_column("trial", justify="right")
-    names = [name for name in dict.fromkeys((metric.name, *_SHOWN))]
+    names = list(dict.fromkeys((metric.name, *_SHOWN)))
     for name in names:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("epoch", justify="right")
@@ -165,6 +168,7 @@ def _relative(path: Path) -> str:
 
 
 def number_text(value: object) -> str:
+    """A figure as a table shows it: five digits at most; ``-`` for none."""
     if isinstance(value, bool) or value is None:
         return "-" if value is None else str(value)
     if isinstance(value, float):

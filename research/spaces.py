@@ -29,7 +29,7 @@ import search_spaces
 class Space:
     """A loaded space: its function and the source that it came from."""
 
-    function: Callable[[optuna.Trial], TrainConfig]
+    function: Callable[[optuna.Trial], object]  # a TrainConfig, if the person kept to it
     source: SpaceSource
 
 
@@ -75,7 +75,7 @@ def load_recorded(source: SpaceSource, copy: Path) -> Space:
     return Space(function=_import_function(copy, source.name), source=source)
 
 
-def _import_function(path: Path, name: str) -> Callable[[optuna.Trial], TrainConfig]:
+def _import_function(path: Path, name: str) -> Callable[[optuna.Trial], object]:
     spec = importlib.util.spec_from_file_location(f"_space_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise UserError(f"space {name!r} must be a Python file (.py)")
@@ -85,14 +85,14 @@ def _import_function(path: Path, name: str) -> Callable[[optuna.Trial], TrainCon
     sys.path.insert(0, folder)  # a space may import what lies beside it
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # noqa: BLE001 - the person's own file may raise anything
+    except Exception as error:
         raise UserError(f"space {name!r} can't be imported: {_one_line(error)}") from error
     finally:
         sys.path.remove(folder)
     function = getattr(module, "space", None)
     if not callable(function):
         raise UserError(f"space {name!r} must define a function space(trial) -> TrainConfig")
-    typed: Callable[[optuna.Trial], TrainConfig] = function
+    typed: Callable[[optuna.Trial], object] = function
     return typed
 
 
@@ -115,7 +115,7 @@ def draw(space: Space, trial: optuna.Trial, *, epochs: int | None, seed: int) ->
         config = space.function(trial)
     except optuna.TrialPruned as reason:
         raise SkippedDraw(f"space {space.source.name!r} skipped the draw: {reason}") from None
-    except Exception as error:  # noqa: BLE001 - the person's own function may raise anything
+    except Exception as error:
         raise SpaceError(f"space {space.source.name!r}: {_one_line(error)}") from error
     if not isinstance(config, TrainConfig):
         kind = type(config).__name__

@@ -22,8 +22,15 @@ from ray.tune import Stopper
 from research import provenance
 from research.checkpoints import keep_best
 from research.errors import UserError
-from research.ledger import Interrupted, Ledger, RowReported, SessionStarted, SweepCreated, TrialFailed, TrialRetried
-from research.live import LiveView
+from research.ledger import (
+    Interrupted,
+    Ledger,
+    RowReported,
+    SessionStarted,
+    SweepCreated,
+    TrialFailed,
+    TrialRetried,
+)
 from research.lock import SweepLock
 from research.schedule import LedgerScheduler, rungs
 from research.search import LedgerSearcher, StudyView
@@ -40,13 +47,14 @@ if TYPE_CHECKING:
     from ray.tune.experiment import Trial
 
     from research.ledger import FailKind, TrialView
+    from research.live import LiveView
     from research.settings import SweepSettings
 
 MAX_ATTEMPTS = 6  # a trial whose worker is lost is run again at most five times
 _ASSIGNMENT = TypeAdapter(Assignment)
 
 
-class Stop(Stopper):  # type: ignore[misc] # ray has no types
+class Stop(Stopper):
     """A request to stop, by signal: Tune looks at it between events and then ends the experiment."""
 
     def __init__(self) -> None:
@@ -260,7 +268,11 @@ class _Session:
         view = self.ledger.trials[number]
         error, text = self.errors.pop(number, (None, ""))
         if isinstance(error, RayError) and not isinstance(error, RayTaskError):
-            reason = "the worker died" if isinstance(error, RayActorError) else f"the worker was lost ({type(error).__name__})"
+            reason = (
+                "the worker died"
+                if isinstance(error, RayActorError)
+                else f"the worker was lost ({type(error).__name__})"
+            )
             if view.attempt + 1 < MAX_ATTEMPTS:
                 self._retry(view, reason)
                 self.live.note(f"trial {number}: {reason}; it continues from its last checkpoint")
@@ -298,7 +310,7 @@ def _tune_name(trial: Trial) -> str:
     return f"trial-{trial.config['trial']:04d}-{trial.trial_id}"
 
 
-class _Refresh(tune.Callback):  # type: ignore[misc] # ray has no types
+class _Refresh(tune.Callback):
     """Draws the live view between Tune's events."""
 
     def __init__(self, live: LiveView) -> None:
@@ -328,15 +340,15 @@ def _ray(address: str | None, threads: int) -> Iterator[None]:
         "TUNE_DISABLE_SIGINT_HANDLER": "1",
     }
     os.environ |= variables
-    quiet = {"log_to_driver": False, "logging_level": "ERROR", "include_dashboard": False}
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     temporary = None
     try:
         if address is None:
             os.environ.pop("RAY_ADDRESS", None)  # never join a foreign cluster unasked
-            temporary = tempfile.mkdtemp(prefix="ray-", dir="/tmp" if os.path.isdir("/tmp") else None)
-            ray.init(address="local", _temp_dir=temporary, **quiet)
+            # Short: Ray puts sockets there, whose paths may have 107 characters.
+            temporary = tempfile.mkdtemp(prefix="ray-")
+            ray.init(address="local", include_dashboard=False, _temp_dir=temporary, **quiet)
         else:
-            quiet.pop("include_dashboard")
             try:
                 ray.init(address=address, runtime_env={"env_vars": variables}, **quiet)
             except (ConnectionError, ValueError, RayError) as error:

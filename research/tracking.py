@@ -271,9 +271,7 @@ def main() -> int:
     """The child process, or by hand: log every trial that has no mark yet, and end."""
     parser = argparse.ArgumentParser(prog="python -m research.tracking", description=main.__doc__)
     parser.add_argument("sweep_dir", type=Path, metavar="DIR", help="the sweep's directory")
-    parser.add_argument(
-        "--mode", choices=["offline", "online"], default=None, help="default: the sweep's own"
-    )
+    parser.add_argument("--mode", choices=["offline", "online"], default=None, help="default: the sweep's own")
     parser.add_argument("--follow", action="store_true", help="until standard input closes")
     arguments = parser.parse_args()
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import socket
-from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from pydantic import TypeAdapter
@@ -22,6 +21,9 @@ from vae.pictures import reconstructions, samples
 from vae.serialization import from_dict
 from vae.state import TrainState
 from vae.train import EpochResult, train
+
+if TYPE_CHECKING:
+    from vae.train_config import TrainConfig
 
 
 @part
@@ -113,16 +115,11 @@ def _draw_pictures(sweep_dir: Path, trial: int, result: EpochResult, seed: int) 
 
 
 def load_checked(config: TrainConfig, data_dir: str | None, data_hash: str, split_hash: str) -> TrainingData:
-    """The training data, once per process; refused if it is not what the sweep was begun with."""
-    data = _load_data(config.data, data_dir)
+    """The training data; refused if it is not what the sweep was begun with."""
+    data = load_training(config.data, None if data_dir is None else Path(data_dir))  # read once per process
     if (data.data_hash, data.split_hash) != (data_hash, split_hash):
         raise DataError(
             f"data {config.data.kind!r} on {socket.gethostname()} is not the sweep's: its hash is {data.data_hash[:12]}, "
             f"the sweep's {data_hash[:12]}; put the same files on every node"
         )
     return data
-
-
-@lru_cache(maxsize=2)
-def _load_data(config: Any, data_dir: str | None) -> TrainingData:  # noqa: ANN401 - a DataConfig
-    return load_training(config, None if data_dir is None else Path(data_dir))

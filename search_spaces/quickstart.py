@@ -21,7 +21,10 @@ def space(trial: optuna.Trial) -> TrainConfig:
     return TrainConfig(
         data=Digits(),
         likelihood=Binomial(),
-        network=Mlp(hidden=(width,) * depth, activation=trial.suggest_categorical("activation", ["relu", "tanh", "silu"])),
+        network=Mlp(
+            hidden=(width,) * depth,
+            activation=trial.suggest_categorical("activation", ["relu", "tanh", "silu"]),
+        ),
         latent_size=trial.suggest_int("latent_size", 2, 32, log=True),
         optimizer=Adam(lr=trial.suggest_float("lr", 1e-4, 1e-2, log=True)),
         schedule=Cosine(),

@@ -29,11 +29,7 @@ def config():
 
 def workers(config):
     """The node types that run trials, by name."""
-    return {
-        name: node
-        for name, node in config["available_node_types"].items()
-        if name != config["head_node_type"]
-    }
+    return {name: node for name, node in config["available_node_types"].items() if name != config["head_node_type"]}
 
 
 def test_ray_accepts_the_file(config):

@@ -36,9 +36,7 @@ def tracked_files():
     """The text files that git tracks."""
     if not (ROOT / ".git").exists():
         pytest.skip("not a git checkout")
-    listing = subprocess.run(
-        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout
+    listing = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for name in filter(None, listing.split("\0")):
         try:
             yield name, (ROOT / name).read_text(encoding="utf-8")
@@ -113,9 +111,7 @@ except SystemExit as end:
     assert not end.code, end.code
 print("LOADED", *sorted({"torch", "ray", "wandb", "optuna", "torchvision", "sklearn"} & set(sys.modules)))
 """
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
 
     assert "sweep" in done.stdout
     assert done.stdout.splitlines()[-1].split() == ["LOADED"]

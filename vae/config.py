@@ -13,11 +13,13 @@ checker, the JSON loader and the contract tests all read it.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
-from typing import Annotated, TypeVar, dataclass_transform
+from typing import TYPE_CHECKING, Annotated, TypeVar, dataclass_transform
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 T = TypeVar("T")
 
@@ -36,7 +38,8 @@ def part(cls: type[T]) -> type[T]:
     values outside an annotated bound raise pydantic's ``ValidationError``, a ``ValueError``.
     ``vae.serialization`` words it for people.
     """
-    return dataclass(cls, frozen=True, kw_only=True, config=_STRICT)
+    made: type[T] = dataclass(cls, frozen=True, kw_only=True, config=_STRICT)  # type: ignore[assignment] # adds to it
+    return made
 
 
 # The bounds that several parts share, named once so that every refusal reads alike.

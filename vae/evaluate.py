@@ -40,7 +40,9 @@ def one_hot(model: VAE, labels: Tensor) -> Tensor | None:
 
 
 @torch.no_grad()
-def evaluate(model: VAE, pixels: Pixels, settings: Evaluation, measure: Measure) -> dict[str, float | bool | list[float]]:
+def evaluate(
+    model: VAE, pixels: Pixels, settings: Evaluation, measure: Measure
+) -> dict[str, float | bool | list[float]]:
     """The bound on every example of a split.
 
     Returns:
@@ -91,7 +93,12 @@ def held_out_metrics(model: VAE, pixels: Pixels, settings: Evaluation, measure: 
     metrics: dict[str, Any] = dict(evaluate(model, pixels, settings, measure))
     if settings.nll_k > 0:
         estimate = importance_weighted_nll(
-            model, pixels, k=settings.nll_k, images=settings.nll_images, seed=settings.seed, split=measure.split
+            model,
+            pixels,
+            k=settings.nll_k,
+            images=settings.nll_images,
+            seed=settings.seed,
+            split=measure.split,
         )
         metrics |= estimate.metrics()
     return metrics

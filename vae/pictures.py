@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from vae.data.pixels import Pixels
     from vae.model import VAE
 
+COLOUR = 3  # channels; any other number is shown as their mean
 MINIMUM_SIDE = 28  # small images are enlarged by whole factors until an image is at least this wide
 
 
@@ -60,8 +61,7 @@ def _png(rows: list[Tensor]) -> bytes:
             top, left = i * cell_h + 1, j * cell_w + 1
             canvas[:, top : top + large.shape[1], left : left + large.shape[2]] = large
     values = (canvas * 255).round().to(torch.uint8)
-    # Three channels are colour; any other number is shown as its mean.
-    array = values.permute(1, 2, 0).numpy() if channels == 3 else values.float().mean(0).to(torch.uint8).numpy()  # noqa: PLR2004
+    array = values.permute(1, 2, 0).numpy() if channels == COLOUR else values.float().mean(0).to(torch.uint8).numpy()
     file = io.BytesIO()
     Image.fromarray(array).save(file, format="PNG", optimize=True)
     return file.getvalue()

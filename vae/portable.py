@@ -1,4 +1,4 @@
-"""A trained model as a folder that goes anywhere: ``config.json`` and ``model.safetensors``. No pickle, no data needed."""
+"""A trained model as a folder that goes anywhere: ``config.json``, ``model.safetensors``. No pickle, no data."""
 
 from __future__ import annotations
 

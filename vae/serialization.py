@@ -41,7 +41,10 @@ def from_json(text: str) -> TrainConfig:
         values = json.loads(text, object_pairs_hook=_refuse_duplicates)
     except json.JSONDecodeError as error:
         raise ConfigError(f"not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
-    except (ValueError, RecursionError) as error:  # an integer of thousands of digits, brackets nested as deep
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # an integer of thousands of digits, brackets nested as deep
         if isinstance(error, ConfigError):
             raise
         raise ConfigError(f"not JSON that can be read: {error}") from None
@@ -91,7 +94,9 @@ def explain(error: ValidationError) -> str:
         case "union_tag_invalid":
             tags = [tag.strip("'") for tag in first["ctx"]["expected_tags"].split(", ")]
             kind = first["ctx"]["tag"]
-            return f"{_join(path, _DISCRIMINATOR)} must be one of {', '.join(tags)}, got {kind!r} ({nearest(kind, tags)})"
+            return (
+                f"{_join(path, _DISCRIMINATOR)} must be one of {', '.join(tags)}, got {kind!r} ({nearest(kind, tags)})"
+            )
         case "union_tag_not_found":
             return f"{_join(path, _DISCRIMINATOR)} is missing, got {_short(value)}"
         case "value_error":

@@ -11,7 +11,6 @@ import json
 import os
 import shutil
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import safetensors.torch
@@ -19,6 +18,8 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from vae.model import VAE
 
 STATE_FILE = "state.safetensors"
@@ -103,7 +104,13 @@ class TrainState:
 
 
 def capture(
-    *, config_hash: str, epoch: int, step: int, model: VAE, optimizer: torch.optim.Optimizer, ema: list[Tensor] | None
+    *,
+    config_hash: str,
+    epoch: int,
+    step: int,
+    model: VAE,
+    optimizer: torch.optim.Optimizer,
+    ema: list[Tensor] | None,
 ) -> TrainState:
     """The state of a run now. Buffers that the configuration determines are left out, as in ``state_dict``."""
     names = [name for name, _ in model.named_parameters()]

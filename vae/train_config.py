@@ -46,7 +46,7 @@ class Evaluation:
 
 @part
 class TrainConfig:
-    """One training run. A model is network × prior × likelihood × conditioning, an objective a function of its terms.
+    """One training run: a model is network × prior × likelihood × conditioning, an objective a function of its terms.
 
     ``seed`` covers weights, data order and noise in training. ``gradient_clip`` is a bound on the gradient's
     global norm. ``ema_decay``: evaluate and keep an exponential moving average of the weights.
@@ -101,9 +101,7 @@ class TrainConfig:
                     "β would never reach its value"
                 )
             case Cyclical(cycles=cycles) if cycles > self.epochs:
-                raise ValueError(
-                    f"objective.beta_schedule.cycles must be at most epochs ({self.epochs}), got {cycles}"
-                )
+                raise ValueError(f"objective.beta_schedule.cycles must be at most epochs ({self.epochs}), got {cycles}")
             case _:
                 pass
         if self.data.validation == 0 and self.eval.nll_k > 0:

@@ -28,9 +28,7 @@ class Model:
 MODELS = {
     "M1": Model("784-400-20, ReLU", (400,), (), 20, "relu", batch=128, samples=6400),
     "M2": Model("784-200-200-50, tanh", (200, 200), (), 50, "tanh", batch=100, samples=6000, eps=1e-4),
-    "M3": Model(
-        "conv 32-64 (4x4, stride 2), 256-10, ReLU", (256,), (32, 64), 10, "relu", batch=128, samples=2560
-    ),
+    "M3": Model("conv 32-64 (4x4, stride 2), 256-10, ReLU", (256,), (32, 64), 10, "relu", batch=128, samples=2560),
 }
 
 

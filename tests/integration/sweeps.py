@@ -7,8 +7,10 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from research.ledger import Ledger
+if TYPE_CHECKING:
+    from research.ledger import Ledger
 
 SPACE = '''
 from vae.data import Digits

@@ -6,13 +6,16 @@ import os
 import signal
 import subprocess
 import time
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from sweeps import command, deterministic, environment, told
 
 from research.folders import verify_folder
 from research.ledger import Ledger
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 pytestmark = pytest.mark.timeout(600)
 

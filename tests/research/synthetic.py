@@ -19,9 +19,7 @@ def settings(**changes: Any) -> SweepSettings:
     """Settings of a sweep named quick, with ``changes``."""
     fields: dict[str, Any] = {
         "name": "quick",
-        "space": SpaceSource(
-            name="quickstart", source=SOURCE, sha256=hashlib.sha256(SOURCE.encode()).hexdigest()
-        ),
+        "space": SpaceSource(name="quickstart", source=SOURCE, sha256=hashlib.sha256(SOURCE.encode()).hexdigest()),
         "metric": Metric(),
         "trials": 8,
         "epochs": 3,
@@ -74,9 +72,7 @@ def trial(number: int, **changes: Any) -> TrialCreated:
     return TrialCreated(**(fields | changes))
 
 
-def row(
-    number: int, epoch: int, elbo: float | None, decision: Any = "continue", **changes: Any
-) -> RowReported:
+def row(number: int, epoch: int, elbo: float | None, decision: Any = "continue", **changes: Any) -> RowReported:
     """A row whose other metrics follow from ``elbo``; None stands for what was not finite."""
     metrics: dict[str, Any] = {
         "epoch": epoch,
@@ -98,9 +94,7 @@ def row(
     return RowReported(**(fields | changes))
 
 
-def failed(
-    number: int, kind: Any = "bug", reason: str = "IndexError: list index out of range"
-) -> TrialFailed:
+def failed(number: int, kind: Any = "bug", reason: str = "IndexError: list index out of range") -> TrialFailed:
     """The end of a trial without a deciding row."""
     return TrialFailed(trial=number, kind=kind, reason=reason, detail="Traceback ...")
 

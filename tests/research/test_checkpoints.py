@@ -37,9 +37,7 @@ def save_checkpoint(ledger: Ledger, number: int, epoch: int, *, ema: bool = Fals
     if ema:
         tensors["ema/encoder.weight"] = weight + 0.25
     sizes = {"channels": 1, "height": 8, "width": 8, "levels": 16, "num_classes": 10}
-    state = TrainState(
-        config_hash=f"hash-{number}", epoch=epoch, step=epoch * 10, sizes=sizes, tensors=tensors
-    )
+    state = TrainState(config_hash=f"hash-{number}", epoch=epoch, step=epoch * 10, sizes=sizes, tensors=tensors)
     return {"checkpoint": relative, "checkpoint_sha256": state.save(ledger.directory / relative)}
 
 
@@ -216,9 +214,7 @@ def test_every_flipped_bit_of_a_model_folder_is_refused_by_name(tmp_path: Path) 
     for name in ("config.json", WEIGHTS, "manifest.json"):
         good = (folder / name).read_bytes()
         for place in range(len(good)):
-            (folder / name).write_bytes(
-                good[:place] + bytes([good[place] ^ 1 << place % 8]) + good[place + 1 :]
-            )
+            (folder / name).write_bytes(good[:place] + bytes([good[place] ^ 1 << place % 8]) + good[place + 1 :])
             with pytest.raises(CorruptFile, match=r"model/\S+ (is damaged|can't be read)") as refusal:
                 verify_folder(folder)
             assert name in str(refusal.value) or name == "manifest.json"

@@ -42,7 +42,17 @@ def sweep(capsys, monkeypatch, tmp_path):
 
     def attempt(space, *options, name="x"):
         line = refused(
-            capsys, monkeypatch, "sweep", space, "--storage", tmp_path / "storage", "--name", name, "--wandb", "disabled", *options
+            capsys,
+            monkeypatch,
+            "sweep",
+            space,
+            "--storage",
+            tmp_path / "storage",
+            "--name",
+            name,
+            "--wandb",
+            "disabled",
+            *options,
         )
         assert not (tmp_path / "storage").exists()
         return line
@@ -194,7 +204,9 @@ def test_settings_that_do_not_exist(capsys, monkeypatch, tmp_path):
     out = tmp_path / "out"
     line = refused(capsys, monkeypatch, "train", "quickstart", "--set", "objective.betta=4", "--out", out)
     assert "did you mean 'objective.beta'?" in line
-    assert "--set must be PATH=VALUE" in refused(capsys, monkeypatch, "train", "quickstart", "--set", "beta", "--out", out)
+    assert "--set must be PATH=VALUE" in refused(
+        capsys, monkeypatch, "train", "quickstart", "--set", "beta", "--out", out
+    )
     line = refused(capsys, monkeypatch, "train", "quickstart", "--set", "optimizer.lr='1e-3'", "--out", out)
     assert "optimizer.lr" in line
     assert not out.exists()

@@ -115,9 +115,7 @@ json_values = st.recursive(
     | st.integers()
     | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(alphabet=st.characters(exclude_categories=["Cs"])),
-    lambda children: (
-        st.lists(children, max_size=3) | st.dictionaries(st.text("abc/é\x00", max_size=3), children)
-    ),
+    lambda children: st.lists(children, max_size=3) | st.dictionaries(st.text("abc/é\x00", max_size=3), children),
     max_leaves=6,
 )
 facts = st.dictionaries(st.text("abc/é", min_size=1, max_size=4), json_values, max_size=4)
@@ -138,9 +136,7 @@ def events_of(number: int) -> st.SearchStrategy[Event]:
             decisions,
             facts,
         ),
-        st.builds(
-            lambda a, why: TrialRetried(trial=number, attempt=a, reason=why), numbers, st.text(max_size=9)
-        ),
+        st.builds(lambda a, why: TrialRetried(trial=number, attempt=a, reason=why), numbers, st.text(max_size=9)),
         st.builds(lambda why: failed(number, reason=why), st.text(max_size=9)),
         st.builds(lambda why: Interrupted(reason=why), st.text(max_size=9)),
         st.builds(session, numbers),
@@ -366,7 +362,5 @@ def test_needs_no_torch_ray_or_optuna() -> None:
     """Reading a ledger loads none of the heavy libraries."""
     heavy = "{'torch', 'ray', 'optuna', 'wandb', 'numpy'}"
     code = f"import sys, research.ledger; print(sorted(sys.modules.keys() & {heavy}))"
-    result = subprocess.run(
-        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True
-    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert result.stdout == "[]\n"

@@ -32,9 +32,7 @@ def test_a_clean_checkout_has_a_commit_and_no_diff(checkout: Path) -> None:
     """A commit alone names the code; a changed README does not make it dirty."""
     (checkout / "README.md").write_text("changed\n")
     facts = provenance.code()
-    head = subprocess.run(
-        [*GIT, "rev-parse", "HEAD"], cwd=checkout, capture_output=True, text=True, check=True
-    )
+    head = subprocess.run([*GIT, "rev-parse", "HEAD"], cwd=checkout, capture_output=True, text=True, check=True)
     assert (facts["commit"], facts["dirty"], facts["diff_sha256"]) == (head.stdout.strip(), False, None)
     assert provenance.diff_text() == ""
 

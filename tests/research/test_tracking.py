@@ -54,9 +54,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
         sink.close(0.0)
 
 
-def append_trial(
-    ledger: Ledger, number: int, epochs: int, decision: str = "complete", **changes: Any
-) -> None:
+def append_trial(ledger: Ledger, number: int, epochs: int, decision: str = "complete", **changes: Any) -> None:
     """A trial with ``epochs`` rows that ends in ``decision``; one that goes on where it is ``continue``."""
     ledger.append(trial(number))
     for epoch in range(epochs):
@@ -240,9 +238,7 @@ def test_online_is_for_who_is_logged_in(
 def test_the_driver_does_not_import_wandb() -> None:
     """Importing the sink and asking for the mode costs no import of wandb."""
     code = "import sys, research.tracking as t; t.default_mode(); print('wandb' in sys.modules)"
-    result = subprocess.run(
-        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True
-    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert result.stdout == "False\n"
 
 
@@ -266,9 +262,7 @@ def test_a_killed_sink_loses_nothing_and_doubles_nothing(tmp_path: Path, start: 
     assert_is_the_ledger(read_runs(sweep), ledger)
 
     def written() -> dict[str, int]:
-        return {
-            str(path): path.stat().st_mtime_ns for path in (sweep / "wandb").glob("offline-run-*/*.wandb")
-        }
+        return {str(path): path.stat().st_mtime_ns for path in (sweep / "wandb").glob("offline-run-*/*.wandb")}
 
     before = written()
     again = start(sweep)

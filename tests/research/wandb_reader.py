@@ -61,9 +61,7 @@ def read_run(directory: Path) -> OfflineRun:
                 run.config |= {item.key: json.loads(item.value_json) for item in record.config.update}
             case "history":
                 items = record.history.item
-                run.rows.append(
-                    {item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in items}
-                )
+                run.rows.append({item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in items})
             case "summary":
                 for item in record.summary.update:
                     run.summary[item.key or ".".join(item.nested_key)] = json.loads(item.value_json)

@@ -32,9 +32,7 @@ def few_digits(train: int = 96, validation: int = 40) -> TrainingData:
     """The first of the real digits: with batches of 32, three steps an epoch."""
     data = digits()
     assert data.validation is not None
-    return dataclasses.replace(
-        data, train=_first(data.train, train), validation=_first(data.validation, validation)
-    )
+    return dataclasses.replace(data, train=_first(data.train, train), validation=_first(data.validation, validation))
 
 
 def noise_images(

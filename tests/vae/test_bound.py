@@ -60,9 +60,7 @@ def test_the_elbo_is_its_exact_expectation(labelled):
     """With a wrong posterior a row's ELBO is the closed form within 4 standard errors, and below log p."""
     exact = affine(error=1.0, labelled=labelled)
     mean, error = over_seeds(
-        lambda seed: evaluate(exact.model, exact.pixels, Evaluation(seed=seed, samples=20), exact.measure)[
-            "elbo"
-        ]
+        lambda seed: evaluate(exact.model, exact.pixels, Evaluation(seed=seed, samples=20), exact.measure)["elbo"]
     )
     assert abs(mean - exact.elbo.mean().item()) < 4 * error
     assert mean + 4 * error < exact.log_p.mean().item()
@@ -193,9 +191,7 @@ def test_the_label_summed_out_is_brute_force():
         likelihood = Binomial(4, logits=logits[:, None]).log_prob((x * 4).round().double()).sum(2)
         integrand = torch.exp(likelihood + prior.log_prob(z).double())
         total += share * torch.trapezoid(integrand, z.squeeze(1).double(), dim=0)
-    estimate = importance_weighted_nll(
-        model, pixels, k=4000, images=5, seed=0, split="validation", marginal=True
-    )
+    estimate = importance_weighted_nll(model, pixels, k=4000, images=5, seed=0, split="validation", marginal=True)
     assert estimate.nll == pytest.approx(-total.log().mean().item(), abs=0.03)
 
 

@@ -39,13 +39,9 @@ def test_kl_to_standard_normal(mean, log_variance):
 def test_kl_between_normals(mean, log_variance, prior_mean, prior_log_variance):
     """The closed form equals torch.distributions'; the standard normal is its special case."""
     q, p = (tensor(mean), tensor(log_variance)), (tensor(prior_mean), tensor(prior_log_variance))
-    assert torch.allclose(
-        kl_divergence(normal(*q), normal(*p)), kl_between_normals(*q, *p), rtol=1e-9, atol=1e-9
-    )
+    assert torch.allclose(kl_divergence(normal(*q), normal(*p)), kl_between_normals(*q, *p), rtol=1e-9, atol=1e-9)
     zero = tensor(0.0)
-    assert torch.allclose(
-        kl_to_standard_normal(*q), kl_between_normals(*q, zero, zero), rtol=1e-12, atol=1e-12
-    )
+    assert torch.allclose(kl_to_standard_normal(*q), kl_between_normals(*q, zero, zero), rtol=1e-12, atol=1e-12)
 
 
 @given(mean=number, log_variance=number)

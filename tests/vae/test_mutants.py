@@ -59,9 +59,7 @@ def kl_averaged_over_dimensions(monkeypatch):
 def reconstruction_averaged_over_dimensions(monkeypatch):
     """The likelihood averaged over pixels where it is to be summed."""
     right = BinomialLikelihood.nll
-    monkeypatch.setattr(
-        BinomialLikelihood, "nll", lambda self, output, x: right(self, output, x) / x.shape[1]
-    )
+    monkeypatch.setattr(BinomialLikelihood, "nll", lambda self, output, x: right(self, output, x) / x.shape[1])
 
 
 def kl_without_trace(monkeypatch):
@@ -139,9 +137,7 @@ def selecting_on_the_test_split(monkeypatch):
 
     def wrong(config, data_dir):
         test = vae.data.load_test(config, data_dir)
-        return dataclasses.replace(
-            right(config, data_dir), validation=dataclasses.replace(test, name="validation")
-        )
+        return dataclasses.replace(right(config, data_dir), validation=dataclasses.replace(test, name="validation"))
 
     monkeypatch.setattr(vae.data, "load_training", wrong)
 

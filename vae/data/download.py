@@ -35,9 +35,7 @@ class DownloadError(DataError):
     """Why a set could not be fetched. The caller adds which set, and what to do."""
 
 
-def download(
-    fetch: Callable[[Path], object], urls: Sequence[str], files: Sequence[Path], directory: Path
-) -> None:
+def download(fetch: Callable[[Path], object], urls: Sequence[str], files: Sequence[Path], directory: Path) -> None:
     """Put ``files`` (relative paths) into ``directory``, which is made if need be.
 
     ``fetch`` is called with an empty directory and must leave the files there, under the same relative paths,

@@ -28,7 +28,14 @@ class Pixels:
     """
 
     def __init__(
-        self, split: Split, data: DataConfig, *, levels: int, eval_seed: int, device: torch.device, held_out: bool
+        self,
+        split: Split,
+        data: DataConfig,
+        *,
+        levels: int,
+        eval_seed: int,
+        device: torch.device,
+        held_out: bool,
     ) -> None:
         """Rows of ``split``; ``held_out`` fixes what training would draw anew."""
         rows = split.images.flatten(1)

@@ -9,9 +9,7 @@ from vae import seeds
 from vae.data.dataset import DataError
 
 
-def held_out(
-    total: int, count: int, seed: int, stream: str, *, labels: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
+def held_out(total: int, count: int, seed: int, stream: str, *, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Indices (kept, held out) of ``total`` examples, ``count`` of them held out; int64, each sorted.
 
     The first ``count`` of a permutation drawn by the generator ``vae.seeds.generator(seed, stream)``. With

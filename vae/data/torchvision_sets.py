@@ -268,9 +268,7 @@ def _ensure_published(
             raise _unavailable(config, directory, missing, error) from None
 
 
-def _unavailable(
-    config: TorchvisionSet, directory: Path, files: Iterable[Path], why: DownloadError
-) -> DataError:
+def _unavailable(config: TorchvisionSet, directory: Path, files: Iterable[Path], why: DownloadError) -> DataError:
     folders: dict[Path, list[str]] = {}
     for file in files:
         folders.setdefault(directory / file.parent, []).append(file.name)

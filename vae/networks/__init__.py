@@ -6,15 +6,17 @@ an optional one-hot label [B, K]. Sizes come from the data, never from here.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
-from torch import nn
 
 from vae.config import part
 from vae.networks.conv import Conv, ConvDecoder, ConvEncoder
 from vae.networks.mlp import Mlp, MlpDecoder, MlpEncoder
 from vae.networks.sizes import Sizes
+
+if TYPE_CHECKING:
+    from torch import nn
 
 NetworkConfig = Annotated[Mlp | Conv, Field(discriminator="kind")]
 
@@ -49,4 +51,13 @@ def build_networks(config: NetworkConfig, sizes: Sizes) -> tuple[nn.Module, nn.M
             return ConvEncoder(config, sizes), ConvDecoder(config, sizes)
 
 
-__all__ = ["ConditioningConfig", "Conv", "Mlp", "NetworkConfig", "OnLabel", "Sizes", "Unconditional", "build_networks"]
+__all__ = [
+    "ConditioningConfig",
+    "Conv",
+    "Mlp",
+    "NetworkConfig",
+    "OnLabel",
+    "Sizes",
+    "Unconditional",
+    "build_networks",
+]

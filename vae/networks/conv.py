@@ -86,7 +86,8 @@ class ConvEncoder(nn.Module):
         h = self.dropout(self.activation(self.dense(h)))
         if label is not None and self.labels_everywhere:
             h = torch.cat([h, label], dim=1)
-        return self.output(h)
+        posterior: Tensor = self.output(h)
+        return posterior
 
 
 class ConvDecoder(nn.Module):
@@ -107,11 +108,18 @@ class ConvDecoder(nn.Module):
         for level, (wide, narrow) in enumerate(zip(config.channels[::-1], outputs, strict=True)):
             small, large = spatial[-1 - level], spatial[-2 - level]
             # What a transposed convolution of stride 2 adds so that the size comes out as it went in.
-            missing = tuple(
+            missing = [
                 big - ((side - 1) * 2 - 2 * padding + config.kernel) for side, big in zip(small, large, strict=True)
-            )
+            ]
             self.convolutions.append(
-                nn.ConvTranspose2d(wide + everywhere, narrow, config.kernel, stride=2, padding=padding, output_padding=missing)
+                nn.ConvTranspose2d(
+                    wide + everywhere,
+                    narrow,
+                    config.kernel,
+                    stride=2,
+                    padding=padding,
+                    output_padding=(missing[0], missing[1]),
+                )
             )
         self.activation = activation(config.activation)
         self.dropout = nn.Dropout(config.dropout)
@@ -130,7 +138,8 @@ class ConvDecoder(nn.Module):
             h = convolution(h)
             if index < last:
                 h = self.activation(h)
-        return h.flatten(1)
+        flat: Tensor = h.flatten(1)
+        return flat
 
     def set_output_bias(self, mean: Tensor, bias_of: Callable[[Tensor], Tensor]) -> None:
         """Start from predicting each channel's mean of ``mean`` [D]: a channel's pixels share one bias.

@@ -37,8 +37,7 @@ class _Layers(nn.Module):
         super().__init__()
         extra = [labels if index == 0 or labels_everywhere else 0 for index in range(len(widths) - 1)]
         self.affine = nn.ModuleList(
-            nn.Linear(wide + more, narrow)
-            for wide, narrow, more in zip(widths[:-1], widths[1:], extra, strict=True)
+            nn.Linear(wide + more, narrow) for wide, narrow, more in zip(widths[:-1], widths[1:], extra, strict=True)
         )
         self.takes_label = [more > 0 for more in extra]
         self.activation = activation(config.activation)

@@ -27,7 +27,7 @@ class LinearWarmup:
 
 @part
 class Cyclical:
-    """``cycles`` equal cycles; in each, β rises linearly from 0 over ``ramp`` of the cycle, then stays (Fu et al. 2019)."""
+    """``cycles`` equal cycles: in each, β rises linearly from 0 over ``ramp`` of it, then stays (Fu et al. 2019)."""
 
     kind: Literal["cyclical"] = "cyclical"
     cycles: PositiveInt = 4

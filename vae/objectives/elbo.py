@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal
 
 from vae.config import NonNegativeFloat, part
 from vae.objectives.beta_schedule import BetaSchedule, ConstantBeta
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @part

@@ -48,9 +48,7 @@ all_sets = pytest.mark.parametrize("config", ALL, ids=[config.kind for config in
 
 @all_sets
 @pytest.mark.parametrize("exists", [True, False], ids=["empty directory", "no directory"])
-def test_offline(
-    tmp_path: Path, config: DataConfig, capfd: pytest.CaptureFixture[str], *, exists: bool
-) -> None:
+def test_offline(tmp_path: Path, config: DataConfig, capfd: pytest.CaptureFixture[str], *, exists: bool) -> None:
     """Without a network: at once, one line with set, directory, files and remedy; nothing left or printed."""
     directory = tmp_path / "a" / "data"
     if exists:
@@ -194,9 +192,7 @@ def test_a_download_that_fails_halfway(
     gc.collect()  # while the warning is still ignored
 
 
-def test_emnist_keeps_every_split(
-    server: Server, data: DataDirectory, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_emnist_keeps_every_split(server: Server, data: DataDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
     """One archive holds all of EMNIST: every split is kept, except where the user's own is."""
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as file:

@@ -209,9 +209,7 @@ def test_cifar10_pixels(data: DataDirectory, monkeypatch: pytest.MonkeyPatch) ->
         (folder / name).write_bytes(pickle.dumps(content))
         return [name, hashlib.md5((folder / name).read_bytes()).hexdigest()]
 
-    halves = [
-        put(f"data_batch_{i}", {"data": pixels[i::2].reshape(5, -1), "labels": [i] * 5}) for i in range(2)
-    ]
+    halves = [put(f"data_batch_{i}", {"data": pixels[i::2].reshape(5, -1), "labels": [i] * 5}) for i in range(2)]
     monkeypatch.setattr(CIFAR10, "train_list", halves)
     whole = put("test_batch", {"data": pixels.reshape(10, -1), "labels": [2] * 10})
     monkeypatch.setattr(CIFAR10, "test_list", [whole])
@@ -238,9 +236,7 @@ def test_svhn_pixels(data: DataDirectory, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.parametrize("config", [Mnist(), Emnist(), Cifar10(), Svhn()], ids=lambda config: config.kind)
-def test_unreadable_files_are_named(
-    data: DataDirectory, config: Mnist, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unreadable_files_are_named(data: DataDirectory, config: Mnist, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the file system refuses is one line with the path, not a traceback."""
 
     def refuse(path: Path, *_: object, **__: object) -> None:
