@@ -1,0 +1,192 @@
+"""Optimizers and learning-rate schedules against torch's own."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+from small import few_digits, run, small_config
+from torch.optim import lr_scheduler
+
+from vae.optimizers import (
+    SGD,
+    Adam,
+    Adamax,
+    AdamW,
+    ConstantRate,
+    Cosine,
+    Exponential,
+    Milestones,
+    RMSprop,
+    build_optimizer,
+    rate_factor,
+)
+
+TORCH = {
+    Adam: torch.optim.Adam,
+    AdamW: torch.optim.AdamW,
+    Adamax: torch.optim.Adamax,
+    RMSprop: torch.optim.RMSprop,
+    SGD: torch.optim.SGD,
+}
+SETTINGS = [
+    (Adam, {}),
+    (Adam, {"betas": (0.5, 0.9), "eps": 1e-4, "weight_decay": 0.1, "amsgrad": True}),
+    (AdamW, {}),
+    (AdamW, {"betas": (0.5, 0.9), "eps": 1e-4, "weight_decay": 0.3, "amsgrad": True}),
+    (Adamax, {}),
+    (Adamax, {"betas": (0.5, 0.9), "eps": 1e-4, "weight_decay": 0.1}),
+    (RMSprop, {}),
+    (RMSprop, {"alpha": 0.9, "eps": 1e-4, "momentum": 0.8, "centered": True, "weight_decay": 0.1}),
+    (SGD, {}),
+    (SGD, {"momentum": 0.9, "dampening": 0.3, "weight_decay": 0.1}),
+    (SGD, {"momentum": 0.9, "nesterov": True}),
+]
+NAMES = [f"{kind.__name__}-{'changed' if changes else 'default'}" for kind, changes in SETTINGS]
+
+
+def path(optimizer, parameter):
+    """Where 25 steps on a curved surface with a changing gradient lead."""
+    places = []
+    for step in range(25):
+        optimizer.zero_grad()
+        scale = torch.tensor([1.0, 10.0, 0.1]) * (10 if step % 5 == 0 else 1)
+        (scale * parameter.square()).sum().backward()
+        optimizer.step()
+        places.append(parameter.detach().clone())
+    return torch.stack(places)
+
+
+@pytest.mark.parametrize(("kind", "changes"), SETTINGS, ids=NAMES)
+def test_steps_are_torchs(kind, changes):
+    """The same path as torch's optimizer with its own defaults and the same learning rate."""
+    ours, theirs = (torch.nn.Parameter(torch.tensor([1.0, -2.0, 3.0])) for _ in range(2))
+    config = kind(lr=0.01, **changes)
+    expected = path(TORCH[kind]([theirs], lr=0.01, **changes), theirs)
+    seen = path(build_optimizer(config, [ours]), ours)
+    assert torch.allclose(expected, seen, rtol=1e-5, atol=1e-6)
+    assert not torch.allclose(seen[0], torch.tensor([1.0, -2.0, 3.0]))
+
+
+@pytest.mark.parametrize("kind", TORCH, ids=lambda kind: kind.__name__)
+def test_every_parameter_matters(kind):
+    """No setting of an optimizer is read and then forgotten."""
+    others = {
+        "lr": 0.05,
+        "betas": (0.5, 0.6),
+        "eps": 0.1,
+        "weight_decay": 0.2,
+        "amsgrad": True,
+        "alpha": 0.5,
+        "momentum": 0.5,
+        "centered": True,
+        "dampening": 0.5,
+        "nesterov": True,
+    }
+    names = set(kind.__dataclass_fields__) - {"kind"}
+    # Nesterov needs a momentum, and AMSGrad differs from Adam only where the second moment falls soon.
+    base = {"momentum": 0.9} if kind is SGD else {"betas": (0.9, 0.9)} if "betas" in names else {}
+    first = torch.nn.Parameter(torch.tensor([1.0, -2.0, 3.0]))
+    plain = path(build_optimizer(kind(**base), [first]), first)
+    for name in names:
+        parameter = torch.nn.Parameter(torch.tensor([1.0, -2.0, 3.0]))
+        changed = path(build_optimizer(kind(**(base | {name: others[name]})), [parameter]), parameter)
+        assert not torch.equal(plain, changed), name
+
+
+def rates(schedule, *, steps_per_epoch, epochs):
+    """The rate's factor at every step of a run."""
+    total = steps_per_epoch * epochs
+    return [
+        rate_factor(schedule, step=step, steps_per_epoch=steps_per_epoch, total_steps=total) for step in range(total)
+    ]
+
+
+def torch_rates(scheduler_of, *, steps, every=1):
+    """The rate that a torch scheduler gives for each step, stepped after each ``every`` of them."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler = scheduler_of(optimizer)
+    seen = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # no optimizer step was made: it is the rate alone that is asked for
+        for step in range(steps):
+            seen.append(optimizer.param_groups[0]["lr"])
+            if (step + 1) % every == 0:
+                scheduler.step()
+    return seen
+
+
+def test_constant_rate():
+    """The optimizer's own rate throughout."""
+    assert rates(ConstantRate(), steps_per_epoch=3, epochs=2) == [1.0] * 6
+
+
+@pytest.mark.parametrize("final", [0.0, 0.05])
+def test_cosine(final):
+    """Without a warm-up, torch's CosineAnnealingLR by steps."""
+    expected = torch_rates(lambda o: lr_scheduler.CosineAnnealingLR(o, T_max=30, eta_min=final), steps=30)
+    assert rates(Cosine(final=final), steps_per_epoch=5, epochs=6) == pytest.approx(expected, abs=1e-9)
+
+
+def test_cosine_with_warmup():
+    """Linear from one step's share to the whole rate, then the half cosine over what is left."""
+    values = rates(Cosine(warmup_epochs=2, final=0.1), steps_per_epoch=4, epochs=10)
+    assert values[:8] == pytest.approx([(step + 1) / 8 for step in range(8)])
+    tail = torch_rates(lambda o: lr_scheduler.CosineAnnealingLR(o, T_max=32, eta_min=0.1), steps=32)
+    assert values[8:] == pytest.approx(tail, abs=1e-9)
+
+
+@pytest.mark.parametrize("warmup", [0.1, 0.25, 10, 20])
+def test_cosine_with_an_odd_warmup_stays_a_rate(warmup):
+    """A warm-up of less than a step, or longer than the run, gives factors in (0, 1]."""
+    assert all(0 < v <= 1 for v in rates(Cosine(warmup_epochs=warmup), steps_per_epoch=4, epochs=10))
+
+
+def test_milestones():
+    """torch's MultiStepLR by epochs."""
+    expected = torch_rates(lambda o: lr_scheduler.MultiStepLR(o, milestones=[2, 3, 5], gamma=0.5), steps=28, every=4)
+    schedule = Milestones(epochs=(2, 3, 5), factor=0.5)
+    assert rates(schedule, steps_per_epoch=4, epochs=7) == pytest.approx(expected)
+
+
+def test_exponential():
+    """torch's ExponentialLR by epochs."""
+    expected = torch_rates(lambda o: lr_scheduler.ExponentialLR(o, gamma=0.8), steps=20, every=4)
+    assert rates(Exponential(factor=0.8), steps_per_epoch=4, epochs=5) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [ConstantRate(), Cosine(warmup_epochs=1), Milestones(epochs=(2,)), Exponential(factor=0.5)],
+    ids=lambda schedule: schedule.kind,
+)
+def test_rows_say_the_rate_in_force(schedule):
+    """train/learning_rate is the rate of the epoch's last step, and it is what moved the weights."""
+    config = small_config(optimizer=SGD(lr=1e-4), schedule=schedule, batch_size=96, epochs=3, gradient_clip=1.0)
+    rows, _ = run(config, few_digits())
+    expected = [1e-4 * f for f in rates(schedule, steps_per_epoch=1, epochs=3)]
+    assert [row["train/learning_rate"] for row in rows] == pytest.approx(expected)
+
+
+def test_the_rate_moves_the_weights():
+    """With a clipped gradient of norm 1, plain SGD moves the weights by the rate: the schedule is obeyed."""
+    config = small_config(
+        optimizer=SGD(lr=0.01),
+        schedule=Milestones(epochs=(1,), factor=0.1),
+        batch_size=96,
+        gradient_clip=1e-3,
+    )
+    moved = []
+    before = run(small_config(optimizer=SGD(lr=1e-30), batch_size=96, epochs=1), few_digits())[1]
+    for epochs in (1, 2):
+        after = run(small_config(**{**vars_of(config), "epochs": epochs}), few_digits())[1]
+        squared = sum((after[n] - before[n]).double().square().sum() for n in after if n.startswith("model/"))
+        moved.append(squared.sqrt().item())
+        before = after
+    assert moved == pytest.approx([0.01 * 1e-3, 0.001 * 1e-3], rel=0.01)
+
+
+def vars_of(config):
+    """The fields of ``config`` by name."""
+    return {name: getattr(config, name) for name in type(config).__dataclass_fields__}
