@@ -342,6 +342,7 @@ def _ray(address: str | None, threads: int) -> Iterator[None]:
     os.environ |= variables
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     temporary = None
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         if address is None:
             os.environ.pop("RAY_ADDRESS", None)  # never join a foreign cluster unasked
@@ -354,6 +355,9 @@ def _ray(address: str | None, threads: int) -> Iterator[None]:
             except (ConnectionError, ValueError, RayError) as error:
                 line = " ".join(str(error).split())
                 raise UserError(f"no Ray cluster answers at --address {address!r}: {line}") from None
+        # Ray puts a handler of its own on SIGTERM, which aborts the process with nothing written down.
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
         yield
     finally:
         ray.shutdown()
