@@ -51,8 +51,13 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 FractionBelowOne = Annotated[float, Field(ge=0, lt=1)]
 
 
-def nearest(name: str, valid: Iterable[str]) -> str:
-    """`` (did you mean 'x'?)`` for the valid name closest to ``name``, or the list of valid ones."""
+def nearest(name: str, valid: Iterable[str], *, prefix: str = "") -> str:
+    """``did you mean 'x'?`` for the valid name closest to ``name``, or the list of valid ones.
+
+    ``prefix`` is shown before each name and not compared: what is common to all would make all look close.
+    """
     options = sorted(valid)
     close = difflib.get_close_matches(name, options, n=1, cutoff=0.6)
-    return f"did you mean {close[0]!r}?" if close else f"valid: {', '.join(options)}"
+    if close:
+        return f"did you mean {prefix + close[0]!r}?"
+    return f"valid: {', '.join(prefix + option for option in options)}"

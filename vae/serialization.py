@@ -73,8 +73,8 @@ def with_values(config: TrainConfig, assignments: dict[str, Any]) -> TrainConfig
         here = values
         for depth, name in enumerate(parents):
             if not isinstance(here.get(name), dict):
-                where = ".".join(parents[:depth])
-                raise ConfigError(f"unknown key {path!r}: {nearest(name, _paths(here, where))}")
+                where = _join(".".join(parents[:depth]), "")
+                raise ConfigError(f"unknown key {path!r}: {nearest(name, here, prefix=where)}")
             here = here[name]
         if last == _DISCRIMINATOR and here.get(last) != value:
             here.clear()
@@ -89,8 +89,8 @@ def explain(error: ValidationError) -> str:
     value = first["input"]
     match first["type"]:
         case "unexpected_keyword_argument":
-            parent = path.rpartition(".")[0]
-            return f"unknown key {path!r}: {nearest(path, [_join(parent, name) for name in fields])}"
+            parent, _, last = path.rpartition(".")
+            return f"unknown key {path!r}: {nearest(last, fields, prefix=_join(parent, ''))}"
         case "union_tag_invalid":
             tags = [tag.strip("'") for tag in first["ctx"]["expected_tags"].split(", ")]
             kind = first["ctx"]["tag"]
@@ -137,10 +137,6 @@ def _walk(location: tuple[int | str, ...]) -> tuple[str, list[str]]:
         valid = list(properties)
         node = resolve(properties.get(step, {})) if isinstance(step, str) else {}
     return path, valid
-
-
-def _paths(values: dict[str, Any], parent: str) -> list[str]:
-    return [_join(parent, name) for name in values]
 
 
 def _join(parent: str, name: str | int) -> str:
