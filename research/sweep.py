@@ -48,8 +48,9 @@ if TYPE_CHECKING:
 
     from research.ledger import FailKind, TrialView
     from research.live import LiveView
-    from research.settings import SweepSettings
+    from research.settings import Resources, SweepSettings
 
+_RAY_PREFIX = "rr-"
 MAX_ATTEMPTS = 6  # a trial whose worker is lost is run again at most five times
 _ASSIGNMENT = TypeAdapter(Assignment)
 
@@ -182,7 +183,7 @@ class _Session:
         """Tune's loop, from ``ray.init`` to the last trial."""
         resources = self.ledger.settings.resources
         ray_dir = self.ledger.directory / "ray"
-        with _ray(address, resources.threads):
+        with _ray(address, resources):
             tune.Tuner(
                 tune.with_resources(run_trial, {"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial}),
                 tune_config=tune.TuneConfig(
@@ -325,17 +326,19 @@ class _Refresh(tune.Callback):
 
 
 @contextmanager
-def _ray(address: str | None, threads: int) -> Iterator[None]:
+def _ray(address: str | None, resources: Resources) -> Iterator[None]:
     """A Ray of this process's own, or a connection to the one at ``address``."""
     # Threads are decided before any worker imports torch: N workers with torch's default of all cores each lose
     # a factor of 14 on two cores. PASSIVE: waiting threads sleep.
     variables = {
-        "OMP_NUM_THREADS": str(threads),
-        "MKL_NUM_THREADS": str(threads),
+        "OMP_NUM_THREADS": str(resources.threads),
+        "MKL_NUM_THREADS": str(resources.threads),
         "OMP_WAIT_POLICY": "PASSIVE",
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         "RAY_AIR_NEW_OUTPUT": "0",  # Tune prints nothing: the live view is ours
+        # With a searcher Tune starts one worker at a time by default: all slots' workers are to start together.
+        "TUNE_MAX_PENDING_TRIALS_PG": str(resources.concurrent),
         "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
         "TUNE_DISABLE_SIGINT_HANDLER": "1",
     }
@@ -346,8 +349,9 @@ def _ray(address: str | None, threads: int) -> Iterator[None]:
     try:
         if address is None:
             os.environ.pop("RAY_ADDRESS", None)  # never join a foreign cluster unasked
+            _remove_leftovers()
             # Short: Ray puts sockets there, whose paths may have 107 characters.
-            temporary = tempfile.mkdtemp(prefix="ray-")
+            temporary = tempfile.mkdtemp(prefix=f"{_RAY_PREFIX}{os.getpid()}-")
             ray.init(address="local", include_dashboard=False, _temp_dir=temporary, **quiet)
         else:
             try:
@@ -363,6 +367,14 @@ def _ray(address: str | None, threads: int) -> Iterator[None]:
         ray.shutdown()
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _remove_leftovers() -> None:
+    """Ray's folders of drivers that were killed: nobody else would ever remove them."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_RAY_PREFIX}*"):
+        pid = folder.name.removeprefix(_RAY_PREFIX).partition("-")[0]
+        if pid.isdigit() and not Path(f"/proc/{pid}").exists():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
