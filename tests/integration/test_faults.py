@@ -9,15 +9,18 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from sweeps import command, deterministic, environment, told
+from sweeps import command, deterministic, environment, science, told
 
 from research.folders import verify_folder
 from research.ledger import Ledger
+from vae.data import load_training
+from vae.serialization import from_dict
+from vae.train import train
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
 
 
 def start(*arguments: str | Path) -> subprocess.Popen[str]:
@@ -79,6 +82,32 @@ def test_a_killed_worker_continues_to_the_same_curve(twin, small_space, tmp_path
     assert told(ledger) == told(expected)
 
 
+@pytest.mark.parametrize("moments", [(0.4,), (0.15, 0.5, 0.8)])
+def test_the_default_mode_loses_nothing(small_space, tmp_path, moments):
+    """Not deterministic, driver killed: every trial ended once, none RUNNING, each equal to its config's own run."""
+    directory = tmp_path / "default"
+    arguments = [a for a in deterministic(small_space, tmp_path, "default") if a != "--deterministic"]
+    process = start(*arguments)
+    for moment in moments:
+        wait_for_events(directory, max(5, int(55 * moment)), process)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+        process = start("resume", directory)
+    output, _ = process.communicate(timeout=300)
+
+    ledger = Ledger.open(directory)
+    assert process.returncode == 0, output
+    assert len(ledger.sessions) == 1 + len(moments)
+    assert sorted(ledger.trials) == list(range(6))
+    for view in ledger.trials.values():
+        assert view.terminal
+        assert sorted(view.rows) == list(range(1, len(view.rows) + 1)), "no epoch is missing"
+        config = from_dict(view.created.config)
+        alone = [result.row for _, result in zip(view.rows, train(config, load_training(config.data, None)))]
+        for row, epoch in zip(alone, sorted(view.rows), strict=True):
+            assert science(row) == science(view.rows[epoch].metrics)
+
+
 def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(small_space, tmp_path):
     """SIGINT once: exit code 130, the resume command printed, running trials kept; resumed, none is lost."""
     directory = tmp_path / "stopped"
@@ -102,6 +131,20 @@ def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(small_space, tmp_path):
     assert rows_of(ledger) > before
     assert all(view.terminal for view in ledger.trials.values())
     assert len(ledger.trials) == 6
+
+
+def test_ctrl_c_twice_stops_now(small_space, tmp_path):
+    """SIGINT again does not wait for anything: gone within seconds, exit code 130, the ledger whole."""
+    directory = tmp_path / "now"
+    process = start(*deterministic(small_space, tmp_path, "now"))
+    wait_for_events(directory, 8, process)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
+
+    assert process.returncode == 130
+    assert len(Ledger.open(directory)) >= 8
 
 
 def test_a_second_driver_is_refused(small_space, tmp_path):
