@@ -15,6 +15,7 @@ REQUIRED: dict[str, dict[str, Any]] = {"milestones": {"epochs": [1]}}
 # What a part asks of the rest of the config, by dotted path.
 COMPANIONS: dict[str, dict[str, Any]] = {
     "bernoulli": {"data.binarisation": "static"},
+    "cyclical": {"epochs": 4},
     "label_conditional": {"conditioning": {"kind": "label"}},
 }
 

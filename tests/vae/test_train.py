@@ -338,6 +338,16 @@ def test_the_kl_of_bfloat16_is_a_float32():
     assert torch.allclose(exact, reduced, rtol=0.05, atol=1e-6)
 
 
+@pytest.mark.parametrize("compiled", [False, True])
+def test_compile_compiles_the_models_terms(monkeypatch, compiled):
+    """torch.compile is used when asked for, on the step's forward pass, and not otherwise."""
+    asked = []
+    monkeypatch.setattr(torch, "compile", lambda function: asked.append(function.__name__) or function)
+    rows, _ = run(small_config(compile=compiled), few_digits())
+    assert asked == (["terms"] if compiled else [])
+    assert rows == run(small_config(), few_digits())[0]
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
