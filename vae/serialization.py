@@ -85,7 +85,7 @@ def with_values(config: TrainConfig, assignments: dict[str, Any]) -> TrainConfig
 def explain(error: ValidationError) -> str:
     """One line for the first thing that pydantic found wrong: path, value, rule, remedy."""
     first = error.errors(include_url=False)[0]
-    path, fields = _walk(first["loc"])
+    path, fields = _walk(first["loc"], error.title)
     value = first["input"]
     match first["type"]:
         case "unexpected_keyword_argument":
@@ -113,9 +113,11 @@ def explain(error: ValidationError) -> str:
             return f"{path or 'the config'} must be {rule}, got {_short(value)}"
 
 
-def _walk(location: tuple[int | str, ...]) -> tuple[str, list[str]]:
-    """The dotted path of pydantic's ``location`` without union tags, and the names valid at its last step."""
-    path = ""
+def _walk(location: tuple[int | str, ...], owner: str) -> tuple[str, list[str]]:
+    """The dotted path of pydantic's ``location`` without union tags, and the names valid at its last step.
+
+    ``owner``: the class that was being made. A part made by itself, as a space does, is where its path begins.
+    """
     schema: dict[str, Any] = _ADAPTER.json_schema()
     definitions = schema.get("$defs", {})
 
@@ -124,7 +126,9 @@ def _walk(location: tuple[int | str, ...]) -> tuple[str, list[str]]:
             node = definitions[node["$ref"].rpartition("/")[2]]
         return node
 
-    node = resolve(schema)
+    alone = owner in definitions and owner != TrainConfig.__name__
+    path = owner if alone else ""
+    node = definitions[owner] if alone else resolve(schema)
     valid = list(node.get("properties", {}))
     for step in location:
         mapping = node.get("discriminator", {}).get("mapping", {})
