@@ -37,6 +37,13 @@ def wait_for_events(directory: Path, count: int, process: subprocess.Popen[str])
         time.sleep(0.02)
 
 
+def kill(process: subprocess.Popen[str]) -> None:
+    """SIGKILL, and the proof that it happened."""
+    process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+
+
 def rows_of(ledger: Ledger) -> int:
     """How many rows a ledger holds."""
     return sum(len(view.rows) for view in ledger.trials.values())
@@ -49,8 +56,7 @@ def test_a_driver_killed_twice_ends_as_its_twin_did(twin, small_space, tmp_path)
     process = start(*deterministic(small_space, tmp_path, "killed"))
     for events in (len(expected) // 3, 2 * len(expected) // 3):
         wait_for_events(directory, events, process)
-        process.kill()
-        assert process.wait() == -signal.SIGKILL
+        kill(process)
         process = start("resume", directory)
     output, _ = process.communicate(timeout=300)
 
@@ -90,8 +96,7 @@ def test_the_default_mode_loses_nothing(small_space, tmp_path, moments):
     process = start(*arguments)
     for moment in moments:
         wait_for_events(directory, max(5, int(55 * moment)), process)
-        process.kill()
-        assert process.wait() == -signal.SIGKILL
+        kill(process)
         process = start("resume", directory)
     output, _ = process.communicate(timeout=300)
 
@@ -103,7 +108,9 @@ def test_the_default_mode_loses_nothing(small_space, tmp_path, moments):
         assert view.terminal
         assert sorted(view.rows) == list(range(1, len(view.rows) + 1)), "no epoch is missing"
         config = from_dict(view.created.config)
-        alone = [result.row for _, result in zip(view.rows, train(config, load_training(config.data, None)))]
+        alone = [
+            result.row for _, result in zip(view.rows, train(config, load_training(config.data, None)), strict=False)
+        ]
         for row, epoch in zip(alone, sorted(view.rows), strict=True):
             assert science(row) == science(view.rows[epoch].metrics)
 
