@@ -49,6 +49,7 @@ def test_round_trip(config):
     assert to_json(again) == text
     assert config_hash(again) == config_hash(config)
     assert from_dict(to_dict(config)) == config
+    assert text == json.dumps(json.loads(text), sort_keys=True, separators=(",", ":"))
 
 
 @settings(max_examples=50)

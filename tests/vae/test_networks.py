@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from vae.measure import measure_of
 from vae.model import VAE, num_parameters
 from vae.networks import Conv, Mlp, OnLabel, Sizes, build_networks
 from vae.networks.activations import Activation, activation
+from vae.priors import LabelConditional
 from vae.train import build
 from vae.train_config import Initialisation, TrainConfig
 
@@ -285,3 +287,15 @@ def test_samples_come_from_the_prior():
     model = build(small_config(), few_digits())
     noise = torch.randn(5, 3)
     assert torch.equal(model.likelihood.mean(model.decode(noise, None)), model.sample(None, noise))
+
+
+@torch.no_grad()
+def test_samples_of_a_learned_prior_are_their_labels():
+    """With p(z|y), z is m_y + s_y·ε of the label that is asked for."""
+    model = build(small_config(conditioning=OnLabel(), prior=LabelConditional()), few_digits())
+    model.prior.mean_of.copy_(torch.arange(30.0).view(10, 3) / 10)
+    model.prior.log_variance_of.fill_(-2.0)
+    noise, label = torch.randn(4, 3), torch.eye(10)[[7, 0, 0, 3]]
+    z = model.prior.mean_of[[7, 0, 0, 3]] + math.exp(-1.0) * noise
+    expected = model.likelihood.mean(model.decode(z, label))
+    assert torch.allclose(expected, model.sample(label, noise), atol=1e-6)

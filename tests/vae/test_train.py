@@ -21,9 +21,11 @@ from vae.data.pixels import pixels_of
 from vae.evaluate import held_out_metrics
 from vae.likelihoods import Bernoulli, Gaussian
 from vae.measure import measure_of
+from vae.model import VAE
 from vae.networks import Mlp, OnLabel
 from vae.objectives import Elbo
 from vae.optimizers import SGD, Adam
+from vae.pictures import samples
 from vae.priors import LabelConditional
 from vae.serialization import config_hash, to_dict
 from vae.train import build, train
@@ -103,6 +105,42 @@ def test_the_global_generator_does_not_matter():
         torch.rand(17)
         torch.manual_seed(len(seen))
     assert seen == expected
+
+
+def test_who_looks_between_epochs_changes_nothing():
+    """Whoever puts the model into evaluation mode, as pictures do, does not switch dropout off for what follows."""
+    config = small_config(network=Mlp(hidden=(8,), dropout=0.5), epochs=3)
+    seen = []
+    for result in train(config, few_digits()):
+        seen.append(without_times(result.row))
+        samples(result.model, seed=0)
+        assert not result.model.training
+    assert seen == run(config, few_digits())[0]
+
+
+def test_noise_is_drawn_anew_at_every_step_of_every_epoch(monkeypatch):
+    """No two steps of a run share their ε, which is standard normal, nor two epochs their binarisation."""
+    noises, images = [], []
+    terms = VAE.terms
+
+    def spy(self, x, label, noise):
+        noises.append(noise.clone())
+        images.append(x.clone())
+        return terms(self, x, label, noise)
+
+    monkeypatch.setattr(VAE, "terms", spy)
+    data = few_digits()
+    one_image = dataclasses.replace(
+        data, train=make_split("train", data.train.images[:1].expand(96, -1, -1, -1), data.train.labels)
+    )
+    run(small_config(data=Digits(binarisation="dynamic"), likelihood=Bernoulli(), epochs=3), one_image)
+    assert len(noises) == 9
+    assert len({noise.numpy().tobytes() for noise in noises}) == 9
+    assert len({x.numpy().tobytes() for x in images}) == 9
+    every = torch.cat(noises)
+    assert every.shape == (3 * 96, 3)
+    assert abs(every.mean().item()) < 5 / math.sqrt(every.numel())
+    assert abs(every.var().item() - 1) < 5 * math.sqrt(2 / every.numel())
 
 
 def test_two_runs_at_once_do_not_mix():
@@ -300,7 +338,7 @@ def test_held_out_noise_is_not_the_trials_own(monkeypatch):
 
 def test_clipping_bounds_the_gradient():
     """A bound below the norm scales the step; one far above it changes nothing; the norm told is the one before."""
-    common = {"optimizer": SGD(lr=1e-6), "batch_size": 96, "epochs": 1}
+    common = {"optimizer": SGD(lr=1e-3), "batch_size": 96, "epochs": 1}
     start = raw_weights(build(small_config(), few_digits()))
     free, clipped, loose = (
         run(small_config(gradient_clip=bound, **common), few_digits()) for bound in (None, 0.5, 1e9)
@@ -309,7 +347,7 @@ def test_clipping_bounds_the_gradient():
     assert clipped[0][0]["train/gradient_norm"] == norm > 0.5
     assert all(torch.equal(free[1][name], tensor) for name, tensor in loose[1].items())
     moved = sum((clipped[1][f"model/{n}"] - weight).double().square().sum().item() for n, weight in start.items())
-    assert math.sqrt(moved) == pytest.approx(0.5e-6, rel=0.01)
+    assert math.sqrt(moved) == pytest.approx(0.5e-3, rel=1e-3)
 
 
 def test_bfloat16_is_close_to_float32():
