@@ -387,6 +387,7 @@ def test_compile_compiles_the_models_terms(monkeypatch, compiled):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)  # compiling takes a minute on an idle machine
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     "changes",
