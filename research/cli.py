@@ -82,6 +82,8 @@ def sweep(
     sweep_dir = preflight.check_place(storage, f"{stem}-{datetime.now(UTC):%Y%m%d-%H%M%S}" if name is None else name)
     ranked_by = parse_metric(metric)
     directory = _data_directory(data_dir)
+    if address is not None:
+        preflight.check_address(address)
     resources = _resources(concurrent, cpus_per_trial, gpus_per_trial, address)
     found = preflight.check_space(loaded, metric=ranked_by, epochs=epochs, seed=seed, data_dir=directory)
     asked = _one_of("--scheduler", scheduler, {"asha": settings.Asha, "none": settings.NoScheduler})
@@ -127,6 +129,10 @@ def resume(
     ] = False,
 ) -> None:
     """Continue a sweep that was stopped or killed, from its ledger. Nothing that ended runs again."""
+    if address is not None:
+        from research.preflight import check_address  # noqa: PLC0415
+
+        check_address(address)
     from research.sweep import reopen  # noqa: PLC0415
 
     ledger, space = reopen(directory, allow_changed_code=allow_changed_code)
@@ -166,7 +172,7 @@ def train(
     """One training run without Ray. From a space, one config is drawn at random."""
     _set_threads(threads)
     from research.single import train_once  # noqa: PLC0415
-    from vae.serialization import with_values  # noqa: PLC0415
+    from vae.serialization import to_json, with_values  # noqa: PLC0415
 
     changes = dict(_assignment(text) for text in set_ or [])
     if seed is not None:
@@ -174,6 +180,8 @@ def train(
     chosen = with_values(_config_of(config, seed or 0), changes)
     _check_device(device)
     console = _console()
+    if Path(config).suffix != ".json" and not Path(config).is_dir():
+        console.print(f"drawn: {to_json(chosen)}", highlight=False, soft_wrap=True)
     folder = out or Path("runs") / f"{datetime.now(UTC):%Y%m%d-%H%M%S}"
     run = train_once(
         chosen,
@@ -286,6 +294,8 @@ def evaluate(
     for name, value in answer.row.items():
         if isinstance(value, list):
             value = "  ".join(f"{item:.3f}" for item in sorted(value, reverse=True))  # noqa: PLW2901
+        elif isinstance(value, float):
+            value = f"{value:.4f}"  # noqa: PLW2901 - all digits are in --json
         console.print(f"{name:38} {value}", highlight=False, soft_wrap=True)
     if split == "test":
         told = (
@@ -335,7 +345,7 @@ def _fail(message: str) -> None:
 def _drive(ledger: Any, space: Any, console: Console, address: str | None) -> None:  # noqa: ANN401 - Ledger and Space, imported late
     """Run a session and say how it ended. Exit 0: all trials ended; 1: none succeeded; 128 + signal: stopped."""
     from research.live import LiveView  # noqa: PLC0415
-    from research.show import glance  # noqa: PLC0415
+    from research.show import glance, relative  # noqa: PLC0415
     from research.sweep import run  # noqa: PLC0415
 
     outcome = run(ledger, space, LiveView(console, ledger), address=address)
@@ -343,7 +353,9 @@ def _drive(ledger: Any, space: Any, console: Console, address: str | None) -> No
     for problem in outcome.problems:
         console.print(f"problem: {problem}", highlight=False, soft_wrap=True)
     if outcome.signal is not None:
-        console.print(f"stopped. Continue with: research resume {ledger.directory}", highlight=False, soft_wrap=True)
+        console.print(
+            f"stopped. Continue with: research resume {relative(ledger.directory)}", highlight=False, soft_wrap=True
+        )
         raise typer.Exit(128 + outcome.signal)
     if not ledger.ranked():
         console.print("no trial gave a result; the reasons are above and in research show --json", highlight=False)

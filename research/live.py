@@ -37,8 +37,9 @@ class LiveView:
 
     def started(self, view: TrialView) -> None:
         """A trial was handed to a worker."""
-        if not self.console.is_terminal and not view.rows:
-            self.console.print(f"trial {view.number} starts: {parameters(view)}", highlight=False, soft_wrap=True)
+        if not self.console.is_terminal:
+            how = f"continues after epoch {max(view.rows)}" if view.rows else "starts"
+            self.console.print(f"trial {view.number} {how}: {parameters(view)}", highlight=False, soft_wrap=True)
 
     def row(self, row: RowReported) -> None:
         """A row was written."""
@@ -78,7 +79,9 @@ class LiveView:
         """What the trials ended in this session suggest for the rest."""
         ended = sum(view.terminal for view in self.ledger.trials.values())
         here = ended - self.ended_before
-        if here == 0 or self.first_row is None:
+        if self.first_row is None:
+            return "starting workers"
+        if here == 0:
             return "time left unknown"
         seconds = (time.monotonic() - self.first_row) / here * (self.ledger.settings.trials - ended)
         return f"about {_duration(seconds)} left"

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 import re
+import socket
 import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from research.errors import UserError
 from research.metrics import check_metric
-from research.schedule import rungs
-from research.settings import NAME_PATTERN, Asha
+from research.settings import NAME_PATTERN, Asha, rungs
 from research.spaces import SpaceError, Survey, survey
 from vae.config import ConfigError
 from vae.data import load_training
@@ -24,8 +26,6 @@ from vae.objectives import Cyclical
 from vae.objectives.beta_schedule import annealing_epochs
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from research.settings import Metric, Scheduler
     from research.spaces import Space
     from vae.data import TrainingData
@@ -129,8 +129,9 @@ def _refuse_varied(configs: list[TrainConfig]) -> None:
     settings: dict[str, set[Any]] = {
         "data.split_seed": {config.data.split_seed for config in configs},
         "data.validation": {config.data.validation for config in configs},
-        "eval": {config.eval for config in configs},
     }
+    for name in dataclasses.asdict(configs[0].eval):
+        settings[f"eval.{name}"] = {getattr(config.eval, name) for config in configs}
     for path, values in settings.items():
         if len(values) > 1:
             one, other = sorted(values, key=repr)[:2]
@@ -164,6 +165,29 @@ def check_resources(*, concurrent: int, cpus_per_trial: float, gpus_per_trial: f
         raise UserError(
             f"--concurrent {concurrent} × --cpus-per-trial {cpus_per_trial:g} must be at most {cpus:g} CPUs; lower one"
         )
+
+
+def check_address(address: str) -> None:
+    """Whether anything answers there: Ray itself would wait for minutes, and then not say what for.
+
+    Raises:
+        UserError: nothing does.
+
+    """
+    place = address
+    if address == "auto":
+        known = Path(tempfile.gettempdir()) / "ray" / "ray_current_cluster"
+        place = os.environ.get("RAY_ADDRESS") or (known.read_text().strip() if known.is_file() else "")
+    host, _, port = place.removeprefix("ray://").rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=10):
+            return
+    except (OSError, ValueError, OverflowError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else "no such place"
+        raise UserError(
+            f"no Ray cluster answers at --address {address!r} ({reason}); start one (ray start --head), give its HOST:PORT, "
+            "or leave --address out"
+        ) from None
 
 
 def available_cpus() -> int:

@@ -39,7 +39,7 @@ def code() -> dict[str, JsonValue]:
         "commit": commit.strip() if commit else None,
         "dirty": bool(diff),
         "diff_sha256": hashlib.sha256(diff.encode()).hexdigest() if diff else None,
-        "source_sha256": _source_sha256(),
+        "source_sha256": source_sha256(),
     }
 
 
@@ -124,7 +124,8 @@ def _git(*arguments: str) -> str | None:
     return result.stdout.decode("utf-8", "replace") if result.returncode == 0 or differs else None
 
 
-def _source_sha256() -> str:
+def source_sha256() -> str:
+    """Over the ``*.py`` files of the packages, sorted by path: equal exactly when the code is."""
     digest = hashlib.sha256()
     files = (path for name in PACKAGES for path in (ROOT / name).rglob("*.py"))
     for relative, path in sorted((path.relative_to(ROOT).as_posix(), path) for path in files):

@@ -13,7 +13,7 @@ import numpy as np
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from research.ledger import RowReported
-from research.settings import Asha, NoScheduler
+from research.settings import Asha, rungs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -21,21 +21,7 @@ if TYPE_CHECKING:
     from ray.tune.experiment import Trial
 
     from research.ledger import Ledger, TrialView
-    from research.settings import Metric, Scheduler
-
-
-def rungs(scheduler: Scheduler, epochs: int) -> list[int]:
-    """The epochs, short of the full budget, at which a trial may be stopped."""
-    match scheduler:
-        case NoScheduler():
-            return []
-        case Asha():
-            found = []
-            rung = scheduler.grace
-            while rung < epochs:
-                found.append(rung)
-                rung *= scheduler.reduction
-            return found
+    from research.settings import Metric
 
 
 def value_at(trial: TrialView, metric: Metric, epoch: int) -> float | None:

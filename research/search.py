@@ -179,8 +179,12 @@ class LedgerSearcher(Searcher):
         assign: Callable[[TrialView], dict[str, Any]],
         on_end: Callable[[TrialView], None],
         ended_with_error: Callable[[int], bool],
+        stopping: Callable[[], bool],
     ) -> None:
-        """``assign``: what a worker is sent. ``ended_with_error(n)``: record it; True if n is to run again."""
+        """``assign``: what a worker is sent. ``ended_with_error(n)``: record it; True if n is to run again.
+
+        ``stopping()``: somebody asked to stop, so a trial that leaves its worker has not ended.
+        """
         super().__init__()
         self.ledger = ledger
         self.study = study
@@ -189,7 +193,7 @@ class LedgerSearcher(Searcher):
         self.on_end = on_end
         self.ended_with_error = ended_with_error
         self.numbers: dict[str, int] = {}  # Tune's trial id -> ours, running ones
-        self.stopping = False
+        self.stopping = stopping
         self.problem: SpaceError | None = None
         views = [ledger.trials[number] for number in sorted(ledger.trials)]
         self.todo = [view.number for view in views if not view.terminal]
@@ -224,7 +228,7 @@ class LedgerSearcher(Searcher):
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override] # ray's own type leaves out FINISHED
         """The next assignment; None while it must wait; FINISHED when all trials have ended."""
-        if self.stopping or len(self.numbers) >= self.ledger.settings.resources.concurrent:
+        if self.stopping() or len(self.numbers) >= self.ledger.settings.resources.concurrent:
             return None
         if self.todo:
             number = self.todo.pop(0)
@@ -269,7 +273,7 @@ class LedgerSearcher(Searcher):
         """A trial left its worker: told to the study if it has ended, run again if its worker was lost."""
         del result
         number = self.numbers.pop(trial_id, None)
-        if number is None or self.stopping:
+        if number is None or self.stopping():
             return
         view = self.ledger.trials[number]
         if not view.terminal:

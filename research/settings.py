@@ -48,6 +48,20 @@ class NoScheduler:
 Scheduler = Annotated[Asha | NoScheduler, Field(discriminator="kind")]
 
 
+def rungs(scheduler: Scheduler, epochs: int) -> list[int]:
+    """The epochs, short of the full budget, at which a trial may be stopped."""
+    match scheduler:
+        case NoScheduler():
+            return []
+        case Asha():
+            found = []
+            rung = scheduler.grace
+            while rung < epochs:
+                found.append(rung)
+                rung *= scheduler.reduction
+            return found
+
+
 @part
 class Tpe:
     """Tree-structured Parzen estimator (Bergstra et al. 2011), multivariate, grouped, with the constant liar."""

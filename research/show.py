@@ -102,7 +102,7 @@ def glance(ledger: Ledger, *, rows: int | None = None) -> RenderableType:
             f"{settings.name}  ({settings.space.name}, {ended} of {settings.trials} trials ended)",
         ),
         Text(f"measure  {settings.measure}"),
-        Text("states   " + ", ".join(f"{count} {state}" for state, count in states.items() if count)),
+        Text("states   " + ", ".join(f"{count} {_named(state, ledger)}" for state, count in states.items() if count)),
     ]
     failures = Counter(view.fail_kind for view in ledger.trials.values() if view.status == "FAIL")
     if failures:
@@ -116,6 +116,11 @@ def glance(ledger: Ledger, *, rows: int | None = None) -> RenderableType:
     looks = count_looks(ledger.directory)
     parts.append(Text(f"test split: looked at {looks} time{'' if looks == 1 else 's'}"))
     return Group(*parts)
+
+
+def _named(state: str, ledger: Ledger) -> str:
+    """A state; after a stop nothing runs, whatever was running."""
+    return "unfinished (research resume continues them)" if state == "RUNNING" and ledger.interrupted else state
 
 
 def best_table(ledger: Ledger, views: list[TrialView]) -> Table:
@@ -147,20 +152,21 @@ def _next_steps(ledger: Ledger, ranked: list[TrialView]) -> list[RenderableType]
     kept = [view for view in ranked[: ledger.settings.keep] if model_folder(ledger, view).is_dir()]
     if not kept:
         return []
-    place = _relative(ledger.directory)
+    place = relative(ledger.directory)
     lines = ["", "models kept"]
-    lines += [f"  rank {rank}  {_relative(model_folder(ledger, view))}" for rank, view in enumerate(kept, start=1)]
+    lines += [f"  rank {rank}  {relative(model_folder(ledger, view))}" for rank, view in enumerate(kept, start=1)]
     lines += [
         "next",
         f"  research reproduce {place} --rank 1        train the best config again and compare",
-        f"  research evaluate {_relative(model_folder(ledger, kept[0]))} --nll 500   importance-weighted likelihood",
+        f"  research evaluate {relative(model_folder(ledger, kept[0]))} --nll 500   importance-weighted likelihood",
         f"  research show {place}                      this page",
         "",
     ]
     return [Text(line) for line in lines]
 
 
-def _relative(path: Path) -> str:
+def relative(path: Path) -> str:
+    """``path`` from here where it lies below, else whole."""
     try:
         return str(path.relative_to(Path.cwd()))
     except ValueError:

@@ -8,6 +8,7 @@ import signal
 import sys
 import tempfile
 import traceback
+from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 from pydantic import TypeAdapter
 from ray import cloudpickle, tune
-from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError
 from ray.tune import Stopper
 
 from research import provenance
@@ -32,8 +33,9 @@ from research.ledger import (
     TrialRetried,
 )
 from research.lock import SweepLock
-from research.schedule import LedgerScheduler, rungs
+from research.schedule import LedgerScheduler
 from research.search import LedgerSearcher, StudyView
+from research.settings import rungs
 from research.spaces import Space, load_recorded
 from research.tracking import Sink
 from research.trial import Assignment, run_trial
@@ -51,7 +53,7 @@ if TYPE_CHECKING:
     from research.settings import Resources, SweepSettings
 
 _RAY_PREFIX = "rr-"
-MAX_ATTEMPTS = 6  # a trial whose worker is lost is run again at most five times
+MAX_LOST = 5  # in one session: a trial that loses its worker more often ends as failed
 _ASSIGNMENT = TypeAdapter(Assignment)
 
 
@@ -144,6 +146,7 @@ class _Session:
         self.stop = Stop()
         self.problems: list[str] = []
         self.errors: dict[int, tuple[BaseException | None, str]] = {}
+        self.lost = Counter[int]()  # workers lost in this session, by trial
         ledger.append(
             SessionStarted(
                 generation=len(ledger.sessions),
@@ -169,6 +172,7 @@ class _Session:
             assign=self._assign,
             on_end=self._on_end,
             ended_with_error=self._ended_with_error,
+            stopping=self.stop.stop_all,
         )
         self.scheduler = LedgerScheduler(
             ledger,
@@ -231,6 +235,7 @@ class _Session:
             metric=settings.metric,
             threads=settings.resources.threads,
             device="cuda" if settings.resources.gpus_per_trial > 0 else "cpu",
+            source_sha256=provenance.source_sha256(),
             data_dir=settings.data_dir,
             data_hash=settings.data_hash,
             split_hash=settings.split_hash,
@@ -274,12 +279,13 @@ class _Session:
                 if isinstance(error, RayActorError)
                 else f"the worker was lost ({type(error).__name__})"
             )
-            if view.attempt + 1 < MAX_ATTEMPTS:
+            self.lost[number] += 1
+            if self.lost[number] <= MAX_LOST:
                 self._retry(view, reason)
                 self.live.note(f"trial {number}: {reason}; it continues from its last checkpoint")
                 return True
-            kind: FailKind = "lost"
-            summary = f"{reason} {MAX_ATTEMPTS} times"
+            kind: FailKind = "out_of_memory" if isinstance(error, OutOfMemoryError) else "lost"
+            summary = f"{reason} {self.lost[number]} times"
         else:
             kind, summary = classify(error)
         self.ledger.append(TrialFailed(trial=number, kind=kind, reason=summary, detail=text))

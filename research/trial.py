@@ -12,6 +12,7 @@ import torch
 from pydantic import TypeAdapter
 from ray import tune
 
+from research.provenance import source_sha256
 from research.settings import Metric
 from research.trial_rows import describe_worker, finite
 from vae.config import part
@@ -37,6 +38,7 @@ class Assignment:
     metric: Metric
     threads: int
     device: str
+    source_sha256: str  # of the driver's code
     data_dir: str | None
     data_hash: str
     split_hash: str
@@ -51,6 +53,11 @@ def run_trial(config: dict[str, Any]) -> None:
     task = TypeAdapter(Assignment).validate_json(config["assignment"])
     # The process has run other trials and will run more: everything that lasts is set here, at each start.
     torch.set_num_threads(task.threads)
+    if (here := source_sha256()) != task.source_sha256:
+        raise RuntimeError(
+            f"the code on {socket.gethostname()} is not the driver's ({here[:12]}, not {task.source_sha256[:12]}): "
+            "install the same on every node"
+        )
     train_config = from_dict(task.config)
     data = load_checked(train_config, task.data_dir, task.data_hash, task.split_hash)
     sweep_dir = Path(task.sweep_dir)

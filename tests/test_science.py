@@ -51,6 +51,7 @@ def test_the_protocols_are_there():
     assert {path.stem for path in PROTOCOLS} == {
         "cvae-784-400-20-dynamic",
         "linear-gaussian-digits",
+        "vae-784-200-200-50-tanh-dynamic",
         "vae-784-400-20-dynamic",
         "vae-784-400-20-dynamic-50000",
         "vae-784-400-20-expected",

@@ -217,3 +217,9 @@ def test_nothing_starts_ray_or_torch_to_say_help():
     code = "import sys; sys.argv = ['research', '--help']\nfrom research.cli import main\ntry:\n    main()\nexcept SystemExit:\n    pass\nassert not {'torch', 'ray', 'optuna', 'wandb'} & set(sys.modules), 'imported'"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere", "host:port"])
+def test_no_cluster_at_the_address(sweep, address):
+    """Said within seconds, before a directory is made: Ray itself would wait for minutes."""
+    assert "no Ray cluster answers" in sweep("quickstart", "--address", address, "--concurrent", "2")
