@@ -1,0 +1,190 @@
+"""The study is a view of the ledger: told the truth, and rebuilt so that nothing is drawn differently after a kill."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import optuna
+import pytest
+from synthetic import new_ledger, row
+
+from research.ledger import Ledger
+from research.search import LedgerSearcher, StudyView, build_sampler
+from research.settings import RandomSearch, Resources, SpaceSource, Tpe
+from research.spaces import Space
+from vae.networks import Mlp
+from vae.optimizers import Adam
+from vae.train_config import TrainConfig
+
+FINISHED = "FINISHED"
+
+
+def draw_config(trial):
+    """Conditional, categorical, integer and logarithmic parameters."""
+    depth = trial.suggest_int("depth", 0, 2)
+    width = trial.suggest_int("width", 8, 64) if depth else 8
+    rate = trial.suggest_float("lr", 1e-4, 1e-2, log=True)
+    return TrainConfig(
+        network=Mlp(hidden=(width,) * depth),
+        batch_size=trial.suggest_categorical("batch_size", [32, 64]),
+        optimizer=Adam(lr=rate),
+        epochs=3,
+    )
+
+
+SPACE = Space(function=draw_config, source=SpaceSource(name="s", source="", sha256=hashlib.sha256().hexdigest()))
+
+
+def merit(created):
+    """An invented score of a config, a function of its parameters."""
+    return -100.0 * abs(created.params["lr"] - 3e-3) - created.params["depth"]
+
+
+def searcher_of(ledger: Ledger, space: Space = SPACE) -> LedgerSearcher:
+    """A driver's searcher on ``ledger``, as it is at the start of a session."""
+    study = StudyView(ledger, Path(ledger.directory) / "study.journal")
+    return LedgerSearcher(
+        ledger,
+        study,
+        space,
+        assign=lambda view: {"trial": view.number},
+        on_end=lambda _: None,
+        ended_with_error=lambda _: True,
+        stopping=lambda: False,
+    )
+
+
+def finish(ledger: Ledger, searcher: LedgerSearcher, key: str) -> None:
+    """Let the trial run to its budget."""
+    number = searcher.numbers[key]
+    score = merit(ledger.trials[number].created)
+    for epoch in (1, 2, 3):
+        ledger.append(row(number, epoch, score - 3 + epoch, "complete" if epoch == 3 else "continue"))
+    searcher.on_trial_complete(trial_id=key)
+
+
+def sweep(directory: Path, *, restart_every: int | None, sampler=None, trials: int = 24) -> Ledger:
+    """A whole sweep in one slot, the searcher built anew every so many trials."""
+    resources = Resources(concurrent=1)
+    chosen = sampler or Tpe(startup_trials=5)
+    ledger = new_ledger(directory, trials=trials, sampler=chosen, resources=resources, deterministic=True)
+    searcher = searcher_of(ledger)
+    step = 0
+    while (suggestion := searcher.suggest(f"t{step}")) != FINISHED:
+        assert suggestion is not None
+        finish(ledger, searcher, f"t{step}")
+        step += 1
+        if restart_every and step % restart_every == 0:
+            ledger = Ledger.open(directory)
+            searcher = searcher_of(ledger)
+    searcher.tell_rest()
+    return ledger
+
+
+@pytest.mark.parametrize("sampler", [Tpe(startup_trials=5), RandomSearch()])
+def test_a_rebuilt_study_draws_what_the_old_one_would_have(tmp_path, sampler):
+    """Restarted after every third trial, the sweep draws the same parameters, conditional ones included."""
+    whole = sweep(tmp_path / "whole", restart_every=None, sampler=sampler)
+    restarted = sweep(tmp_path / "restarted", restart_every=3, sampler=sampler)
+
+    assert [v.created.params for v in whole.trials.values()] == [v.created.params for v in restarted.trials.values()]
+    assert len(whole.trials) == 24
+
+
+def test_no_two_trials_are_drawn_from_one_seed(tmp_path):
+    """A re-made sampler does not repeat its first draws."""
+    ledger = sweep(tmp_path / "s", restart_every=1, sampler=RandomSearch())
+
+    assert len({str(view.created.params["lr"]) for view in ledger.trials.values()}) == 24
+    assert len({view.created.seed for view in ledger.trials.values()}) == 24
+
+
+def test_a_trial_cut_short_in_a_group_is_seen_alike_after_a_restart(tmp_path):
+    """With two slots one trial is still running when the driver dies: the next draw is the one it would have been."""
+    drawn = []
+    for restart in (False, True):
+        directory = tmp_path / str(restart)
+        ledger = new_ledger(
+            directory, trials=30, sampler=Tpe(startup_trials=4), resources=Resources(concurrent=2), deterministic=True
+        )
+        searcher = searcher_of(ledger)
+        for step in range(16):
+            searcher.suggest(f"t{step}")
+            if step:
+                finish(ledger, searcher, f"t{step - 1}")
+        if restart:
+            ledger = Ledger.open(directory)
+            searcher = searcher_of(ledger)
+            assert searcher.suggest("again") == {"trial": 15}
+        searcher.suggest("next")
+        drawn.append(ledger.trials[16].created.params)
+
+    assert drawn[0] == drawn[1]
+
+
+def test_deterministic_mode_waits_for_its_window(tmp_path):
+    """Trial n is drawn from trials up to n − W alone, and not before these have ended."""
+    ledger = new_ledger(tmp_path / "s", resources=Resources(concurrent=2), deterministic=True)
+    searcher = searcher_of(ledger)
+    assert searcher.suggest("a") == {"trial": 0}
+    assert searcher.suggest("b") == {"trial": 1}
+    finish(ledger, searcher, "b")
+
+    assert searcher.suggest("c") is None, "trial 2 needs trial 0"
+    finish(ledger, searcher, "a")
+    assert searcher.suggest("c") == {"trial": 2}
+    assert [view.number for view in searcher.visible_to(2)] == [0]
+
+
+def test_the_journal_tells_what_happened(tmp_path):
+    """COMPLETE with the best value, PRUNED with its curve, FAIL with its reason: read back by Optuna itself."""
+    ledger = new_ledger(tmp_path / "s", resources=Resources(concurrent=3))
+    searcher = searcher_of(ledger)
+    for key in "abc":
+        searcher.suggest(key)
+    for epoch, elbo, decision in ((1, -9.0, "continue"), (2, -5.0, "continue"), (3, -6.0, "complete")):
+        ledger.append(row(0, epoch, elbo, decision))
+    ledger.append(row(1, 1, -50.0, "pruned"))
+    ledger.append(row(2, 1, None, "fail", reason="loss is nan at step 3"))
+    for key in "abc":
+        searcher.on_trial_complete(trial_id=key)
+
+    backend = optuna.storages.journal.JournalFileBackend(str(tmp_path / "s" / "study.journal"))
+    trials = optuna.load_study(study_name="quick", storage=optuna.storages.JournalStorage(backend)).trials
+    assert [one.state.name for one in trials] == ["COMPLETE", "PRUNED", "FAIL"]
+    assert trials[0].value == -5.0
+    assert trials[1].intermediate_values == {1: -50.0}
+    assert trials[2].user_attrs["fail_kind"] == "diverged"
+    assert trials[0].params == ledger.trials[0].created.params
+
+
+def test_a_space_that_gives_no_config_ends_the_search(tmp_path):
+    """Ten bad draws in a row are the space's fault: each is a FAIL with its reason, and no eleventh is made."""
+    broken = Space(function=lambda trial: 1 / trial.suggest_int("zero", 0, 0), source=SPACE.source)
+    ledger = new_ledger(tmp_path / "s", trials=50)
+    searcher = searcher_of(ledger, broken)
+
+    assert searcher.suggest("a") == FINISHED
+    assert "ZeroDivisionError" in str(searcher.problem)
+    assert [view.fail_kind for view in ledger.trials.values()] == ["config"] * 10
+
+
+def test_a_lost_worker_s_trial_comes_first(tmp_path):
+    """It keeps its number, and no new trial is drawn before it runs again."""
+    ledger = new_ledger(tmp_path / "s", resources=Resources(concurrent=2))
+    searcher = searcher_of(ledger)
+    searcher.suggest("a")
+    searcher.suggest("b")
+    searcher.on_trial_complete(trial_id="a", error=True)
+
+    assert searcher.suggest("c") == {"trial": 0}
+    assert len(ledger.trials) == 2
+
+
+def test_samplers_by_their_settings():
+    """TPE as it is described: multivariate, grouped, with the constant liar."""
+    sampler = build_sampler(Tpe(startup_trials=7), 3)
+
+    assert isinstance(sampler, optuna.samplers.TPESampler)
+    assert isinstance(build_sampler(RandomSearch(), 3), optuna.samplers.RandomSampler)
