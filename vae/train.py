@@ -135,7 +135,7 @@ def train(
                 torch._foreach_lerp_(ema, weights, 1.0 - decay)
             losses.append(loss.detach())
             reconstructions.append(reconstruction.detach().mean())
-            kls.append(kl.detach().sum(1).mean())
+            kls.append(kl.detach().sum() / len(index))
             sizes.append(len(index))
         # Read once an epoch: an .item() in the loop would make a GPU wait for every step.
         weight = torch.tensor(sizes, dtype=torch.float64) / len(pixels)

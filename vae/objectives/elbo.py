@@ -27,7 +27,6 @@ class Elbo:
 
 def elbo_loss(config: Elbo, reconstruction: Tensor, kl: Tensor, beta: float) -> Tensor:
     """The loss: reconstruction [B] and KL [B, L] in nats, β at this step -> a scalar, nats per example."""
-    kl_per_dimension = kl.mean(0)
     if config.free_bits > 0:
-        kl_per_dimension = kl_per_dimension.clamp(min=config.free_bits)
-    return reconstruction.mean() + beta * kl_per_dimension.sum()
+        return reconstruction.mean() + beta * kl.mean(0).clamp(min=config.free_bits).sum()
+    return reconstruction.mean() + beta / len(kl) * kl.sum()
