@@ -42,7 +42,14 @@ def sweep(
     space: Annotated[str, typer.Argument(help="A name in search_spaces/ or the path of your own file.")],
     trials: Annotated[int, typer.Option(min=1, help="How many configs to try.")] = 20,
     epochs: Annotated[int | None, typer.Option(min=1, help="Full budget of a trial. Default: the space's own.")] = None,
-    metric: Annotated[str, typer.Option(help="What trials are ranked by.")] = "val/elbo",
+    metric: Annotated[
+        str | None, typer.Option(help="What trials are ranked by. Default: val/elbo, where there is one that orders them.")
+    ] = None,
+    constraint: Annotated[
+        list[str] | None,
+        typer.Option(help="What a model must satisfy, e.g. 'val/active_units>=5'; others rank below. Repeatable."),
+    ] = None,
+    data: Annotated[str | None, typer.Option(help="Another data set than the space's own, e.g. digits.")] = None,
     keep: Annotated[int, typer.Option(min=1, help="How many of the sweep's best models to keep.")] = 3,
     data_dir: DataDir = None,
     name: Annotated[str | None, typer.Option(help="The sweep's name. Default: the space's, with the time.")] = None,
@@ -73,25 +80,41 @@ def sweep(
 ) -> None:
     """Search a space: many trials, the best models kept, every number in the ledger."""
     from research import preflight, settings  # noqa: PLC0415
-    from research.metrics import parse_metric  # noqa: PLC0415
+    from research.metrics import parse_constraint, parse_metric  # noqa: PLC0415
     from research.spaces import load_space  # noqa: PLC0415
     from research.tracking import default_mode  # noqa: PLC0415
 
     loaded = load_space(space)
     stem = Path(space).stem
     sweep_dir = preflight.check_place(storage, f"{stem}-{datetime.now(UTC):%Y%m%d-%H%M%S}" if name is None else name)
-    ranked_by = parse_metric(metric)
+    asked_for = None if metric is None else parse_metric(metric)
+    constraints = tuple(parse_constraint(text) for text in constraint or [])
+    if constraints and scheduler != "none":
+        raise UserError(
+            "--constraint needs --scheduler none: early stopping looks at the metric alone and would end the trials that "
+            "satisfy the constraint first"
+        )
     directory = _data_directory(data_dir)
     if address is not None:
         preflight.check_address(address)
     resources = _resources(concurrent, cpus_per_trial, gpus_per_trial, address)
-    found = preflight.check_space(loaded, metric=ranked_by, epochs=epochs, seed=seed, data_dir=directory)
+    found = preflight.check_space(
+        loaded,
+        metric=asked_for,
+        epochs=epochs,
+        seed=seed,
+        data_dir=directory,
+        data=data,
+        constraints=constraints,
+    )
     asked = _one_of("--scheduler", scheduler, {"asha": settings.Asha, "none": settings.NoScheduler})
     stopping = asked(reduction=reduction, min_population=min_population) if asked is settings.Asha else asked()
     chosen = settings.SweepSettings(
         name=sweep_dir.name,
         space=loaded.source,
-        metric=ranked_by,
+        metric=found.metric,
+        constraints=constraints,
+        data=data,
         trials=trials,
         epochs=epochs,
         keep=keep,
@@ -111,7 +134,7 @@ def sweep(
 
     console = _console()
     console.print(
-        f"sweep {sweep_dir}: {trials} trials of space {space}, ranked by {ranked_by.name} ({ranked_by.direction}), "
+        f"sweep {sweep_dir}: {trials} trials of space {space}, ranked by {found.metric.name} ({found.metric.direction}), "
         f"{resources.concurrent} at a time on {resources.threads} thread{'s' if resources.threads > 1 else ''} each",
         highlight=False,
         soft_wrap=True,
@@ -464,7 +487,7 @@ def _config_of(name: str, seed: int) -> TrainConfig:
 
 
 def _row_line(row: dict[str, Any], epochs: int) -> str:
-    names = ("train/loss", "val/elbo", "val/reconstruction", "val/kl")
+    names = ("train/loss", "val/elbo", "val/reconstruction", "val/kl", "val/denoise_error")
     figures = "  ".join(f"{name} {row[name]:.3f}" for name in names if isinstance(row.get(name), float))
     return f"epoch {row['epoch']:>3}/{epochs}  {figures}  {row['time/examples_per_second']:,.0f} examples/s"
 

@@ -10,6 +10,7 @@ import torch
 
 from research.checkpoints import model_hash
 from research.errors import UserError
+from research.spaces import on_other_data
 from research.looks import earlier_look, write_look
 from research.trial_rows import finite
 from vae.data import Split, load_test, load_training
@@ -17,7 +18,6 @@ from vae.data.pixels import pixels_of
 from vae.evaluate import evaluate, importance_weighted_nll
 from vae.measure import measure_of
 from vae.portable import load_model
-from vae.serialization import with_values
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,20 +51,16 @@ def evaluate_model(
 
     """
     config, model = load_model(folder)
-    if data is not None and data != config.data.kind:
-        # Another set, binarised and split as this one, so that the numbers mean the same.
-        fields = {
-            "kind": data,
-            "binarisation": config.data.binarisation,
-            "dequantise": config.data.dequantise,
-        }
-        config = with_values(config, {f"data.{name}": value for name, value in fields.items()})
+    if data is not None:
+        config = on_other_data(config, data)  # so that the numbers mean the same
     examples, levels = _load(config, split, data_dir)
     if tuple(examples.images.shape[1:]) != model.shape or levels != model.levels:
         asked = f"{_shape(model.shape)} with values 0..{model.levels}"
         raise UserError(
             f"the model is of images {asked}; {config.data.kind!r} has {_shape(examples.images.shape[1:])} with 0..{levels}"
         )
+    if nll_k > 0 and not model.has_density:
+        raise UserError("--nll needs a density over z; the model's code is deterministic")
     measure = measure_of(config, examples, levels=levels)
     if nll_k > 0 and not measure.normalised:
         raise UserError(
@@ -84,13 +80,13 @@ def evaluate_model(
     pixels = pixels_of(examples, config, levels, torch.device(device), held_out=True)
     prefix = "val" if split == "validation" else split
     row: dict[str, Any] = {
-        f"{prefix}/{name}": value for name, value in evaluate(model, pixels, config.eval, measure).items()
+        f"{prefix}/{name}": value for name, value in evaluate(model, pixels, config.eval, measure, config.corruption).items()
     }
     row["measure"] = str(measure)
     if nll_k > 0:
         ask: dict[str, Any] = {"k": nll_k, "images": images, "seed": config.eval.seed, "split": split}
         row |= {f"{prefix}/{name}": v for name, v in importance_weighted_nll(model, pixels, **ask).metrics().items()}
-        if model.conditional:
+        if model.labelled:
             estimate = importance_weighted_nll(model, pixels, **ask, marginal=True)
             row |= {f"{prefix}/{name}": v for name, v in estimate.metrics("nll_iwae_marginal").items()}
             row["measure_marginal"] = str(measure_of(config, examples, levels=levels, marginal=True))

@@ -278,16 +278,29 @@ class Ledger:
             events.append(envelope.event)
 
     def ranked(self, *, include_running: bool = False) -> list[TrialView]:
-        """COMPLETE and PRUNED trials with a finite value of the metric: best first, then lower number."""
+        """COMPLETE and PRUNED trials with a finite value of the metric: best first, then lower number.
+
+        Those that satisfy the sweep's constraints come before those that don't.
+        """
         metric = self.settings.metric
         pick, sign = (max, -1.0) if metric.direction == "maximize" else (min, 1.0)
         statuses = {"COMPLETE", "PRUNED"} | ({"RUNNING"} if include_running else set())
         keyed = [
-            (sign * pick(curve.values()), trial.number, trial)
+            (not self.feasible(trial), sign * pick(curve.values()), trial.number, trial)
             for trial in self.trials.values()
             if trial.status in statuses and (curve := trial.curve(metric.name))
         ]
-        return [trial for _, _, trial in sorted(keyed, key=lambda key: key[:2])]
+        return [trial for *_, trial in sorted(keyed, key=lambda key: key[:3])]
+
+    def violations(self, trial: TrialView) -> list[float]:
+        """By how much the trial's best row misses each constraint; at most 0 where it satisfies it."""
+        best = trial.best(self.settings.metric)
+        metrics = {} if best is None else best.metrics
+        return [c.violation(_finite(metrics.get(c.metric))) for c in self.settings.constraints]
+
+    def feasible(self, trial: TrialView) -> bool:
+        """Whether the trial's best row satisfies all constraints."""
+        return all(violation <= 0 for violation in self.violations(trial))
 
     def _path(self, sequence: int) -> Path:
         return self.directory / "ledger" / f"{sequence:08d}.json"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import math
 from typing import TYPE_CHECKING, Literal
 
 from research.errors import UserError
-from research.settings import Metric
+from research.settings import Constraint, Metric
 from vae.config import nearest
+from vae.serialization import to_dict
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,8 +24,13 @@ _DIRECTIONS: dict[str, Literal["maximize", "minimize"]] = {
     "val/active_units": "maximize",
     "val/bits_per_dimension": "minimize",
     "val/nll_iwae": "minimize",
+    "val/squared_error": "minimize",
+    "val/denoise_error": "minimize",
+    "val/samples_as_asked": "maximize",
 }
-_ONE_TERM = ("val/reconstruction", "val/kl", "val/active_units")
+_ONE_TERM = ("val/reconstruction", "val/kl", "val/active_units", "val/squared_error", "val/denoise_error")
+_OF_A_DENSITY = ("val/elbo", "val/kl", "val/active_units", "val/bits_per_dimension", "val/nll_iwae")
+_OF_A_POINT = ("val/squared_error",)
 
 
 def parse_metric(text: str) -> Metric:
@@ -48,6 +56,61 @@ def parse_metric(text: str) -> Metric:
     return Metric(name=name, direction=usual)
 
 
+def parse_constraint(text: str) -> Constraint:
+    """``val/samples_as_asked>=0.95`` -> the constraint.
+
+    Raises:
+        UserError: it is not of that form, or names no metric that may select.
+
+    """
+    relation: Literal[">=", "<="] = ">=" if ">=" in text else "<="
+    name, found, bound = text.partition(relation)
+    try:
+        value = float(bound)
+    except ValueError:
+        found = ""
+    if not found or not math.isfinite(value):
+        raise UserError(f"constraint {text!r} must be METRIC>=NUMBER or METRIC<=NUMBER, e.g. val/active_units>=5")
+    return Constraint(metric=parse_metric(name.strip()).name, relation=relation, bound=value)
+
+
+def check_constraints(constraints: Sequence[Constraint], configs: Sequence[TrainConfig]) -> None:
+    """Refuse a constraint on what these configs don't report.
+
+    Raises:
+        UserError: with the field that would have it reported.
+
+    """
+    for constraint in constraints:
+        if constraint.metric == "val/samples_as_asked" and configs[0].eval.classified_samples == 0:
+            raise UserError(
+                f"constraint '{constraint}' needs eval.classified_samples > 0 in the space, got 0; e.g. 10000"
+            )
+        if constraint.metric == "val/nll_iwae" and configs[0].eval.nll_k == 0:
+            raise UserError(f"constraint '{constraint}' needs eval.nll_k > 0 in the space, got 0; e.g. nll_k=100")
+
+
+def default_metric(configs: Sequence[TrainConfig]) -> Metric:
+    """What these configs are ranked by when nobody says: the bound, unless there is none or it misorders them."""
+    first = configs[0]
+    name = "val/elbo"
+    if not first.posterior.has_density:
+        name = "val/reconstruction" if first.corruption.kind == "none" else "val/denoise_error"
+    elif _elbo_misorders(configs):
+        name = "val/nll_iwae"
+    return Metric(name=name, direction=_DIRECTIONS[name])
+
+
+def _elbo_misorders(configs: Sequence[TrainConfig]) -> str | None:
+    """Why the ELBO does not order these configs by log p(x), if it does not."""
+    if any(config.objective.importance_weighted for config in configs):
+        return "the space has an importance-weighted objective, which tightens another bound"
+    families = sorted({config.posterior.kind for config in configs})
+    if len(families) > 1:
+        return f"the space has posteriors of different families ({', '.join(families)}), whose bounds differ in tightness"
+    return None
+
+
 def check_metric(metric: Metric, configs: Sequence[TrainConfig]) -> None:
     """Refuse a metric that these configs don't report, or that doesn't order them.
 
@@ -61,6 +124,22 @@ def check_metric(metric: Metric, configs: Sequence[TrainConfig]) -> None:
             f"metric {metric.name!r} needs a validation split, but the space sets data.validation to 0; "
             "selecting on the training data or on test is refused"
         )
+    if metric.name in _OF_A_DENSITY and (bare := [c.posterior.kind for c in configs if not c.posterior.has_density]):
+        raise UserError(
+            f"metric {metric.name!r} does not exist for posterior.kind {bare[0]!r}: a code without a density has no bound; "
+            "use val/reconstruction"
+        )
+    if metric.name in _OF_A_POINT and any(config.posterior.has_density for config in configs):
+        raise UserError(f"metric {metric.name!r} is reported for posterior.kind 'deterministic' alone; use val/elbo")
+    if metric.name == "val/elbo" and (reason := _elbo_misorders(configs)):
+        raise UserError(f"metric 'val/elbo' misorders these models: {reason}; use val/nll_iwae with eval.nll_k, e.g. 100")
+    if metric.name == "val/denoise_error":
+        corruptions = {config.corruption for config in configs}
+        if len(corruptions) > 1 or first.corruption.kind == "none":
+            found = "the space varies corruption" if len(corruptions) > 1 else "corruption.kind is 'none'"
+            raise UserError(f"metric 'val/denoise_error' needs one corruption for all trials, but {found}; fix it in the space")
+    if metric.name == "val/samples_as_asked" and first.eval.classified_samples == 0:
+        raise UserError("metric 'val/samples_as_asked' needs eval.classified_samples > 0 in the space, got 0; e.g. 10000")
     if metric.name == "val/nll_iwae" and first.eval.nll_k == 0:
         raise UserError("metric 'val/nll_iwae' needs eval.nll_k > 0 in the space, got 0; e.g. nll_k=100")
     if metric.name == "val/bits_per_dimension" and not _has_bits(first):
@@ -80,15 +159,21 @@ def check_metric(metric: Metric, configs: Sequence[TrainConfig]) -> None:
 def _has_bits(config: TrainConfig) -> bool:
     if config.data.binarisation == "expected":
         return False
-    return config.likelihood.kind != "gaussian" or config.data.dequantise
+    return config.likelihood.discrete or config.data.dequantise
 
 
 def _swept_weights(configs: Sequence[TrainConfig]) -> str | None:
-    """The first setting that weighs the KL against the reconstruction and is not the same in all configs."""
-    if len({config.objective.beta for config in configs}) > 1:
-        return "objective.beta"
-    if len({config.objective.free_bits for config in configs}) > 1:
-        return "objective.free_bits"
-    if len({config.objective.beta_schedule for config in configs}) > 1:
-        return "objective.beta_schedule"
+    """The first setting of the objective that is not the same in all configs: it weighs one term against another."""
+    values = [_flat(to_dict(config)["objective"], "objective") for config in configs]
+    for path in sorted(set().union(*values)):
+        if path.startswith(("objective.optimizer", "objective.hidden")):
+            continue  # the adversary's own
+        if len({json.dumps(value.get(path)) for value in values}) > 1:
+            return path
     return None
+
+
+def _flat(value: object, path: str) -> dict[str, object]:
+    if isinstance(value, dict):
+        return {name: leaf for key, inner in value.items() for name, leaf in _flat(inner, f"{path}.{key}").items()}
+    return {path: value}

@@ -15,18 +15,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from research.errors import UserError
-from research.metrics import check_metric
+from research.metrics import check_constraints, check_metric, default_metric
 from research.settings import NAME_PATTERN, Asha, rungs
 from research.spaces import SpaceError, Survey, survey
 from vae.config import ConfigError
 from vae.data import load_training
 from vae.measure import measure_of
 from vae.model import VAE
-from vae.objectives import Cyclical
-from vae.objectives.beta_schedule import annealing_epochs
 
 if TYPE_CHECKING:
-    from research.settings import Metric, Scheduler
+    from collections.abc import Sequence
+
+    from research.settings import Constraint, Metric, Scheduler
     from research.spaces import Space
     from vae.data import TrainingData
     from vae.train_config import TrainConfig
@@ -37,6 +37,7 @@ class Findings:
     """What the space produces, on what data, and the measure that all its rows will share."""
 
     survey: Survey
+    metric: Metric
     data: TrainingData
     measure: str
 
@@ -70,28 +71,41 @@ def check_place(storage: Path, name: str) -> Path:
     return sweep_dir
 
 
-def check_space(space: Space, *, metric: Metric, epochs: int | None, seed: int, data_dir: Path | None) -> Findings:
+def check_space(
+    space: Space,
+    *,
+    metric: Metric | None,
+    epochs: int | None,
+    seed: int,
+    data_dir: Path | None,
+    data: str | None = None,
+    constraints: Sequence[Constraint] = (),
+) -> Findings:
     """Draw from the space, load its data, and refuse what could not be ranked or run.
+
+    ``metric`` None: the one that suits what the space produces.
 
     Raises:
         UserError: (SpaceError, or with DataError's line) what is wrong and what to do.
 
     """
-    found = survey(space, epochs=epochs, seed=seed)
+    found = survey(space, epochs=epochs, seed=seed, data=data)
     configs = found.configs
     _refuse_varied(configs)
+    metric = default_metric(configs) if metric is None else metric
     check_metric(metric, configs)
-    data = load_training(configs[0].data, data_dir)
-    assert data.validation is not None, "check_metric refuses a space without validation"
-    _refuse_misfits(space, configs, data)
-    measures = {str(measure_of(config, data.validation, levels=data.levels)) for config in configs}
+    check_constraints(constraints, configs)
+    data_set = load_training(configs[0].data, data_dir)
+    assert data_set.validation is not None, "check_metric refuses a space without validation"
+    _refuse_misfits(space, configs, data_set)
+    measures = {str(measure_of(config, data_set.validation, levels=data_set.levels)) for config in configs}
     if len(measures) > 1:
         one, other = sorted(measures)[:2]
         raise UserError(
             f"space {space.source.name!r} gives rows that can't be ranked together: {one!r} and {other!r}; "
             "fix what differs, or make two sweeps"
         )
-    return Findings(survey=found, data=data, measure=measures.pop())
+    return Findings(survey=found, metric=metric, data=data_set, measure=measures.pop())
 
 
 def resolve_scheduler(scheduler: Scheduler, configs: list[TrainConfig], *, grace: int | None) -> Scheduler:
@@ -103,7 +117,7 @@ def resolve_scheduler(scheduler: Scheduler, configs: list[TrainConfig], *, grace
     if not isinstance(scheduler, Asha):
         return scheduler
     epochs = max(config.epochs for config in configs)
-    longest = max(annealing_epochs(config.objective.beta_schedule, config.epochs) for config in configs)
+    longest = max(config.objective.annealing_epochs(config.epochs) for config in configs)
     if grace is None:
         grace = max(1, longest, epochs // 27)
     elif grace < longest:
@@ -113,8 +127,8 @@ def resolve_scheduler(scheduler: Scheduler, configs: list[TrainConfig], *, grace
         )
     chosen = Asha(grace=grace, reduction=scheduler.reduction, min_population=scheduler.min_population)
     for config in configs:
-        if isinstance(config.objective.beta_schedule, Cyclical):
-            cycle = config.epochs / config.objective.beta_schedule.cycles
+        cycle = config.objective.cycle_epochs(config.epochs)
+        if cycle is not None:
             bad = [rung for rung in rungs(chosen, config.epochs) if not math.isclose(rung % cycle, 0, abs_tol=1e-9)]
             if bad:
                 raise UserError(

@@ -79,7 +79,7 @@ class TrialRecord:
             data_hash=settings.data_hash,
             split_hash=settings.split_hash,
             data_dir=settings.data_dir,
-            code=session.code if session is not None else ledger.created.code,
+            code=code_of(session.code if session is not None else ledger.created.code, worker),
             versions=session.versions if session is not None else ledger.created.versions,
             hardware=hardware if isinstance(hardware, dict) else session.hardware if session is not None else {},
             threads=threads if isinstance(threads, int) else None,
@@ -124,6 +124,12 @@ def load_record(path: str | Path, rank: int = 1) -> TrialRecord:
     if file.name == RECORD and (file.parent / MANIFEST).exists():
         verify_folder(file.parent)
     return TrialRecord.from_json(file.read_bytes(), str(file))
+
+
+def code_of(code: Facts, worker: Facts) -> Facts:
+    """The driver's ``code``, and the sources from outside the tree that the worker ran, by path, where there were any."""
+    external = worker.get("external")
+    return {**code, "external": external} if external else code
 
 
 def row_json(epoch: int, metrics: Facts) -> Facts:

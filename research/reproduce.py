@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from research.records import TrialRecord
+    from vae.train_config import TrainConfig
 
 Verdict = Literal["reproduced exactly", "reproduced within tolerance", "did not reproduce"]
 EXIT_CODES: dict[Verdict, int] = {
@@ -25,7 +26,7 @@ EXIT_CODES: dict[Verdict, int] = {
 }
 RELATIVE_TOLERANCE = 1e-3  # where the sweep measured no spread over seeds
 # What is judged by tolerance: sums over whole splits. Counts, norms and single latent dimensions only by equality.
-JUDGED = ("train/loss", "val/elbo", "val/reconstruction", "val/kl")
+JUDGED = ("train/loss", "val/elbo", "val/reconstruction", "val/kl", "val/denoise_error")
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def reproduce(
         surroundings.append(f"data: {record.data_hash[:12]} -> {data.data_hash[:12]}")
     if data.split_hash != record.split_hash:
         surroundings.append(f"split: {record.split_hash[:12]} -> {data.split_hash[:12]}")
-    surroundings += _surroundings(record, device)
+    surroundings += _surroundings(record, device, config)
     again: list[dict[str, Any]] = []
     for result in train(config, data, device=device):
         again.append(finite(result.row))
@@ -119,14 +120,16 @@ def _distance(before: Any, after: Any) -> float:  # noqa: ANN401 - any JSON valu
     return float("inf")
 
 
-def _surroundings(record: TrialRecord, device: str) -> list[str]:
+def _surroundings(record: TrialRecord, device: str, config: TrainConfig) -> list[str]:
     """What is not as it was: code, versions, machine, threads."""
     import torch  # noqa: PLC0415 - loaded long before, by the training
 
-    now = describe_worker(torch.get_num_threads(), device)
+    now = describe_worker(torch.get_num_threads(), device, config)
     found = []
     if record.code.get("source_sha256") != (source := provenance.code().get("source_sha256")):
         found.append(f"code: {str(record.code.get('source_sha256'))[:12]} -> {str(source)[:12]}")
+    external = record.code.get("external")
+    found += _changes("external ", external if isinstance(external, dict) else {}, now.get("external", {}))
     found += _changes("version of ", record.versions, provenance.versions())
     found += _changes("hardware: ", record.hardware, now["hardware"])
     if record.threads != now["threads"]:

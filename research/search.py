@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from research.spaces import Space
 
 _STATES = {"COMPLETE": TrialState.COMPLETE, "PRUNED": TrialState.PRUNED, "FAIL": TrialState.FAIL}
+_CONSTRAINT_PREFIX = "constraints:"  # where Trial.set_constraint of Optuna 5 writes, and its samplers look
+_FAR = 1e9  # stands for infinity, which JSON has not
 _FAILURES_IN_A_ROW = 10  # draws that are no config; more means that the space, not the draw, is wrong
 
 
@@ -82,7 +84,7 @@ class StudyView:
                 value=self._value(view, state),
                 params=dict(created.params),
                 distributions={name: json_to_distribution(text) for name, text in created.distributions.items()},
-                system_attrs=dict(created.sampler_attributes),
+                system_attrs=dict(created.sampler_attributes) | (self._constraint_attributes(view) if ended else {}),
                 user_attrs=self._attributes(view) if ended else {},
                 intermediate_values=view.curve(self.ledger.settings.metric.name),
             )
@@ -104,7 +106,7 @@ class StudyView:
         config: dict[str, Any] = {}
         digest = ""
         try:
-            drawn = draw(space, trial, epochs=settings.epochs, seed=seed)
+            drawn = draw(space, trial, epochs=settings.epochs, seed=seed, data=settings.data)
             config, digest = to_dict(drawn), config_hash(drawn)
         except SpaceError as error:
             problem = error
@@ -136,6 +138,8 @@ class StudyView:
         storage = self.study._storage  # noqa: SLF001 - the public way needs the Trial object of ask()
         for name, value in self._attributes(view).items():
             storage.set_trial_user_attr(self.storage_ids[view.number], name, value)
+        for name, value in self._constraint_attributes(view).items():
+            storage.set_trial_system_attr(self.storage_ids[view.number], name, value)
         shown = self._frozen(view.number).intermediate_values
         for epoch, value in view.curve(self.ledger.settings.metric.name).items():
             if epoch not in shown:
@@ -155,6 +159,11 @@ class StudyView:
         if state is TrialState.COMPLETE:
             return max(values) if metric.direction == "maximize" else min(values)
         return values[-1] if state is TrialState.PRUNED else None
+
+    def _constraint_attributes(self, view: TrialView) -> dict[str, Any]:
+        """By how much the trial misses each constraint, in Optuna's form: at most 0 is feasible."""
+        named = zip(self.ledger.settings.constraints, self.ledger.violations(view), strict=True)
+        return {f"{_CONSTRAINT_PREFIX}{constraint}": min(violation, _FAR) for constraint, violation in named}
 
     def _attributes(self, view: TrialView) -> dict[str, Any]:
         best = view.best(self.ledger.settings.metric)

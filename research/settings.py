@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -21,6 +22,24 @@ class Metric:
     def better(self, a: float, b: float) -> bool:
         """Whether ``a`` is strictly better than ``b``."""
         return a > b if self.direction == "maximize" else a < b
+
+
+@part
+class Constraint:
+    """What a trial's best row must satisfy, e.g. ``val/samples_as_asked>=0.95``; others rank below those that do."""
+
+    metric: str
+    relation: Literal[">=", "<="]
+    bound: float
+
+    def violation(self, value: float | None) -> float:
+        """How far ``value`` is from satisfying it: at most 0 where it does, infinite where there is none."""
+        if value is None:
+            return math.inf
+        return self.bound - value if self.relation == ">=" else value - self.bound
+
+    def __str__(self) -> str:
+        return f"{self.metric}{self.relation}{self.bound:g}"
 
 
 @part
@@ -106,6 +125,8 @@ class SweepSettings:
     name: Annotated[str, Field(pattern=NAME_PATTERN)]
     space: SpaceSource
     metric: Metric
+    constraints: tuple[Constraint, ...] = ()
+    data: str | None = None  # trained on in place of the space's own set
     trials: PositiveInt
     epochs: PositiveInt | None = None  # None: each config's own
     keep: PositiveInt = 3

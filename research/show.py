@@ -91,6 +91,13 @@ def _trial_json(view: TrialView, metric: Metric) -> dict[str, Any]:
     }
 
 
+def _constraints_line(ledger: Ledger) -> str:
+    ranked = ledger.ranked()
+    satisfied = sum(ledger.feasible(view) for view in ranked)
+    told = " and ".join(str(constraint) for constraint in ledger.settings.constraints)
+    return f"subject to {told}: satisfied by {satisfied} of {len(ranked)} trials, which rank first"
+
+
 def glance(ledger: Ledger, *, rows: int | None = None) -> RenderableType:
     """States, the best configs, where their models are, how to reproduce them."""
     settings = ledger.settings
@@ -102,6 +109,7 @@ def glance(ledger: Ledger, *, rows: int | None = None) -> RenderableType:
             f"{settings.name}  ({settings.space.name}, {ended} of {settings.trials} trials ended)",
         ),
         Text(f"measure  {settings.measure}"),
+        *([Text(_constraints_line(ledger))] if settings.constraints else []),
         Text("states   " + ", ".join(f"{count} {_named(state, ledger)}" for state, count in states.items() if count)),
     ]
     failures = Counter(view.fail_kind for view in ledger.trials.values() if view.status == "FAIL")

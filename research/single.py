@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 from research import provenance
 from research.errors import UserError
 from research.folders import write_folder
-from research.records import RECORD, TrialRecord, pretty
+from research.records import RECORD, TrialRecord, code_of, pretty
+from research.metrics import default_metric
 from research.settings import Metric
 from research.trial_rows import describe_worker, finite
 from vae.data import load_training
-from vae.pictures import reconstructions, samples
+from vae.pictures import draw
 from vae.portable import CONFIG_FILE, WEIGHTS_FILE, weights_file
 from vae.serialization import config_hash, to_dict
 from vae.train import train
@@ -21,10 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from vae.train import EpochResult
     from vae.train_config import TrainConfig
-
-METRIC = Metric(name="val/elbo", direction="maximize")
-
 
 @dataclass(frozen=True)
 class Run:
@@ -47,10 +46,15 @@ def train_once(
 ) -> Run:
     """Train ``config`` and write ``out`` as a model folder with its record.
 
-    The weights kept are those of the epoch with the best ``val/elbo``; without a validation split, the last.
+    The weights kept are those of the epoch that is best by what a sweep of this config would rank by (``val/elbo``,
+    where it has one; of an importance-weighted objective without ``eval.nll_k`` too); without a validation split,
+    the last.
     """
     if out.exists():
         raise UserError(f"{str(out)!r} exists already; choose another --out")
+    metric = default_metric([config])
+    if metric.name == "val/nll_iwae" and config.eval.nll_k == 0:
+        metric = Metric(name="val/elbo", direction="maximize")
     data = load_training(config.data, data_dir)
     rows: list[dict[str, Any]] = []
     kept: dict[str, bytes | Path] = {}
@@ -63,17 +67,16 @@ def train_once(
         diverged = result.diverged
         if diverged is not None:
             break
-        value = row.get(METRIC.name)
-        if kept_row is None or value is None or METRIC.better(value, kept_row[METRIC.name]):
+        value = row.get(metric.name)
+        if kept_row is None or value is None or metric.better(value, kept_row[metric.name]):
             kept_row = row
             kept = {
                 WEIGHTS_FILE: weights_file(result.state),
-                "reconstructions.png": reconstructions(result.model, result.examples),
-                "samples.png": samples(result.model, seed=config.eval.seed),
+                **_pictures(result, config.eval.seed),
             }
     if kept_row is None:
         return Run(rows=rows, kept_epoch=None, diverged=diverged)
-    worker = describe_worker(threads, device)
+    worker = describe_worker(threads, device, config)
     record = TrialRecord(
         sweep="",
         trial=0,
@@ -85,14 +88,14 @@ def train_once(
         seed=config.seed,
         status="COMPLETE" if diverged is None else "FAIL",
         reason=diverged,
-        metric=METRIC,
+        metric=metric,
         best_epoch=kept_row["epoch"],
         rows=rows,
         measure=kept_row.get("measure", ""),
         data_hash=data.data_hash,
         split_hash=data.split_hash,
         data_dir=None if data_dir is None else str(data_dir),
-        code=provenance.code(),
+        code=code_of(provenance.code(), worker),
         versions=provenance.versions(),
         hardware=worker["hardware"],
         threads=threads,
@@ -106,3 +109,7 @@ def train_once(
     out.parent.mkdir(parents=True, exist_ok=True)
     write_folder(out, kept)
     return Run(rows=rows, kept_epoch=kept_row["epoch"], diverged=diverged)
+
+
+def _pictures(result: EpochResult, seed: int) -> dict[str, bytes]:
+    return {f"{name}.png": content for name, content in draw(result.model, result.examples, seed=seed).items()}

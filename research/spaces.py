@@ -16,7 +16,7 @@ from research.errors import UserError
 from research.settings import SpaceSource
 from vae.config import ConfigError, nearest
 from vae.seeds import derive
-from vae.serialization import explain
+from vae.serialization import explain, with_values
 from vae.train_config import TrainConfig
 
 if TYPE_CHECKING:
@@ -104,8 +104,12 @@ class SkippedDraw(SpaceError):
     """The space raised ``optuna.TrialPruned``: it knows that this combination is impossible."""
 
 
-def draw(space: Space, trial: optuna.Trial, *, epochs: int | None, seed: int) -> TrainConfig:
+def draw(
+    space: Space, trial: optuna.Trial, *, epochs: int | None, seed: int, data: str | None = None
+) -> TrainConfig:
     """The config that the space gives for ``trial``, with the sweep's epochs and the trial's own seed.
+
+    ``data``: the kind of a set to train on in place of the space's own, seen in the same way (binarised or not).
 
     Raises:
         SpaceError: the space raised, or gave something else than a TrainConfig.
@@ -120,10 +124,25 @@ def draw(space: Space, trial: optuna.Trial, *, epochs: int | None, seed: int) ->
     if not isinstance(config, TrainConfig):
         kind = type(config).__name__
         raise SpaceError(f"space {space.source.name!r} must return a TrainConfig, got {kind}")
+    if data is not None:
+        config = on_other_data(config, data)
     try:
         return dataclasses.replace(config, seed=seed, epochs=config.epochs if epochs is None else epochs)
     except ValueError as error:
         raise SpaceError(f"space {space.source.name!r} with --epochs {epochs}: {_one_line(error)}") from None
+
+
+def on_other_data(config: TrainConfig, kind: str) -> TrainConfig:
+    """``config`` on the set called ``kind``, binarised or dequantised as its own is.
+
+    Raises:
+        ConfigError: there is no such set, or it needs more than its name.
+
+    """
+    if kind == config.data.kind:
+        return config
+    fields = {"kind": kind, "binarisation": config.data.binarisation, "dequantise": config.data.dequantise}
+    return with_values(config, {f"data.{name}": value for name, value in fields.items()})
 
 
 @dataclass(frozen=True)
@@ -135,7 +154,9 @@ class Survey:
     skipped: int  # draws that the space itself called impossible (optuna.TrialPruned)
 
 
-def survey(space: Space, *, epochs: int | None, seed: int, draws: int = 50) -> Survey:
+def survey(
+    space: Space, *, epochs: int | None, seed: int, draws: int = 50, data: str | None = None
+) -> Survey:
     """Draw ``draws`` configs at random.
 
     Raises:
@@ -149,7 +170,7 @@ def survey(space: Space, *, epochs: int | None, seed: int, draws: int = 50) -> S
     for index in range(draws):
         trial = study.ask()
         try:
-            configs.append(draw(space, trial, epochs=epochs, seed=index))
+            configs.append(draw(space, trial, epochs=epochs, seed=index, data=data))
         except SkippedDraw:
             skipped += 1
             if skipped == draws:

@@ -39,6 +39,7 @@ from research.settings import rungs
 from research.spaces import Space, load_recorded
 from research.tracking import Sink
 from research.trial import Assignment, run_trial
+from vae.external import PATH_VARIABLE, external_sources, search_path
 from vae.data import load_training
 from vae.data.dataset import DataError
 from vae.serialization import from_dict
@@ -112,6 +113,8 @@ def reopen(sweep_dir: Path, *, allow_changed_code: bool) -> tuple[Ledger, Space]
             "would not compare; go back to that code, or add --allow-changed-code"
         )
     space = load_recorded(settings.space, sweep_dir / "space.py")
+    if not allow_changed_code:
+        _refuse_changed_externals(ledger)
     if ledger.trials:
         config = from_dict(next(view.created.config for view in ledger.trials.values() if view.created.config))
         data = load_training(config.data, None if settings.data_dir is None else Path(settings.data_dir))
@@ -121,6 +124,20 @@ def reopen(sweep_dir: Path, *, allow_changed_code: bool) -> tuple[Ledger, Space]
                 f"{data.data_hash[:12]}): its trials would not compare; put the old files back, or start a new sweep"
             )
     return ledger, space
+
+
+def _refuse_changed_externals(ledger: Ledger) -> None:
+    """Parts from outside the tree are code too: what ran is in the rows."""
+    for view in ledger.trials.values():
+        for row in view.rows.values():
+            ran = row.worker.get("external")
+            now = external_sources(from_dict(view.created.config)) if ran else {}
+            if isinstance(ran, dict) and (changed := [path for path in ran if ran[path] != now.get(path)]):
+                raise UserError(
+                    f"external part {changed[0]!r} has changed since trial {view.number} ran: trials would not compare; "
+                    "go back to that code, or add --allow-changed-code"
+                )
+            break
 
 
 def run(ledger: Ledger, space: Space, live: LiveView, *, address: str | None = None) -> Outcome:
@@ -340,6 +357,8 @@ def _ray(address: str | None, resources: Resources) -> Iterator[None]:
         "OMP_NUM_THREADS": str(resources.threads),
         "MKL_NUM_THREADS": str(resources.threads),
         "OMP_WAIT_POLICY": "PASSIVE",
+        # Parts from outside the tree are found by workers where the driver found them.
+        PATH_VARIABLE: os.pathsep.join(str(folder) for folder in search_path()),
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         "RAY_AIR_NEW_OUTPUT": "0",  # Tune prints nothing: the live view is ours

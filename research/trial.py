@@ -18,7 +18,7 @@ from research.trial_rows import describe_worker, finite
 from vae.config import part
 from vae.data import TrainingData, load_training
 from vae.data.dataset import DataError
-from vae.pictures import reconstructions, samples
+from vae.pictures import draw
 from vae.serialization import from_dict
 from vae.state import TrainState
 from vae.train import EpochResult, train
@@ -63,7 +63,7 @@ def run_trial(config: dict[str, Any]) -> None:
     sweep_dir = Path(task.sweep_dir)
     resume = _load_checkpoint(sweep_dir, task)
     best_value, best_checkpoint = task.best_value, task.best_checkpoint
-    worker = describe_worker(task.threads, task.device)
+    worker = describe_worker(task.threads, task.device, train_config)
     for result in train(train_config, data, resume=resume, device=task.device):
         metrics = finite(result.row)
         checkpoint = checkpoint_sha256 = None
@@ -108,12 +108,8 @@ def _forget_all_but(sweep_dir: Path, task: Assignment, needed: set[str | None]) 
 
 def _draw_pictures(sweep_dir: Path, trial: int, result: EpochResult, seed: int) -> dict[str, str]:
     """Write reconstructions of held-out images and samples from the prior; their paths by name."""
-    pictures = {
-        "reconstructions": reconstructions(result.model, result.examples),
-        "samples": samples(result.model, seed=seed),
-    }
     paths = {}
-    for name, content in pictures.items():
+    for name, content in draw(result.model, result.examples, seed=seed).items():
         path = Path("pictures") / f"trial-{trial:04d}-epoch-{result.row['epoch']:04d}-{name}.png"
         (sweep_dir / path).parent.mkdir(exist_ok=True)
         (sweep_dir / path).write_bytes(content)

@@ -5,19 +5,25 @@ from __future__ import annotations
 import math
 import os
 import platform
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from research.provenance import hardware
+from vae.external import external_sources
+
+if TYPE_CHECKING:
+    from vae.train_config import TrainConfig
 
 
-def describe_worker(threads: int, device: str) -> dict[str, Any]:
-    """Where and how a row was made: what ``reproduce`` compares."""
+def describe_worker(threads: int, device: str, config: TrainConfig) -> dict[str, Any]:
+    """Where and how a row was made: what ``reproduce`` compares. ``external``: sources from outside the tree."""
+    external = external_sources(config)
     return {
         "pid": os.getpid(),
         "host": platform.node(),
         "threads": threads,
         "device": device,
         "hardware": hardware(),
+        **({"external": external} if external else {}),
     }
 
 

@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from vae import seeds
-from vae.distributions import log_normal, sample_normal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from vae.corruption import CorruptionConfig
     from vae.data.pixels import Pixels
     from vae.measure import Measure
     from vae.model import VAE
@@ -34,63 +33,115 @@ IMAGES_AT_ONCE = 20
 SAMPLES_AT_ONCE = 100
 
 
-def one_hot(model: VAE, labels: Tensor) -> Tensor | None:
-    """Labels [B] as [B, K] float, or None for a model that takes none."""
-    return functional.one_hot(labels, model.num_classes).float() if model.conditional else None
-
-
 @torch.no_grad()
 def evaluate(
-    model: VAE, pixels: Pixels, settings: Evaluation, measure: Measure
-) -> dict[str, float | bool | list[float]]:
+    model: VAE,
+    pixels: Pixels,
+    settings: Evaluation,
+    measure: Measure,
+    corruption: CorruptionConfig | None = None,
+) -> dict[str, Any]:
     """The bound on every example of a split.
 
     Returns:
-        ``elbo``, ``reconstruction``, ``kl`` (nats per example), ``kl_per_dimension`` [L],
-        ``active_units``, ``collapsed``, and where p is a normalised mass function
-        ``bits_per_dimension``, of the bound: −elbo / (D log 2).
+        ``elbo``, ``reconstruction``, ``kl`` (nats per example), ``active_units``, ``collapsed``;
+        ``kl_per_dimension`` [L] where the KL divides; where it is estimated ``kl_samples`` and
+        ``kl_standard_error`` (over examples); where p is a normalised mass function ``bits_per_dimension``, of
+        the bound: −elbo / (D log 2). A deterministic code has ``reconstruction`` and ``squared_error`` alone.
+        With a ``corruption``: ``denoise_error``, see :func:`denoise_error`.
 
     """
     was_training = model.training
     model.eval()
+    scores = _bound(model, pixels, settings, measure) if model.has_density else _errors(model, pixels, settings)
+    if corruption is not None and corruption.kind != "none":
+        scores["denoise_error"] = denoise_error(model, pixels, settings, corruption, split=measure.split)
+    model.train(was_training)
+    return scores
+
+
+def _bound(model: VAE, pixels: Pixels, settings: Evaluation, measure: Measure) -> dict[str, Any]:
     reconstruction = 0.0
-    kl = torch.zeros(model.latent_size, dtype=torch.float64)
+    kls, sums, diagnostics = [], dict[str, float](), []
     codes = []
     noise_of = seeds.generator(settings.seed, "z", measure.split)
     noise = torch.randn((settings.samples, len(pixels), model.latent_size), generator=noise_of)
     for rows in _blocks(len(pixels), settings.batch_size):
         x = pixels.batch(rows)
-        label = one_hot(model, pixels.labels[rows])
-        mean, log_variance = model.encode(x, label)
-        kl += model.prior.kl(mean, log_variance, label).double().sum(0).cpu()
-        for sample in noise[:, rows].to(x.device):
-            z = sample_normal(mean, log_variance, sample)
-            reconstruction += model.likelihood.nll(model.decode(z, label), x).double().sum().item()
-        prior_mean, prior_log_variance = model.prior.moments(label)
-        codes.append((mean - prior_mean) * torch.exp(-0.5 * prior_log_variance))
-    model.train(was_training)
-
-    kl_per_dimension = (kl / len(pixels)).tolist()
+        condition = model.condition(x, pixels.labels[rows])
+        posterior = model.encode(x, condition)
+        z = posterior.sample(noise[:, rows].to(x.device))
+        kls.append(model.prior.kl(posterior, z, condition, model.encode_alone).double().cpu())
+        for sample in z:
+            reconstruction += model.nll(sample.unsqueeze(0), condition, x).double().sum().item()
+        diagnostics.append(model.likelihood.diagnostics(model.decode(posterior.mean, condition)))
+        codes.append(model.prior.standardise(posterior.mean, condition))
+    for block in diagnostics:
+        for name, values in block.items():
+            sums[name] = sums.get(name, 0.0) + values.double().sum().item()
+    kl = torch.cat(kls)
+    by_column = (kl.sum(0) / len(pixels)).tolist()
     reconstruction /= settings.samples * len(pixels)
-    total_kl = math.fsum(kl_per_dimension)
+    total_kl = math.fsum(by_column)
     elbo = -(reconstruction + total_kl)
-    metrics: dict[str, float | bool | list[float]] = {
+    scores: dict[str, Any] = {
         "elbo": elbo,
         "reconstruction": reconstruction,
         "kl": total_kl,
         "active_units": active_units(torch.cat(codes)),
         "collapsed": total_kl < COLLAPSED_KL,
-        "kl_per_dimension": kl_per_dimension,
     }
+    if model.prior.closed_form:
+        scores["kl_per_dimension"] = by_column
+    else:
+        scores["kl_samples"] = settings.samples
+        if len(pixels) > 1:
+            scores["kl_standard_error"] = (kl.sum(1).std() / math.sqrt(len(pixels))).item()
+    scores |= {name: value / len(pixels) for name, value in sums.items()}
     bits = bits_per_dimension(-elbo, measure)
     if bits is not None:
-        metrics["bits_per_dimension"] = bits
-    return metrics
+        scores["bits_per_dimension"] = bits
+    return scores
 
 
-def held_out_metrics(model: VAE, pixels: Pixels, settings: Evaluation, measure: Measure) -> dict[str, Any]:
+def _errors(model: VAE, pixels: Pixels, settings: Evaluation) -> dict[str, Any]:
+    reconstruction = squared = 0.0
+    for rows in _blocks(len(pixels), settings.batch_size):
+        x = pixels.batch(rows)
+        condition = model.condition(x, pixels.labels[rows])
+        z = model.encode(x, condition).mean
+        reconstruction += model.nll(z.unsqueeze(0), condition, x).double().sum().item()
+        squared += (model.reconstruct(z, condition) - x).double().square().sum().item()
+    return {"reconstruction": reconstruction / len(pixels), "squared_error": squared / len(pixels)}
+
+
+@torch.no_grad()
+def denoise_error(
+    model: VAE, pixels: Pixels, settings: Evaluation, corruption: CorruptionConfig, *, split: str
+) -> float:
+    """Σ_d (E[x|z] − x)² per example, z the posterior mean of the corrupted x, in the scale of x.
+
+    The corruption is drawn from the evaluation seed: every trial of a sweep denoises the same images.
+    """
+    noise_of = seeds.generator(settings.seed, "corruption", split)
+    squared = 0.0
+    for rows in _blocks(len(pixels), settings.batch_size):
+        x = pixels.batch(rows)
+        condition = model.condition(x, pixels.labels[rows])
+        z = model.encode(corruption.apply(x, noise_of), condition).mean
+        squared += (model.reconstruct(z, condition) - x).double().square().sum().item()
+    return squared / len(pixels)
+
+
+def held_out_metrics(
+    model: VAE,
+    pixels: Pixels,
+    settings: Evaluation,
+    measure: Measure,
+    corruption: CorruptionConfig | None = None,
+) -> dict[str, Any]:
     """Everything that a row says of a split: :func:`evaluate`, and ``nll_iwae`` with its error where asked for."""
-    metrics: dict[str, Any] = dict(evaluate(model, pixels, settings, measure))
+    metrics = evaluate(model, pixels, settings, measure, corruption)
     if settings.nll_k > 0:
         estimate = importance_weighted_nll(
             model,
@@ -119,9 +170,9 @@ def bits_per_dimension(nll: float, measure: Measure) -> float | None:
     (nll + D log(levels + 1)) / (D log 2) (Theis et al. 2016, arXiv:1511.01844, section 3.1).
     """
     scale = 0.0
-    if not measure.normalised:
+    if not (measure.normalised and measure.bound):
         return None
-    if measure.event_space.startswith("real("):
+    if measure.event_space.startswith(("real(", "unit(")):
         if "+u" not in measure.event_space:
             return None
         scale = math.log(float(measure.event_space.partition("/")[2].partition(",")[0]))
@@ -169,12 +220,12 @@ def importance_weighted_nll(
         if marginal:
             per_label = []
             for y in range(model.num_classes):
-                label = one_hot(model, torch.full((len(x),), y, device=x.device))
-                per_label.append(_log_mean_weight(model, x, label, k, noise_of))
+                condition = model.condition(x, torch.full((len(x),), y, device=x.device))
+                per_label.append(_log_mean_weight(model, x, condition, k, noise_of))
             prior = model.label_log_prior.double()[:, None, None]
             both = torch.logsumexp(torch.stack(per_label) + prior, dim=0)
         else:
-            both = _log_mean_weight(model, x, one_hot(model, pixels.labels[rows]), k, noise_of)
+            both = _log_mean_weight(model, x, model.condition(x, pixels.labels[rows]), k, noise_of)
         at_half.append(both[0].cpu())
         at_k.append(both[1].cpu())
     model.train(was_training)
@@ -189,9 +240,11 @@ def importance_weighted_nll(
     )
 
 
-def _log_mean_weight(model: VAE, x: Tensor, label: Tensor | None, k: int, noise_of: torch.Generator) -> Tensor:
+def _log_mean_weight(
+    model: VAE, x: Tensor, condition: Tensor | None, k: int, noise_of: torch.Generator
+) -> Tensor:
     """Log of the mean importance weight with the first k/2 and with all k samples, [2, B] in float64."""
-    mean, log_variance = model.encode(x, label)
+    posterior = model.encode(x, condition)
     half = max(1, k // 2)
     total = torch.full((len(x),), -math.inf, dtype=torch.float64, device=x.device)
     at_half = total
@@ -201,12 +254,9 @@ def _log_mean_weight(model: VAE, x: Tensor, label: Tensor | None, k: int, noise_
         stop = half if drawn < half else k
         samples = min(SAMPLES_AT_ONCE, stop - drawn)
         noise = torch.randn((samples, len(x), model.latent_size), generator=noise_of).to(x.device)
-        z = sample_normal(mean, log_variance, noise)
-        log_ratio = (model.prior.log_density(z, label) - log_normal(z, mean, log_variance)).sum(2)
-        many_x = x.expand(samples, *x.shape).flatten(0, 1)
-        many_labels = None if label is None else label.expand(samples, *label.shape).flatten(0, 1)
-        log_likelihood = -model.likelihood.nll(model.decode(z.flatten(0, 1), many_labels), many_x)
-        log_weight = log_likelihood.view(samples, len(x)).double() + log_ratio.double()
+        z = posterior.sample(noise)
+        log_ratio = model.prior.log_density(z, condition, model.encode_alone) - posterior.log_density(z)
+        log_weight = log_ratio.double() - model.nll(z, condition, x).double()
         total = torch.logaddexp(total, torch.logsumexp(log_weight, dim=0))
         drawn += samples
         if drawn == half:

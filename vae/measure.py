@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING
 
-from vae.likelihoods import Binomial, Gaussian
-from vae.networks import OnLabel
+from vae.conditioning import OnLabel
 
 if TYPE_CHECKING:
     from vae.data import DataConfig, Split
@@ -27,10 +26,12 @@ class Measure:
     event_space: str
     conditional_on: str | None
     dimensions: int
+    bound: bool = True  # of log p(x); False: reconstruction at a deterministic code, which bounds nothing
 
     def __str__(self) -> str:
         """One line; equal exactly when the measures are."""
-        quantity = f"p(x|{self.conditional_on})" if self.conditional_on else "p(x)"
+        given = [*([] if self.bound else ["z"]), *([self.conditional_on] if self.conditional_on else [])]
+        quantity = f"p(x|{','.join(given)})" if given else "p(x)"
         examples = f"{self.data}/{self.split}@{self.examples}"
         return f"{quantity} {self.event_space} {self.dimensions}d {examples}"
 
@@ -50,23 +51,28 @@ def event_space(data: DataConfig, likelihood: LikelihoodConfig, levels: int, eva
             return f"binary(seed={eval_seed})"
         case "none":
             pass
-    match likelihood:
-        case Binomial():
-            return f"counts(0..{levels})"
-        case Gaussian() if data.dequantise:
-            return f"real((x+u)/{levels + 1},seed={eval_seed})"
-        case _:
-            return f"real(x/{levels})"
+    if likelihood.discrete:
+        # Every mass function on the same integers: binomial, categorical and discretised logistic rank together.
+        return f"counts(0..{levels})"
+    name = "unit" if likelihood.support == "unit" else "real"
+    if data.dequantise:
+        return f"{name}((x+u)/{levels + 1},seed={eval_seed})"
+    return f"{name}(x/{levels})" if levels else f"{name}(x)"
 
 
 def measure_of(config: TrainConfig, split: Split, *, levels: int, marginal: bool = False) -> Measure:
     """The measure of ``config``'s scores on ``split``. ``marginal``: of p(x), with the label summed out."""
-    conditional = isinstance(config.conditioning, OnLabel) and not marginal
+    given = config.conditioning.given
+    if marginal:
+        assert isinstance(config.conditioning, OnLabel), "only a label can be summed out"
+        given = None
+    scored = config.conditioning.build((*split.shape,), max(1, int(split.labels.max()) + 1)).scored
     return Measure(
         data=config.data.kind,
         examples=split.digest[:12],
         split=split.name,
         event_space=event_space(config.data, config.likelihood, levels, config.eval.seed),
-        conditional_on="label" if conditional else None,
-        dimensions=prod(split.images.shape[1:]),
+        conditional_on=given,
+        dimensions=prod(split.shape) if scored is None else len(scored),
+        bound=config.posterior.has_density,
     )

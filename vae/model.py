@@ -1,43 +1,47 @@
-"""The VAE: encoder, prior, decoder and likelihood put together, and the terms of its bound."""
+"""The model: encoder, posterior, prior, decoder and likelihood put together, and the terms of its bound."""
 
 from __future__ import annotations
 
+from math import prod
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
-from vae.distributions import sample_normal
-from vae.likelihoods import build_likelihood
-from vae.networks import OnLabel, Sizes, build_networks
-from vae.priors import build_prior
+from vae.conditioning import OnLabel
+from vae.networks import Sizes
 
 if TYPE_CHECKING:
+    from vae.likelihoods import Likelihood
     from vae.networks.conv import ConvDecoder
     from vae.networks.mlp import MlpDecoder
+    from vae.posteriors import Posterior
+    from vae.priors import Prior
     from vae.train_config import Initialisation, TrainConfig
 
 
 class Terms(NamedTuple):
-    """What one reparameterised sample for each example yields, in nats; ``elbo = −(reconstruction + kl.sum(1))``."""
+    """What S reparameterised samples for each example yield, in nats; ``elbo = −(reconstruction + kl.sum(1))``."""
 
-    reconstruction: Tensor  # [B], −log p(x|z)
-    kl: Tensor  # [B, L], KL(q(z|x) ‖ p(z)) by latent dimension, closed form
+    reconstruction: Tensor  # [S, B], −log p(x|z), of the scored dimensions
+    kl: Tensor  # KL(q(z|x) ‖ p(z)): [B, L] by latent dimension, [B, 1] as one, [B, 0] for a deterministic code
+    z: Tensor  # [S, B, L]
+    posterior: Posterior
 
 
 class VAE(nn.Module):
-    """q(z|x) = N(μ(x), diag σ²(x)), p(z), p(x|z); with labels q(z|x,y), p(z) or p(z|y), p(x|z,y).
+    """q(z|x), p(z), p(x|z); conditioned on c: q(z|x,c), p(z) or p(z|c), p(x|z,c). Also an autoencoder without q.
 
-    Rows are flat: x is [B, D] in [0, 1], labels are one-hot [B, K] or None.
+    Rows are flat: x is [B, D], labels are [B]. ``condition`` [B, K] is what :meth:`condition` makes of them.
     """
 
     label_log_prior: Tensor
 
     def __init__(self, config: TrainConfig, *, shape: tuple[int, int, int], levels: int, num_classes: int) -> None:
-        """A model for images of ``shape`` C, H, W with integer values 0..``levels``.
+        """A model for data of ``shape`` C, H, W with integer values 0..``levels`` (0: real values as they are).
 
         Raises:
-            ConfigError: when the network doesn't fit the shape.
+            ConfigError: when a part doesn't fit the data.
 
         """
         super().__init__()
@@ -45,21 +49,30 @@ class VAE(nn.Module):
         self.levels = levels
         self.latent_size = config.latent_size
         self.num_classes = num_classes
-        self.conditional = isinstance(config.conditioning, OnLabel)
-        self.likelihood = build_likelihood(config.likelihood, levels=levels)
-        labels = num_classes if self.conditional else 0
+        self.posterior_config = config.posterior
+        self.has_density = config.posterior.has_density
+        # Whether codes drawn from the prior are like those of examples: a plain autoencoder's are not.
+        self.generative = self.has_density or bool(getattr(config.objective, "matches_prior", False))
+        self.labelled = isinstance(config.conditioning, OnLabel)
+        self.conditioning = config.conditioning.build(shape, num_classes)
+        self.likelihood: Likelihood = config.likelihood.build(levels=levels)
         sizes = Sizes(
             shape=shape,
             latent=config.latent_size,
-            posterior_outputs=2 * config.latent_size,
+            posterior_outputs=config.posterior.num_outputs(config.latent_size),
             outputs_per_dimension=self.likelihood.outputs_per_dimension,
-            labels=labels,
-            labels_everywhere=isinstance(config.conditioning, OnLabel) and config.conditioning.at == "every_layer",
+            encoder_condition=self.conditioning.encoder_size,
+            decoder_condition=self.conditioning.decoder_size,
+            condition_everywhere=self.conditioning.everywhere,
         )
-        self.encoder, self.decoder = build_networks(config.network, sizes)
-        self.prior = build_prior(config.prior, latent_size=config.latent_size, label_size=labels)
+        self.encoder, self.decoder = config.network.build(sizes)
+        self.prior: Prior = config.prior.build(
+            latent_size=config.latent_size,
+            label_size=num_classes if self.labelled else 0,
+            dimensions=prod(shape),
+        )
         # p(y) of the training labels, for p(x) = Σ_y p(y) p(x|y). Kept with the weights; uniform until told.
-        if self.conditional:
+        if self.labelled:
             uniform = torch.full((num_classes,), 1.0 / num_classes).log()
             self.register_buffer("label_log_prior", uniform)
 
@@ -69,33 +82,64 @@ class VAE(nn.Module):
         sizes = {"channels": channels, "height": height, "width": width}
         return sizes | {"levels": self.levels, "num_classes": self.num_classes}
 
-    def encode(self, x: Tensor, label: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Posterior mean μ and log variance log σ², each [B, L]."""
+    def condition(self, x: Tensor, labels: Tensor) -> Tensor | None:
+        """What encoder, prior and decoder are told of x [B, D] and labels [B]: [B, K], or None."""
+        return self.conditioning.condition(x, labels)
+
+    def encode(self, x: Tensor, condition: Tensor | None) -> Posterior:
+        """q(z|x), of B examples."""
+        outputs = self.encoder(x, condition if self.conditioning.encoder_size else None)
         # In float32 under autocast too: the KL is a small difference of large numbers, lost in bfloat16.
-        mean, log_variance = self.encoder(x, label).float().chunk(2, dim=1)
-        return mean, log_variance
+        return self.posterior_config.read(outputs.float(), self.latent_size)
 
-    def decode(self, z: Tensor, label: Tensor | None) -> Tensor:
+    def encode_alone(self, x: Tensor) -> Posterior:
+        """q(z|x) of a model that is told nothing else: what VampPrior's pseudo-inputs go through."""
+        return self.encode(x, None)
+
+    def decode(self, z: Tensor, condition: Tensor | None) -> Tensor:
         """What the likelihood needs, [B, outputs_per_dimension × D], from z [B, L]."""
-        return cast("Tensor", self.decoder(z, label))
+        return cast("Tensor", self.decoder(z, condition))
 
-    def terms(self, x: Tensor, label: Tensor | None, noise: Tensor) -> Terms:
-        """The two terms of the bound for a batch; ``noise`` [B, L] is the ε of z = μ + σ·ε."""
-        mean, log_variance = self.encode(x, label)
-        z = sample_normal(mean, log_variance, noise)
-        reconstruction = self.likelihood.nll(self.decode(z, label), x)
-        kl = self.prior.kl(mean, log_variance, label)
-        return Terms(reconstruction, kl)
+    def reconstruct(self, z: Tensor, condition: Tensor | None) -> Tensor:
+        """E[x|z], [B, D]; where pixels are given, those are as given."""
+        mean = self.likelihood.mean(self.decode(z, condition))
+        seen = getattr(self.conditioning, "seen", None)
+        return mean if seen is None or condition is None else mean.index_copy(1, seen, condition)
+
+    def nll(self, z: Tensor, condition: Tensor | None, x: Tensor) -> Tensor:
+        """−log p(x|z) summed over the scored dimensions: z [S, B, L], x [B, D] -> [S, B] nats."""
+        samples = len(z)
+        if samples > 1:
+            condition = None if condition is None else condition.repeat(samples, 1)
+            x = x.repeat(samples, 1)
+        by_dimension = self.likelihood.nll(self.decode(z.flatten(0, 1), condition), x)
+        if self.conditioning.scored is not None:
+            by_dimension = by_dimension.index_select(1, self.conditioning.scored)
+        return by_dimension.sum(1).unflatten(0, (samples, -1))
+
+    def terms(self, x: Tensor, condition: Tensor | None, noise: Tensor, seen: Tensor | None = None) -> Terms:
+        """The two terms of the bound for a batch; ``noise`` [S, B, L] is the ε of z = μ + σ·ε.
+
+        ``seen``: what the encoder sees in place of x, where that is corrupted.
+        """
+        posterior = self.encode(x if seen is None else seen, condition)
+        z = posterior.sample(noise)
+        reconstruction = self.nll(z, condition, x)
+        kl = self.prior.kl(posterior, z, condition, self.encode_alone) if self.has_density else posterior.mean[:, :0]
+        return Terms(reconstruction, kl, z, posterior)
+
+    def draw_prior(self, noise: Tensor, uniform: Tensor, condition: Tensor | None) -> Tensor:
+        """z of p(z), or of p(z|y), from ε ~ N(0, I) [B, L] and u ~ U[0, 1) [B]."""
+        return self.prior.sample(noise, uniform, condition, self.encode_alone)
 
     @torch.no_grad()
-    def sample(self, label: Tensor | None, noise: Tensor) -> Tensor:
-        """E[x|z] for z drawn from the prior with ``noise`` [B, L] -> [B, D] in the scale of x."""
-        mean, log_variance = self.prior.moments(label)
-        return self.likelihood.mean(self.decode(sample_normal(mean, log_variance, noise), label))
+    def sample(self, noise: Tensor, uniform: Tensor, condition: Tensor | None = None) -> Tensor:
+        """E[x|z] for z drawn from the prior, see :meth:`draw_prior` -> [B, D] in the scale of x."""
+        return self.reconstruct(self.draw_prior(noise, uniform, condition), condition)
 
 
 def initialise(model: VAE, config: Initialisation, data_mean: Tensor) -> None:
-    """Give ``model`` its starting weights. ``data_mean`` [D] is the training images' mean in [0, 1]."""
+    """Give ``model`` its starting weights. ``data_mean`` [D] is the training images' mean in the scale of x."""
     if config.weights != "pytorch":
         draw = nn.init.xavier_uniform_ if config.weights == "xavier_uniform" else nn.init.xavier_normal_
         for module in model.modules():

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from vae import seeds
-from vae.evaluate import one_hot
 
 if TYPE_CHECKING:
     from vae.data.pixels import Pixels
@@ -25,29 +24,47 @@ def reconstructions(model: VAE, pixels: Pixels, *, count: int = 32) -> bytes:
     model.eval()
     rows = slice(0, min(count, len(pixels)))
     x = pixels.batch(rows)
-    label = one_hot(model, pixels.labels[rows])
-    mean, _ = model.encode(x, label)
-    back = model.likelihood.mean(model.decode(mean, label))
+    condition = model.condition(x, pixels.labels[rows])
+    back = model.reconstruct(model.encode(x, condition).mean, condition)
     pairs = [row for eight in zip(x.split(8), back.split(8), strict=True) for row in eight]
-    return _png([row.unflatten(1, model.shape) for row in pairs])
+    return png([row.unflatten(1, model.shape) for row in pairs])
 
 
 @torch.no_grad()
-def samples(model: VAE, *, seed: int, count: int = 64) -> bytes:
-    """PNG of E[x|z], z from the prior. A labelled model gives one row of 8 for each of its first labels."""
+def samples(model: VAE, pixels: Pixels, *, seed: int, count: int = 64) -> bytes:
+    """PNG of E[x|z], z from the prior. A labelled model gives one row of 8 for each of its first labels.
+
+    One that is given part of an image gives one row of 8 for each of the first 8 of ``pixels``.
+    """
     model.eval()
-    device = next(model.parameters()).device
-    label = None
-    if model.conditional:
-        labels = torch.arange(min(model.num_classes, 16)).repeat_interleave(8)
+    device = pixels.labels.device
+    condition = None
+    if model.labelled:
+        labels = torch.arange(min(model.num_classes, 16)).repeat_interleave(8).to(device)
         count = len(labels)
-        label = one_hot(model, labels.to(device))
-    noise = torch.randn((count, model.latent_size), generator=seeds.generator(seed, "samples")).to(device)
-    images = model.sample(label, noise).unflatten(1, model.shape)
-    return _png(list(images.split(8)))
+        condition = model.condition(pixels.batch(slice(0, 1)), labels)
+    elif model.conditioning.decoder_size > 0:
+        x = pixels.batch(slice(0, min(8, len(pixels))))
+        given = model.condition(x, pixels.labels[: len(x)])
+        assert given is not None, "it has a size"
+        condition = given.repeat_interleave(8, dim=0)
+        count = len(condition)
+    generator = seeds.generator(seed, "samples")
+    noise = torch.randn((count, model.latent_size), generator=generator).to(device)
+    uniform = torch.rand(count, generator=generator).to(device)
+    images = model.sample(noise, uniform, condition).unflatten(1, model.shape)
+    return png(list(images.split(8)))
 
 
-def _png(rows: list[Tensor]) -> bytes:
+def draw(model: VAE, pixels: Pixels, *, seed: int) -> dict[str, bytes]:
+    """The pictures that go with a model, by name: reconstructions of ``pixels``, and samples where it has a prior."""
+    drawn = {"reconstructions": reconstructions(model, pixels)}
+    if model.generative:
+        drawn["samples"] = samples(model, pixels, seed=seed)
+    return drawn
+
+
+def png(rows: list[Tensor]) -> bytes:
     """Rows of images, each [n, C, H, W] in [0, 1], as one PNG with a thin border between images."""
     from PIL import Image  # noqa: PLC0415 - only pictures need it
 

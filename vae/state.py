@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,7 +37,8 @@ class TrainState:
     """A run after ``epoch`` whole epochs (``step`` optimizer steps).
 
     ``sizes``: the data's channels, height, width, levels and classes, which the weights' shapes follow from.
-    ``tensors``: ``model/<name>``, ``ema/<name>`` where an average is kept, ``optimizer/<parameter>/<key>``.
+    ``tensors``: ``model/<name>``, ``ema/<name>`` where an average is kept, ``optimizer/<parameter>/<key>``; and
+    where the objective trains a network of its own, ``adversary/<name>`` and ``adversary_optimizer/<parameter>/<key>``.
     They are the live tensors, not copies: save or copy before the next epoch begins.
     """
 
@@ -111,35 +112,68 @@ def capture(
     model: VAE,
     optimizer: torch.optim.Optimizer,
     ema: list[Tensor] | None,
+    adversary: tuple[nn.Module, torch.optim.Optimizer] | None = None,
 ) -> TrainState:
     """The state of a run now. Buffers that the configuration determines are left out, as in ``state_dict``."""
     names = [name for name, _ in model.named_parameters()]
-    tensors = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
-    for index, values in optimizer.state_dict()["state"].items():
-        for key, value in values.items():
-            if value is not None:
-                tensors[f"optimizer/{names[index]}/{key}"] = torch.as_tensor(value)
+    tensors = _module_tensors("model", model) | _optimizer_tensors("optimizer", model, optimizer)
     if ema is not None:
         tensors |= {f"ema/{name}": tensor for name, tensor in zip(names, ema, strict=True)}
+    if adversary is not None:
+        tensors |= _module_tensors("adversary", adversary[0])
+        tensors |= _optimizer_tensors("adversary_optimizer", *adversary)
     return TrainState(config_hash=config_hash, epoch=epoch, step=step, sizes=model.sizes(), tensors=tensors)
 
 
-def restore(state: TrainState, model: VAE, optimizer: torch.optim.Optimizer, ema: list[Tensor] | None) -> None:
+def restore(
+    state: TrainState,
+    model: VAE,
+    optimizer: torch.optim.Optimizer,
+    ema: list[Tensor] | None,
+    adversary: tuple[nn.Module, torch.optim.Optimizer] | None = None,
+) -> None:
     """Put ``state`` into a freshly built run of the same configuration."""
-    model.load_state_dict(
-        {name.removeprefix("model/"): t for name, t in state.tensors.items() if name.startswith("model/")}
-    )
-    names = [name for name, _ in model.named_parameters()]
+    _restore_module(state, "model", model)
+    _restore_optimizer(state, "optimizer", model, optimizer)
+    if ema is not None:
+        for (name, _), average in zip(model.named_parameters(), ema, strict=True):
+            average.copy_(state.tensors[f"ema/{name}"])
+    if adversary is not None:
+        _restore_module(state, "adversary", adversary[0])
+        _restore_optimizer(state, "adversary_optimizer", *adversary)
+
+
+def _module_tensors(prefix: str, module: nn.Module) -> dict[str, Tensor]:
+    return {f"{prefix}/{name}": tensor for name, tensor in module.state_dict().items()}
+
+
+def _optimizer_tensors(prefix: str, module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    names = [name for name, _ in module.named_parameters()]
+    return {
+        f"{prefix}/{names[index]}/{key}": torch.as_tensor(value)
+        for index, values in optimizer.state_dict()["state"].items()
+        for key, value in values.items()
+        if value is not None
+    }
+
+
+def _restore_module(state: TrainState, prefix: str, module: nn.Module) -> None:
+    start = f"{prefix}/"
+    module.load_state_dict({name.removeprefix(start): t for name, t in state.tensors.items() if name.startswith(start)})
+
+
+def _restore_optimizer(
+    state: TrainState, prefix: str, module: nn.Module, optimizer: torch.optim.Optimizer
+) -> None:
+    names = [name for name, _ in module.named_parameters()]
+    start = f"{prefix}/"
     moments: dict[int, dict[str, Tensor]] = {}
     for name, tensor in state.tensors.items():
-        if name.startswith("optimizer/"):
-            parameter, _, key = name.removeprefix("optimizer/").rpartition("/")
+        if name.startswith(start):
+            parameter, _, key = name.removeprefix(start).rpartition("/")
             # A copy: the optimizer keeps what it is given and writes to it, and ``state`` may be resumed again.
             moments.setdefault(names.index(parameter), {})[key] = tensor.clone()
     optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
-    if ema is not None:
-        for name, average in zip(names, ema, strict=True):
-            average.copy_(state.tensors[f"ema/{name}"])
 
 
 def _write(path: Path, content: bytes) -> None:

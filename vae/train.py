@@ -12,13 +12,17 @@ import torch
 from torch import nn
 
 from vae import seeds
+from vae.classifier import accuracy, classifier_of, grey, samples_as_asked
+from vae.config import ConfigError
+from vae.corruption import NoCorruption
 from vae.data.pixels import pixels_of
-from vae.evaluate import held_out_metrics, one_hot
+from vae.evaluate import held_out_metrics
 from vae.measure import measure_of
 from vae.model import VAE, initialise
-from vae.objectives.beta_schedule import beta_fraction
-from vae.objectives.elbo import elbo_loss
+from vae.networks.normalisation import has_batch_norm
+from vae.objectives.loss import Batch, Progress
 from vae.optimizers import build_optimizer, rate_factor
+from vae.priors.vamp import VampPrior
 from vae.serialization import config_hash
 from vae.state import StateError, TrainState, capture, restore
 
@@ -55,7 +59,10 @@ def build(config: TrainConfig, data: TrainingData, device: torch.device | str = 
     model = VAE(config, shape=data.shape, levels=data.levels, num_classes=data.num_classes)
     pixels = pixels_of(data.train, config, data.levels, torch.device("cpu"), held_out=False)
     initialise(model, config.initialisation, pixels.mean())
-    if model.conditional:
+    if isinstance(model.prior, VampPrior):
+        chosen = torch.randperm(len(pixels), generator=seeds.generator(config.seed, "pseudo-inputs"))
+        model.prior.start_from(pixels.batch(chosen[: config.prior.components]))
+    if model.labelled:
         counts = torch.bincount(data.train.labels, minlength=data.num_classes).double()
         model.label_log_prior.copy_((counts / counts.sum()).log())
     return model.to(device)
@@ -84,12 +91,18 @@ def train(
     weights: list[Tensor] = [*parameters]
     optimizer = build_optimizer(config.optimizer, parameters)
     ema = None if config.ema_decay is None else [p.detach().clone() for p in parameters]
+    # Some objectives train a network of their own against the model (FactorVAE's discriminator).
+    adversary: tuple[nn.Module, torch.optim.Optimizer] | None = None
+    if hasattr(config.objective, "adversary"):
+        torch.manual_seed(seeds.derive(config.seed, "adversary"))
+        opponent = config.objective.adversary(config.latent_size).to(device)
+        adversary = opponent, build_optimizer(config.objective.optimizer, opponent.parameters())
     identity = config_hash(config)
     step, first_epoch = 0, 1
     if resume is not None:
         if resume.config_hash != identity:
             raise StateError(f"the state is of configuration {resume.config_hash[:12]}, not of {identity[:12]}")
-        restore(resume, model, optimizer, ema)
+        restore(resume, model, optimizer, ema, adversary)
         step, first_epoch = resume.step, resume.epoch + 1
 
     pixels = pixels_of(data.train, config, data.levels, device, held_out=False)
@@ -97,9 +110,19 @@ def train(
     if data.validation is not None:
         validation = pixels_of(data.validation, config, data.levels, device, held_out=True)
         measure = measure_of(config, data.validation, levels=data.levels)
+    classifier = None
+    if config.eval.classified_samples > 0 and validation is not None:
+        classifier = classifier_of(data, config.data, config.eval.seed, device)
+        classifier_accuracy = accuracy(classifier, grey(data, config.data, "validation", config.eval.seed))
     terms_of = torch.compile(model.terms) if config.compile else model.terms
     autocast = torch.autocast(device.type, torch.bfloat16) if config.precision == "bfloat16" else nullcontext()
     base_rate = config.optimizer.lr
+    clean = isinstance(config.corruption, NoCorruption)
+    if has_batch_norm(model) and len(pixels) % config.batch_size == 1:
+        raise ConfigError(
+            f"batch_size must not leave a last batch of one example with normalisation 'batch', got {config.batch_size} "
+            f"for {len(pixels)} examples; choose {config.batch_size + 1}"
+        )
     steps_per_epoch = math.ceil(len(pixels) / config.batch_size)
     total_steps = config.epochs * steps_per_epoch
 
@@ -109,38 +132,52 @@ def train(
         torch.manual_seed(seeds.derive(config.seed, "noise", epoch))
         order = torch.randperm(len(pixels), generator=seeds.generator(config.seed, "order", epoch)).to(device)
         losses, reconstructions, kls, norms, sizes = [], [], [], [], []
+        others: dict[str, list[Tensor]] = {}
+        settings: dict[str, float] = {}
         model.train()
-        learning_rate = beta = 0.0
+        learning_rate = 0.0
         for index in order.split(config.batch_size):
-            at = {"step": step, "steps_per_epoch": steps_per_epoch, "total_steps": total_steps}
-            learning_rate = base_rate * rate_factor(config.schedule, **at)
-            beta = config.objective.beta * beta_fraction(config.objective.beta_schedule, **at)
+            progress = Progress(step, steps_per_epoch, total_steps)
+            learning_rate = base_rate * rate_factor(config.schedule, **progress._asdict())
             x = pixels.batch(index)
-            label = one_hot(model, pixels.labels[index]) if model.conditional else None
-            noise = torch.randn((len(index), config.latent_size), device=device)
+            condition = model.condition(x, pixels.labels[index])
+            seen = None if clean else config.corruption.apply(x)
+            noise = torch.randn((config.objective.samples, len(index), config.latent_size), device=device)
             with autocast:
-                reconstruction, kl = terms_of(x, label, noise)
-            loss = elbo_loss(config.objective, reconstruction, kl, beta)
+                terms = terms_of(x, condition, noise, seen)
+            batch = Batch(model, terms, condition, progress, len(pixels), None if adversary is None else adversary[0])
+            loss = config.objective.loss(batch)
+            settings = loss.settings
             optimizer.zero_grad()
-            loss.backward()
+            loss.total.backward()
             if config.gradient_clip is not None:
                 norms.append(torch.nn.utils.clip_grad_norm_(parameters, config.gradient_clip))
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate
             optimizer.step()
+            if adversary is not None:
+                opponent, its_optimizer = adversary
+                opponent.zero_grad()  # of what the model's loss left there
+                adversary_loss = config.objective.adversary_loss(batch)
+                adversary_loss.backward()
+                its_optimizer.step()
+                others.setdefault("adversary_loss", []).append(adversary_loss.detach())
             step += 1
             if ema is not None and config.ema_decay is not None:
                 # The average forgets its start faster than ``decay`` allows at first: min(decay, (1+t)/(10+t)).
                 decay = min(config.ema_decay, (1 + step) / (10 + step))
                 torch._foreach_lerp_(ema, weights, 1.0 - decay)
-            losses.append(loss.detach())
-            reconstructions.append(reconstruction.detach().mean())
-            kls.append(kl.detach().sum() / len(index))
+            losses.append(loss.total.detach())
+            reconstructions.append(terms.reconstruction.detach().mean())
+            if model.has_density:
+                kls.append(terms.kl.detach().sum() / len(index))
+            for name, term in loss.terms.items():
+                others.setdefault(name, []).append(term.detach())
             sizes.append(len(index))
         # Read once an epoch: an .item() in the loop would make a GPU wait for every step.
         weight = torch.tensor(sizes, dtype=torch.float64) / len(pixels)
-        terms = {"reconstruction": reconstructions, "kl": kls, "loss": losses, "gradient_norm": norms}
-        by_step = {name: torch.stack(values).double().cpu() for name, values in terms.items() if values}
+        averaged = {"reconstruction": reconstructions, "kl": kls, "loss": losses, "gradient_norm": norms} | others
+        by_step = {name: torch.stack(values).double().cpu() for name, values in averaged.items() if values}
         trained = time.perf_counter()
 
         row: dict[str, Any] = {
@@ -148,20 +185,28 @@ def train(
             "step": step,
             **{f"train/{name}": float(values @ weight) for name, values in by_step.items()},
             "train/learning_rate": learning_rate,
-            "train/beta": beta,
+            **{f"train/{name}": value for name, value in settings.items()},
         }
-        state = capture(config_hash=identity, epoch=epoch, step=step, model=model, optimizer=optimizer, ema=ema)
+        run = {"config_hash": identity, "epoch": epoch, "step": step}
+        state = capture(**run, model=model, optimizer=optimizer, ema=ema, adversary=adversary)
         diverged = _what_diverged(by_step, parameters, first_step=step - len(sizes) + 1)
         with _evaluated_weights(parameters, ema):
             if diverged is None and validation is not None and measure is not None:
-                scores = held_out_metrics(model, validation, config.eval, measure)
+                scores = held_out_metrics(model, validation, config.eval, measure, config.corruption)
                 row |= {f"val/{name}": value for name, value in scores.items()}
+                if classifier is not None:
+                    asked = {"count": config.eval.classified_samples, "seed": config.eval.seed}
+                    row["val/samples_as_asked"] = samples_as_asked(model, classifier, **asked)
+                    row["val/classifier_accuracy"] = classifier_accuracy
                 row["measure"] = str(measure)
-                row["kl_estimate"] = "closed_form"
+                if model.has_density:
+                    row["kl_estimate"] = "closed_form" if model.prior.closed_form else "monte_carlo"
                 row["weights"] = "raw" if ema is None else "ema"
-                if not math.isfinite(scores["elbo"]):
+                judged = "elbo" if model.has_density else "reconstruction"
+                if not math.isfinite(scores[judged]):
                     # Weights can be finite and too large to be evaluated: with one step an epoch, most often.
-                    diverged = f"the held-out ELBO is {scores['elbo']} after step {step}"
+                    name = "ELBO" if model.has_density else "reconstruction"
+                    diverged = f"the held-out {name} is {scores[judged]} after step {step}"
             row["time/train_seconds"] = trained - started
             row["time/evaluation_seconds"] = time.perf_counter() - trained
             row["time/examples_per_second"] = len(pixels) / (trained - started)

@@ -6,13 +6,16 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from vae.conditioning import ConditioningConfig, Unconditional
 from vae.config import FractionBelowOne, NonNegativeInt, PositiveFloat, PositiveInt, part
+from vae.corruption import CorruptionConfig, NoCorruption
 from vae.data import DataConfig, Digits
-from vae.likelihoods import Bernoulli, Binomial, Gaussian, LikelihoodConfig
-from vae.networks import ConditioningConfig, Mlp, NetworkConfig, Unconditional
-from vae.objectives import Cyclical, Elbo, LinearWarmup, ObjectiveConfig
+from vae.likelihoods import Binomial, LikelihoodConfig
+from vae.networks import Mlp, NetworkConfig
+from vae.objectives import Capacity, CosineWarmup, Cyclical, Elbo, Iwae, LinearWarmup, ObjectiveConfig
 from vae.optimizers import Adam, ConstantRate, OptimizerConfig, ScheduleConfig
-from vae.priors import LabelConditional, PriorConfig, StandardNormal
+from vae.posteriors import DiagonalGaussian, PosteriorConfig
+from vae.priors import PriorConfig, StandardNormal
 
 
 @part
@@ -34,7 +37,8 @@ class Evaluation:
     """How held-out numbers are estimated. Belongs to the sweep: a space that varies it is refused.
 
     ``samples``: draws of z for each example. ``nll_k``: importance samples for ``val/nll_iwae`` (0: not
-    computed), over the first ``nll_images`` examples.
+    computed), over the first ``nll_images`` examples. ``classified_samples``: of a model conditioned on the label so
+    many samples are judged by a classifier trained on the same data (0: none), ``val/samples_as_asked``.
     """
 
     seed: NonNegativeInt = 0
@@ -42,11 +46,13 @@ class Evaluation:
     batch_size: PositiveInt = 1000
     nll_k: Annotated[int, Field(ge=0, le=5000)] = 0
     nll_images: PositiveInt = 1000
+    classified_samples: NonNegativeInt = 0
 
 
 @part
 class TrainConfig:
-    """One training run: a model is network × prior × likelihood × conditioning, an objective a function of its terms.
+    """One training run. A model is network × posterior × prior × likelihood × conditioning; an objective is a function
+    of the terms that it yields.
 
     ``seed`` covers weights, data order and noise in training. ``gradient_clip`` is a bound on the gradient's
     global norm. ``ema_decay``: evaluate and keep an exponential moving average of the weights.
@@ -56,9 +62,11 @@ class TrainConfig:
     data: DataConfig = Digits()
     network: NetworkConfig = Mlp()
     latent_size: PositiveInt = 20
+    posterior: PosteriorConfig = DiagonalGaussian()
     prior: PriorConfig = StandardNormal()
     likelihood: LikelihoodConfig = Binomial()
     conditioning: ConditioningConfig = Unconditional()
+    corruption: CorruptionConfig = NoCorruption()
     objective: ObjectiveConfig = Elbo()
     optimizer: OptimizerConfig = Adam()
     schedule: ScheduleConfig = ConstantRate()
@@ -75,39 +83,77 @@ class TrainConfig:
     def __post_init__(self) -> None:
         """Refuse combinations of parts that mean nothing, naming the field that mends each."""
         binarisation = self.data.binarisation
-        match self.likelihood:
-            case Bernoulli() if binarisation == "none":
-                raise ValueError(
-                    "likelihood.kind 'bernoulli' needs data.binarisation 'expected', 'static' or 'dynamic', got 'none': "
-                    "it is a mass function on {0, 1}; for integer pixels use likelihood.kind 'binomial'"
-                )
-            case Binomial() | Gaussian() if binarisation != "none":
-                raise ValueError(
-                    f"likelihood.kind {self.likelihood.kind!r} needs data.binarisation 'none', got {binarisation!r}; "
-                    "for binarised pixels use likelihood.kind 'bernoulli'"
-                )
-            case _:
-                pass
-        if self.data.dequantise and not isinstance(self.likelihood, Gaussian):
+        kind, support = self.likelihood.kind, self.likelihood.support
+        if support == "binary" and binarisation == "none":
             raise ValueError(
-                f"data.dequantise needs a density, likelihood.kind 'gaussian', got {self.likelihood.kind!r}"
+                f"likelihood.kind {kind!r} needs data.binarisation 'expected', 'static' or 'dynamic', got 'none': "
+                "it is a mass function on {0, 1}; for integer pixels use likelihood.kind 'binomial'"
             )
-        if isinstance(self.prior, LabelConditional) and isinstance(self.conditioning, Unconditional):
-            raise ValueError("prior.kind 'label_conditional' needs conditioning.kind 'label', got 'none'")
-        match self.objective.beta_schedule:
-            case LinearWarmup(epochs=warmup) if warmup > self.epochs:
+        if support != "binary" and binarisation != "none":
+            raise ValueError(
+                f"likelihood.kind {kind!r} needs data.binarisation 'none', got {binarisation!r}; "
+                "for binarised pixels use likelihood.kind 'bernoulli'"
+            )
+        if self.data.dequantise and self.likelihood.discrete:
+            raise ValueError(f"data.dequantise needs a density, likelihood.kind 'gaussian', got {kind!r}")
+        self._check_posterior_and_prior()
+        self._check_annealing()
+        if self.data.validation == 0 and self.eval.nll_k > 0:
+            raise ValueError("eval.nll_k needs a validation split, but data.validation is 0")
+        if self.eval.classified_samples > 0 and self.conditioning.given != "label":
+            raise ValueError(
+                f"eval.classified_samples needs conditioning.kind 'label', got {self.conditioning.kind!r}: "
+                "samples that were asked for by no label can't be as asked"
+            )
+        if binarisation == "expected" and self.eval.nll_k > 0:
+            raise ValueError(
+                "eval.nll_k needs a normalised likelihood, but data.binarisation is 'expected': cross-entropy on grey "
+                "pixels is no log p(x); use 'static' or 'dynamic'"
+            )
+        if self.compile and isinstance(self.objective, Iwae) and self.objective.doubly_reparameterised:
+            raise ValueError(
+                "compile must be false with objective.doubly_reparameterised: its gradient is changed on the way through z"
+            )
+
+    def _check_posterior_and_prior(self) -> None:
+        posterior, prior, objective = self.posterior.kind, self.prior.kind, self.objective
+        if posterior not in objective.posteriors:
+            allowed = " or ".join(repr(kind) for kind in objective.posteriors)
+            raise ValueError(f"objective.kind {objective.kind!r} needs posterior.kind {allowed}, got {posterior!r}")
+        if prior not in getattr(objective, "priors", (prior,)):
+            allowed = " or ".join(repr(kind) for kind in objective.priors)
+            raise ValueError(f"objective.kind {objective.kind!r} needs prior.kind {allowed}, got {prior!r}")
+        if self.prior.needs_label and self.conditioning.given != "label":
+            raise ValueError(
+                f"prior.kind {prior!r} needs conditioning.kind 'label', got {self.conditioning.kind!r}"
+            )
+        if prior == "vamp" and not isinstance(self.conditioning, Unconditional):
+            raise ValueError(
+                f"prior.kind 'vamp' needs conditioning.kind 'none', got {self.conditioning.kind!r}: its pseudo-inputs "
+                "have no label; use 'label_conditional' or 'mixture'"
+            )
+        if not self.posterior.has_density and self.eval.nll_k > 0:
+            raise ValueError(
+                f"eval.nll_k must be 0 with posterior.kind {posterior!r}, got {self.eval.nll_k}: a code without a density "
+                "gives no log p(x)"
+            )
+        sparsity = getattr(self.objective, "sparsity", None)
+        if sparsity is not None and sparsity.kind == "kl_to_rho" and self.posterior.activation != "sigmoid":  # type: ignore[union-attr] # only deterministic codes get here
+            raise ValueError("objective.sparsity.kind 'kl_to_rho' needs posterior.activation 'sigmoid': a code in (0, 1)")
+
+    def _check_annealing(self) -> None:
+        match getattr(self.objective, "beta_schedule", None):
+            case (LinearWarmup() | CosineWarmup()) as schedule if schedule.epochs > self.epochs:
                 raise ValueError(
-                    f"objective.beta_schedule.epochs must be at most epochs ({self.epochs}), got {warmup}: "
+                    f"objective.beta_schedule.epochs must be at most epochs ({self.epochs}), got {schedule.epochs}: "
                     "β would never reach its value"
                 )
             case Cyclical(cycles=cycles) if cycles > self.epochs:
                 raise ValueError(f"objective.beta_schedule.cycles must be at most epochs ({self.epochs}), got {cycles}")
             case _:
                 pass
-        if self.data.validation == 0 and self.eval.nll_k > 0:
-            raise ValueError("eval.nll_k needs a validation split, but data.validation is 0")
-        if binarisation == "expected" and self.eval.nll_k > 0:
+        if isinstance(self.objective, Capacity) and self.objective.epochs > self.epochs:
             raise ValueError(
-                "eval.nll_k needs a normalised likelihood, but data.binarisation is 'expected': cross-entropy on grey "
-                "pixels is no log p(x); use 'static' or 'dynamic'"
+                f"objective.epochs must be at most epochs ({self.epochs}), got {self.objective.epochs}: "
+                "the capacity would never be reached"
             )

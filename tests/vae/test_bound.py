@@ -208,7 +208,7 @@ def test_the_label_prior_is_the_training_labels_frequency():
         {},
         {"conditioning": OnLabel(at="every_layer"), "prior": LabelConditional()},
         {"likelihood": Bernoulli(), "data": Digits(binarisation="static")},
-        {"likelihood": Gaussian(learned=True), "eval": Evaluation(samples=3, batch_size=7)},
+        {"likelihood": Gaussian(learned="shared"), "eval": Evaluation(samples=3, batch_size=7)},
         {"ema_decay": 0.9},
     ],
     ids=["vae", "cvae", "bernoulli", "gaussian", "ema"],
@@ -313,7 +313,7 @@ def test_a_row_has_bits_of_its_bound():
     """val/bits_per_dimension is that of −elbo, for counts and for dequantised pixels."""
     for changes, scale in (
         ({}, 0.0),
-        ({"data": Digits(dequantise=True), "likelihood": Gaussian(learned=True)}, math.log(17)),
+        ({"data": Digits(dequantise=True), "likelihood": Gaussian(learned="shared")}, math.log(17)),
     ):
         rows, _ = run(small_config(epochs=1, **changes), few_digits())
         expected = (-rows[0]["val/elbo"] + 64 * scale) / (64 * math.log(2))

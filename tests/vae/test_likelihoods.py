@@ -106,13 +106,13 @@ def test_gaussian_is_torchs(learned):
 def test_a_learned_variance_moves_and_stops_at_its_floor():
     """A learned σ has a gradient above its floor; below it the density no longer grows."""
     x = torch.full((1, 8), 0.5)
-    above = build_likelihood(Gaussian(variance=0.01, learned=True), levels=255)
+    above = build_likelihood(Gaussian(variance=0.01, learned="shared"), levels=255)
     above.nll(x, x).sum().backward()
     assert above.log_variance.grad.item() == pytest.approx(4)  # D/2: a perfect fit asks for a smaller σ
-    at_floor = build_likelihood(Gaussian(variance=(1 / 256) ** 2, learned=True), levels=255)
-    below = build_likelihood(Gaussian(variance=1e-9, learned=True), levels=255)
+    at_floor = build_likelihood(Gaussian(variance=(1 / 256) ** 2, learned="shared"), levels=255)
+    below = build_likelihood(Gaussian(variance=1e-9, learned="shared"), levels=255)
     assert below.nll(x, x).item() == pytest.approx(at_floor.nll(x, x).item(), rel=1e-5)
-    wider = build_likelihood(Gaussian(variance=1e-9, learned=True, floor=0.1), levels=255)
+    wider = build_likelihood(Gaussian(variance=1e-9, learned="shared", floor=0.1), levels=255)
     expected = -Normal(0.5, 0.1).log_prob(torch.tensor(0.5)).item() * 8
     assert wider.nll(x, x).item() == pytest.approx(expected, rel=1e-5)
 
@@ -121,7 +121,7 @@ def test_only_a_learned_variance_is_trained():
     """A fixed variance is no parameter, and its floor does not touch it."""
     fixed = build_likelihood(Gaussian(variance=1e-9), levels=255)
     assert list(fixed.parameters()) == []
-    assert len(list(build_likelihood(Gaussian(learned=True), levels=255).parameters())) == 1
+    assert len(list(build_likelihood(Gaussian(learned="shared"), levels=255).parameters())) == 1
     x = torch.full((1, 1), 0.5)
     expected = -Normal(0.5, math.sqrt(1e-9)).log_prob(torch.tensor(0.5)).item()
     assert fixed.nll(x, x).item() == pytest.approx(expected, rel=1e-5)

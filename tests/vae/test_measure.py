@@ -34,7 +34,7 @@ SAME = [
     (BINARY, {**BINARY, "data": Digits(binarisation="dynamic")}, "static and dynamic: the held-out draw is one"),
     (BINARY, {**BINARY, "network": Conv(channels=(2,))}, "the network"),
     ({"conditioning": OnLabel()}, {"conditioning": OnLabel(at="every_layer"), "prior": LabelConditional()}, "prior"),
-    ({"likelihood": Gaussian()}, {"likelihood": Gaussian(variance=0.1, learned=True)}, "a learned variance"),
+    ({"likelihood": Gaussian()}, {"likelihood": Gaussian(variance=0.1, learned="shared")}, "a learned variance"),
 ]
 DIFFERENT = {
     "counts": {},

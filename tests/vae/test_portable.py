@@ -26,7 +26,7 @@ VARIANTS = {
     "cvae": {"conditioning": OnLabel(at="every_layer"), "prior": LabelConditional()},
     "conv": {"network": Conv(channels=(2, 3), dense=5)},
     "ema": {"ema_decay": 0.9},
-    "learned-variance": {"likelihood": Gaussian(learned=True)},
+    "learned-variance": {"likelihood": Gaussian(learned="shared")},
     "bernoulli": {"likelihood": Bernoulli(), "data": Digits(binarisation="dynamic")},
     "dropout": {"network": Mlp(hidden=(8,), dropout=0.5)},
 }

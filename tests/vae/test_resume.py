@@ -33,7 +33,7 @@ VARIANTS = {
     "dropout": {"network": Mlp(hidden=(8, 8), dropout=0.3)},
     "dynamic": {"data": Digits(binarisation="dynamic"), "likelihood": Bernoulli()},
     "static": {"data": Digits(binarisation="static"), "likelihood": Bernoulli()},
-    "dequantise": {"data": Digits(dequantise=True), "likelihood": Gaussian(learned=True)},
+    "dequantise": {"data": Digits(dequantise=True), "likelihood": Gaussian(learned="shared")},
     "cosine-warmup": {"schedule": Cosine(warmup_epochs=1.5, final=0.1)},
     "milestones": {"schedule": Milestones(epochs=(1, 3))},
     "exponential": {"schedule": Exponential(factor=0.5)},

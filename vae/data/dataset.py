@@ -41,6 +41,12 @@ class Split:
     labels: Tensor  # int64 [N], values 0..num_classes - 1
     digest: str  # sha256 of images and labels, see content_digest
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height, width."""
+        _, channels, height, width = self.images.shape
+        return channels, height, width
+
 
 @dataclass(frozen=True, eq=False)
 class TrainingData:

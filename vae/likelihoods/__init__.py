@@ -1,38 +1,65 @@
 """p(x|z): how a decoder's outputs score an example, in nats, with every constant in place.
 
-Each likelihood is a module with
+Each likelihood is a config with
 
-* ``outputs_per_dimension``: decoder outputs for each dimension of x;
-* ``nll(output, x)``: [B, outputs_per_dimension × D], [B, D] -> [B], −log p(x|z) summed over dimensions;
-* ``mean(output)``: E[x|z], [B, D], on the scale of x;
-* ``output_bias(mean)``: the output bias at which the decoder, with nothing learned, predicts ``mean`` [D].
+* ``discrete``: a mass function rather than a density;
+* ``support``: what x must be: ``binary``, ``levels`` (integers 0..levels), ``unit`` ([0, 1]) or ``real``;
+* ``build(levels=...)``: the module, for data of integers 0..levels, or of real values where levels is 0.
 
-x lies in [0, 1]: raw integer values divided by the data's largest one.
+Each module has what :class:`Likelihood` lists. x is an integer divided by ``levels``, so in [0, 1]; real-valued data
+are as they are. Of several outputs for each dimension, the decoder's rows hold all first ones, then all second ones.
 """
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Protocol
 
 from pydantic import Field
 
-from vae.likelihoods.bernoulli import Bernoulli, BernoulliLikelihood
-from vae.likelihoods.binomial import Binomial, BinomialLikelihood
-from vae.likelihoods.gaussian import Gaussian, GaussianLikelihood
+from vae.external import External
+from vae.likelihoods.bernoulli import Bernoulli
+from vae.likelihoods.binomial import Binomial
+from vae.likelihoods.categorical import Categorical
+from vae.likelihoods.continuous_bernoulli import ContinuousBernoulli
+from vae.likelihoods.discretised_logistic import DiscretisedLogistic
+from vae.likelihoods.gaussian import Gaussian
+from vae.likelihoods.laplace import Laplace
 
-LikelihoodConfig = Annotated[Bernoulli | Binomial | Gaussian, Field(discriminator="kind")]
-Likelihood = BernoulliLikelihood | BinomialLikelihood | GaussianLikelihood
+if TYPE_CHECKING:
+    from torch import Tensor
+
+LikelihoodConfig = Annotated[
+    Bernoulli | Binomial | Categorical | ContinuousBernoulli | DiscretisedLogistic | Gaussian | Laplace | External,
+    Field(discriminator="kind"),
+]
 
 
-def build_likelihood(config: LikelihoodConfig, *, levels: int) -> Likelihood:
-    """The likelihood of ``config`` for data whose integer values run from 0 to ``levels``."""
-    match config:
-        case Bernoulli():
-            return BernoulliLikelihood()
-        case Binomial():
-            return BinomialLikelihood(levels)
-        case Gaussian():
-            return GaussianLikelihood(config)
+class Likelihood(Protocol):
+    """B examples of D dimensions."""
+
+    outputs_per_dimension: int
+
+    def nll(self, output: Tensor, x: Tensor) -> Tensor:
+        """[B, outputs_per_dimension × D], [B, D] -> [B, D], −log p(x_d|z) in nats."""
+
+    def mean(self, output: Tensor) -> Tensor:
+        """E[x|z], [B, D], on the scale of x."""
+
+    def output_bias(self, mean: Tensor) -> Tensor:
+        """The output bias at which the decoder, with nothing learned, predicts ``mean`` [D]."""
+
+    def diagnostics(self, output: Tensor) -> dict[str, Tensor]:
+        """What a row should say besides, [B] each: how many variances are at their floor."""
 
 
-__all__ = ["Bernoulli", "Binomial", "Gaussian", "Likelihood", "LikelihoodConfig", "build_likelihood"]
+__all__ = [
+    "Bernoulli",
+    "Binomial",
+    "Categorical",
+    "ContinuousBernoulli",
+    "DiscretisedLogistic",
+    "Gaussian",
+    "Laplace",
+    "Likelihood",
+    "LikelihoodConfig",
+]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -21,17 +21,23 @@ class Bernoulli:
     """
 
     kind: Literal["bernoulli"] = "bernoulli"
+    discrete: ClassVar[bool] = True
+    support: ClassVar[str] = "binary"
+
+    def build(self, *, levels: int) -> BernoulliLikelihood:
+        """The same for all data."""
+        del levels
+        return BernoulliLikelihood()
 
 
 class BernoulliLikelihood(nn.Module):
     """See :class:`Bernoulli`."""
 
     outputs_per_dimension = 1
-    discrete = True
 
     def nll(self, output: Tensor, x: Tensor) -> Tensor:
-        """[B, D] logits, [B, D] in [0, 1] -> [B] nats."""
-        return functional.binary_cross_entropy_with_logits(output, x, reduction="none").sum(1)
+        """[B, D] logits, [B, D] in [0, 1] -> [B, D] nats."""
+        return functional.binary_cross_entropy_with_logits(output, x, reduction="none")
 
     def mean(self, output: Tensor) -> Tensor:
         """Pixel probabilities [B, D]."""
@@ -40,3 +46,8 @@ class BernoulliLikelihood(nn.Module):
     def output_bias(self, mean: Tensor) -> Tensor:
         """Log-odds of the data's mean, clipped as Burda et al. 2016's code does."""
         return torch.logit(mean.clamp(1e-3, 1 - 1e-3))
+
+    def diagnostics(self, output: Tensor) -> dict[str, Tensor]:
+        """Nothing to watch."""
+        del output
+        return {}

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from vae.config import part
+from vae.likelihoods.support import integer_levels
 
 
 @part
@@ -20,13 +21,18 @@ class Binomial:
     """
 
     kind: Literal["binomial"] = "binomial"
+    discrete: ClassVar[bool] = True
+    support: ClassVar[str] = "levels"
+
+    def build(self, *, levels: int) -> BinomialLikelihood:
+        """n = ``levels``."""
+        return BinomialLikelihood(integer_levels(self.kind, levels))
 
 
 class BinomialLikelihood(nn.Module):
     """See :class:`Binomial`. ``n`` is the number of Bernoulli draws that each pixel counts."""
 
     outputs_per_dimension = 1
-    discrete = True
     log_coefficient: Tensor
 
     def __init__(self, n: int) -> None:
@@ -37,10 +43,10 @@ class BinomialLikelihood(nn.Module):
         self.register_buffer("log_coefficient", torch.tensor(table), persistent=False)
 
     def nll(self, output: Tensor, x: Tensor) -> Tensor:
-        """[B, D] logits, [B, D] counts divided by n -> [B] nats."""
-        cross_entropy = functional.binary_cross_entropy_with_logits(output, x, reduction="none").sum(1)
+        """[B, D] logits, [B, D] counts divided by n -> [B, D] nats."""
+        cross_entropy = functional.binary_cross_entropy_with_logits(output, x, reduction="none")
         counts = (x * self.n).round_().long()
-        return self.n * cross_entropy - self.log_coefficient[counts].sum(1)
+        return self.n * cross_entropy - self.log_coefficient[counts]
 
     def mean(self, output: Tensor) -> Tensor:
         """Expected count divided by n, [B, D]."""
@@ -49,3 +55,8 @@ class BinomialLikelihood(nn.Module):
     def output_bias(self, mean: Tensor) -> Tensor:
         """Log-odds of the data's mean."""
         return torch.logit(mean.clamp(1e-3, 1 - 1e-3))
+
+    def diagnostics(self, output: Tensor) -> dict[str, Tensor]:
+        """Nothing to watch."""
+        del output
+        return {}

@@ -6,7 +6,7 @@ from typing import Literal
 
 from torch import nn
 
-Activation = Literal["relu", "tanh", "gelu", "silu", "elu", "leaky_relu", "softplus"]
+Activation = Literal["relu", "tanh", "gelu", "silu", "elu", "leaky_relu", "softplus", "sigmoid", "mish"]
 
 _MODULES: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -16,6 +16,8 @@ _MODULES: dict[str, type[nn.Module]] = {
     "elu": nn.ELU,
     "leaky_relu": nn.LeakyReLU,
     "softplus": nn.Softplus,
+    "sigmoid": nn.Sigmoid,
+    "mish": nn.Mish,
 }
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from vae.config import ConfigError, FractionBelowOne, PositiveInt, part
 from vae.networks.activations import Activation, activation
+from vae.networks.normalisation import ImageNormalisation, image_normalisation
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,7 +31,17 @@ class Conv:
     kernel: Literal[3, 4, 5] = 4
     dense: PositiveInt = 256
     activation: Activation = "relu"
+    normalisation: ImageNormalisation = "none"
     dropout: FractionBelowOne = 0.0
+
+    def build(self, sizes: Sizes) -> tuple[nn.Module, nn.Module]:
+        """Encoder and decoder.
+
+        Raises:
+            ConfigError: the images are too small for so many halvings.
+
+        """
+        return ConvEncoder(self, sizes), ConvDecoder(self, sizes)
 
 
 def _sizes_by_level(config: Conv, height: int, width: int) -> list[tuple[int, int]]:
@@ -46,10 +57,15 @@ def _sizes_by_level(config: Conv, height: int, width: int) -> list[tuple[int, in
     return sizes
 
 
-def _with_label(image: Tensor, label: Tensor) -> Tensor:
-    """Append the one-hot label as constant planes: [B, C, H, W], [B, K] -> [B, C + K, H, W]."""
-    planes = label[:, :, None, None].expand(-1, -1, image.shape[2], image.shape[3])
+def with_planes(image: Tensor, condition: Tensor) -> Tensor:
+    """Append the condition as constant planes: [B, C, H, W], [B, K] -> [B, C + K, H, W]."""
+    planes = condition[:, :, None, None].expand(-1, -1, image.shape[2], image.shape[3])
     return torch.cat([image, planes], dim=1)
+
+
+def _normalisations(config: Conv, channels: tuple[int, ...]) -> nn.ModuleList:
+    made = [image_normalisation(config.normalisation, width) for width in channels]
+    return nn.ModuleList(layer for layer in made if layer is not None)
 
 
 class ConvEncoder(nn.Module):
@@ -58,34 +74,39 @@ class ConvEncoder(nn.Module):
     def __init__(self, config: Conv, sizes: Sizes) -> None:
         super().__init__()
         self.shape = sizes.shape
-        self.labels_everywhere = sizes.labels_everywhere
+        self.everywhere = sizes.condition_everywhere
         spatial = _sizes_by_level(config, *sizes.shape[1:])
         inputs = (sizes.shape[0], *config.channels[:-1])
-        extra = [sizes.labels if i == 0 or sizes.labels_everywhere else 0 for i in range(len(inputs))]
-        everywhere = sizes.labels if sizes.labels_everywhere else 0
+        condition = sizes.encoder_condition
+        extra = [condition if i == 0 or self.everywhere else 0 for i in range(len(inputs))]
+        everywhere = condition if self.everywhere else 0
         padding = (config.kernel - 1) // 2
         self.convolutions = nn.ModuleList(
             nn.Conv2d(wide + more, narrow, config.kernel, stride=2, padding=padding)
             for wide, more, narrow in zip(inputs, extra, config.channels, strict=True)
         )
+        self.normalisations = _normalisations(config, config.channels)
         self.activation = activation(config.activation)
         self.dropout = nn.Dropout(config.dropout)
         flat = config.channels[-1] * spatial[-1][0] * spatial[-1][1]
         self.dense = nn.Linear(flat + everywhere, config.dense)
         self.output = nn.Linear(config.dense + everywhere, sizes.posterior_outputs)
 
-    def forward(self, x: Tensor, label: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, condition: Tensor | None) -> Tensor:
         h = x.unflatten(1, self.shape)
         for index, convolution in enumerate(self.convolutions):
-            if label is not None and (index == 0 or self.labels_everywhere):
-                h = _with_label(h, label)
-            h = self.activation(convolution(h))
+            if condition is not None and (index == 0 or self.everywhere):
+                h = with_planes(h, condition)
+            h = convolution(h)
+            if self.normalisations:
+                h = self.normalisations[index](h)
+            h = self.activation(h)
         h = h.flatten(1)
-        if label is not None and self.labels_everywhere:
-            h = torch.cat([h, label], dim=1)
+        if condition is not None and self.everywhere:
+            h = torch.cat([h, condition], dim=1)
         h = self.dropout(self.activation(self.dense(h)))
-        if label is not None and self.labels_everywhere:
-            h = torch.cat([h, label], dim=1)
+        if condition is not None and self.everywhere:
+            h = torch.cat([h, condition], dim=1)
         posterior: Tensor = self.output(h)
         return posterior
 
@@ -95,13 +116,14 @@ class ConvDecoder(nn.Module):
 
     def __init__(self, config: Conv, sizes: Sizes) -> None:
         super().__init__()
-        self.labels_everywhere = sizes.labels_everywhere
+        self.everywhere = sizes.condition_everywhere
         spatial = _sizes_by_level(config, *sizes.shape[1:])
-        everywhere = sizes.labels if sizes.labels_everywhere else 0
+        everywhere = sizes.decoder_condition if self.everywhere else 0
         self.start = (config.channels[-1], *spatial[-1])
-        self.first = nn.Linear(sizes.latent + sizes.labels, config.dense)
+        self.first = nn.Linear(sizes.latent + sizes.decoder_condition, config.dense)
         self.dense = nn.Linear(config.dense + everywhere, config.channels[-1] * spatial[-1][0] * spatial[-1][1])
-        out_channels = sizes.outputs_per_dimension * sizes.shape[0]
+        self.image_channels = sizes.shape[0]
+        out_channels = sizes.outputs_per_dimension * self.image_channels
         outputs = (*config.channels[-2::-1], out_channels)
         padding = (config.kernel - 1) // 2
         self.convolutions = nn.ModuleList()
@@ -121,22 +143,25 @@ class ConvDecoder(nn.Module):
                     output_padding=(missing[0], missing[1]),
                 )
             )
+        self.normalisations = _normalisations(config, outputs[:-1])
         self.activation = activation(config.activation)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, z: Tensor, label: Tensor | None) -> Tensor:
-        if label is not None:
-            z = torch.cat([z, label], dim=1)
+    def forward(self, z: Tensor, condition: Tensor | None) -> Tensor:
+        if condition is not None:
+            z = torch.cat([z, condition], dim=1)
         h = self.dropout(self.activation(self.first(z)))
-        if label is not None and self.labels_everywhere:
-            h = torch.cat([h, label], dim=1)
+        if condition is not None and self.everywhere:
+            h = torch.cat([h, condition], dim=1)
         h = self.activation(self.dense(h)).unflatten(1, self.start)
         last = len(self.convolutions) - 1
         for index, convolution in enumerate(self.convolutions):
-            if label is not None and self.labels_everywhere:
-                h = _with_label(h, label)
+            if condition is not None and self.everywhere:
+                h = with_planes(h, condition)
             h = convolution(h)
             if index < last:
+                if self.normalisations:
+                    h = self.normalisations[index](h)
                 h = self.activation(h)
         flat: Tensor = h.flatten(1)
         return flat
@@ -150,4 +175,4 @@ class ConvDecoder(nn.Module):
         assert isinstance(output, nn.ConvTranspose2d)
         assert output.bias is not None
         with torch.no_grad():
-            output.bias.copy_(bias_of(mean.reshape(len(output.bias), -1).mean(1)))
+            output.bias.copy_(bias_of(mean.reshape(self.image_channels, -1).mean(1)))

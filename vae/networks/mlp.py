@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from vae.config import FractionBelowOne, PositiveInt, part
 from vae.networks.activations import Activation, activation
+from vae.networks.normalisation import VectorNormalisation, vector_normalisation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,30 +28,39 @@ class Mlp:
     hidden: tuple[PositiveInt, ...] = (400,)
     decoder_hidden: tuple[PositiveInt, ...] | None = None
     activation: Activation = "relu"
+    normalisation: VectorNormalisation = "none"
     dropout: FractionBelowOne = 0.0
+
+    def build(self, sizes: Sizes) -> tuple[nn.Module, nn.Module]:
+        """Encoder and decoder."""
+        return MlpEncoder(self, sizes), MlpDecoder(self, sizes)
 
 
 class _Layers(nn.Module):
-    """Affine layers with an activation and dropout between them, and the label where it belongs."""
+    """Affine layers, between them normalisation, activation and dropout; the condition where it belongs."""
 
-    def __init__(self, widths: Sequence[int], config: Mlp, labels: int, *, labels_everywhere: bool) -> None:
+    def __init__(self, widths: Sequence[int], config: Mlp, condition: int, *, everywhere: bool) -> None:
         super().__init__()
-        extra = [labels if index == 0 or labels_everywhere else 0 for index in range(len(widths) - 1)]
+        extra = [condition if index == 0 or everywhere else 0 for index in range(len(widths) - 1)]
         self.affine = nn.ModuleList(
             nn.Linear(wide + more, narrow) for wide, narrow, more in zip(widths[:-1], widths[1:], extra, strict=True)
         )
-        self.takes_label = [more > 0 for more in extra]
+        self.takes_condition = [more > 0 for more in extra]
+        between = [vector_normalisation(config.normalisation, width) for width in widths[1:-1]]
+        self.normalisations = nn.ModuleList(layer for layer in between if layer is not None)
         self.activation = activation(config.activation)
         self.dropout = nn.Dropout(config.dropout) if config.dropout > 0 else None
 
-    def forward(self, h: Tensor, label: Tensor | None) -> Tensor:
+    def forward(self, h: Tensor, condition: Tensor | None) -> Tensor:
         last = len(self.affine) - 1
         for index, affine in enumerate(self.affine):
-            if self.takes_label[index]:
-                assert label is not None, "a labelled network is only called with labels"
-                h = torch.cat([h, label], dim=1)
+            if self.takes_condition[index]:
+                assert condition is not None, "a conditional network is only called with its condition"
+                h = torch.cat([h, condition], dim=1)
             h = affine(h)
             if index < last:
+                if self.normalisations:
+                    h = self.normalisations[index](h)
                 h = self.activation(h)
                 if self.dropout is not None:
                     h = self.dropout(h)
@@ -62,7 +72,7 @@ class MlpEncoder(_Layers):
 
     def __init__(self, config: Mlp, sizes: Sizes) -> None:
         widths = (sizes.dimensions, *config.hidden, sizes.posterior_outputs)
-        super().__init__(widths, config, sizes.labels, labels_everywhere=sizes.labels_everywhere)
+        super().__init__(widths, config, sizes.encoder_condition, everywhere=sizes.condition_everywhere)
 
 
 class MlpDecoder(_Layers):
@@ -71,7 +81,7 @@ class MlpDecoder(_Layers):
     def __init__(self, config: Mlp, sizes: Sizes) -> None:
         hidden = config.hidden[::-1] if config.decoder_hidden is None else config.decoder_hidden
         widths = (sizes.latent, *hidden, sizes.outputs_per_dimension * sizes.dimensions)
-        super().__init__(widths, config, sizes.labels, labels_everywhere=sizes.labels_everywhere)
+        super().__init__(widths, config, sizes.decoder_condition, everywhere=sizes.condition_everywhere)
 
     def set_output_bias(self, mean: Tensor, bias_of: Callable[[Tensor], Tensor]) -> None:
         """Start from predicting ``mean`` [D], whatever z is; ``bias_of`` is the likelihood's ``output_bias``."""

@@ -14,8 +14,9 @@ class Sizes:
     latent: int  # L
     posterior_outputs: int  # what the posterior needs of the encoder: 2·L for a diagonal Gaussian
     outputs_per_dimension: int  # what the likelihood needs of the decoder
-    labels: int = 0  # K; 0 when nothing is conditioned on
-    labels_everywhere: bool = False  # the label enters every layer, not the first alone
+    encoder_condition: int = 0  # length of the condition that the encoder is given; 0: none
+    decoder_condition: int = 0  # the same for the decoder
+    condition_everywhere: bool = False  # it enters every layer, not the first alone
 
     @property
     def dimensions(self) -> int:

@@ -1,11 +1,52 @@
-"""What training minimises: a function of the terms that a model yields."""
+"""What training minimises: a function of the terms that a model yields.
+
+Each objective is a config that answers what :class:`vae.objectives.loss.Objective` lists. One with a network of its
+own to train against has ``adversary(latent_size)`` and ``adversary_loss(batch)`` besides, and an ``optimizer``.
+"""
 
 from __future__ import annotations
 
-from vae.objectives.beta_schedule import ConstantBeta, Cyclical, LinearWarmup
+from typing import Annotated
+
+from pydantic import Field
+
+from vae.external import External
+from vae.objectives.beta_schedule import ConstantBeta, CosineWarmup, Cyclical, LinearWarmup
+from vae.objectives.beta_tcvae import BetaTcvae
+from vae.objectives.capacity import Capacity
+from vae.objectives.dip_vae import DipVae
 from vae.objectives.elbo import Elbo
+from vae.objectives.factor_vae import FactorVae
+from vae.objectives.iwae import Iwae
+from vae.objectives.loss import Batch, Loss, Objective, Progress
+from vae.objectives.mmd import InfoVae, WaeMmd
+from vae.objectives.reconstruction import L1, KlToRho, NoSparsity, Reconstruction
 
-# One member today; a second makes this a union discriminated by ``kind``.
-ObjectiveConfig = Elbo
+ObjectiveConfig = Annotated[
+    Elbo | Capacity | Iwae | BetaTcvae | InfoVae | WaeMmd | DipVae | FactorVae | Reconstruction | External,
+    Field(discriminator="kind"),
+]
 
-__all__ = ["ConstantBeta", "Cyclical", "Elbo", "LinearWarmup", "ObjectiveConfig"]
+__all__ = [
+    "L1",
+    "Batch",
+    "BetaTcvae",
+    "Capacity",
+    "ConstantBeta",
+    "CosineWarmup",
+    "Cyclical",
+    "DipVae",
+    "Elbo",
+    "FactorVae",
+    "InfoVae",
+    "Iwae",
+    "KlToRho",
+    "LinearWarmup",
+    "Loss",
+    "NoSparsity",
+    "Objective",
+    "ObjectiveConfig",
+    "Progress",
+    "Reconstruction",
+    "WaeMmd",
+]

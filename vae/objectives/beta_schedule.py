@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
 from vae.config import PositiveFloat, PositiveInt, part
+
+if TYPE_CHECKING:
+    from vae.objectives.loss import Progress
 
 
 @part
@@ -16,6 +19,16 @@ class ConstantBeta:
 
     kind: Literal["constant"] = "constant"
 
+    def fraction(self, progress: Progress) -> float:
+        """1."""
+        del progress
+        return 1.0
+
+    def annealing_epochs(self, epochs: int) -> int:
+        """None to wait for."""
+        del epochs
+        return 0
+
 
 @part
 class LinearWarmup:
@@ -23,6 +36,33 @@ class LinearWarmup:
 
     kind: Literal["linear_warmup"] = "linear_warmup"
     epochs: PositiveFloat = 1.0
+
+    def fraction(self, progress: Progress) -> float:
+        """min(1, step / warm-up steps)."""
+        return min(1.0, progress.step / (self.epochs * progress.steps_per_epoch))
+
+    def annealing_epochs(self, epochs: int) -> int:
+        """The warm-up."""
+        del epochs
+        return math.ceil(self.epochs)
+
+
+@part
+class CosineWarmup:
+    """β rises from 0 over the first ``epochs`` epochs by half a cosine: slowly, fast, slowly."""
+
+    kind: Literal["cosine_warmup"] = "cosine_warmup"
+    epochs: PositiveFloat = 1.0
+
+    def fraction(self, progress: Progress) -> float:
+        """½ (1 − cos(π · min(1, step / warm-up steps)))."""
+        place = min(1.0, progress.step / (self.epochs * progress.steps_per_epoch))
+        return 0.5 * (1.0 - math.cos(math.pi * place))
+
+    def annealing_epochs(self, epochs: int) -> int:
+        """The warm-up."""
+        del epochs
+        return math.ceil(self.epochs)
 
 
 @part
@@ -33,29 +73,15 @@ class Cyclical:
     cycles: PositiveInt = 4
     ramp: Annotated[float, Field(gt=0, le=1)] = 0.5
 
+    def fraction(self, progress: Progress) -> float:
+        """The place in the cycle / ramp, at most 1."""
+        # In whole numbers: at a cycle's first step a rounded ``step % cycle`` may be a whole cycle, not 0.
+        place = (progress.step * self.cycles) % progress.total_steps / progress.total_steps
+        return min(1.0, place / self.ramp)
 
-BetaSchedule = Annotated[ConstantBeta | LinearWarmup | Cyclical, Field(discriminator="kind")]
-
-
-def beta_fraction(schedule: BetaSchedule, *, step: int, steps_per_epoch: int, total_steps: int) -> float:
-    """The share of β in force at ``step``, counted from 0."""
-    match schedule:
-        case ConstantBeta():
-            return 1.0
-        case LinearWarmup():
-            return min(1.0, step / (schedule.epochs * steps_per_epoch))
-        case Cyclical():
-            # In whole numbers: at a cycle's first step a rounded ``step % cycle`` may be a whole cycle, not 0.
-            place = (step * schedule.cycles) % total_steps / total_steps
-            return min(1.0, place / schedule.ramp)
+    def annealing_epochs(self, epochs: int) -> int:
+        """The first whole cycle."""
+        return math.ceil(epochs / self.cycles)
 
 
-def annealing_epochs(schedule: BetaSchedule, epochs: int) -> int:
-    """Epochs before a run of ``epochs`` may be judged: its warm-up, or its first whole cycle. 0 without a schedule."""
-    match schedule:
-        case ConstantBeta():
-            return 0
-        case LinearWarmup():
-            return math.ceil(schedule.epochs)
-        case Cyclical():
-            return math.ceil(epochs / schedule.cycles)
+BetaSchedule = Annotated[ConstantBeta | LinearWarmup | CosineWarmup | Cyclical, Field(discriminator="kind")]

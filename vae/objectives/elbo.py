@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from vae.config import NonNegativeFloat, part
-from vae.objectives.beta_schedule import BetaSchedule, ConstantBeta
+from vae.objectives.beta_schedule import BetaSchedule, ConstantBeta, Cyclical
+from vae.objectives.loss import Loss
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from vae.objectives.loss import Batch
 
 
 @part
@@ -16,17 +19,34 @@ class Elbo:
     """Minimises reconstruction + β·KL, in nats per example (Kingma & Welling 2014; β-VAE: Higgins et al. 2017).
 
     ``free_bits`` λ, in nats: each latent dimension's KL, averaged over the batch, counts as at least λ, so the
-    optimiser gains nothing by pushing it lower (Kingma et al. 2016, arXiv:1606.04934, eq. 15).
+    optimiser gains nothing by pushing it lower (Kingma et al. 2016, arXiv:1606.04934, eq. 15). With a prior whose
+    KL does not divide into dimensions, λ is for the whole.
     """
 
     kind: Literal["elbo"] = "elbo"
     beta: NonNegativeFloat = 1.0
     beta_schedule: BetaSchedule = ConstantBeta()
     free_bits: NonNegativeFloat = 0.0
+    samples: ClassVar[int] = 1
+    importance_weighted: ClassVar[bool] = False
+    posteriors: ClassVar[tuple[str, ...]] = ("diagonal", "full_covariance")
 
+    def loss(self, batch: Batch) -> Loss:
+        """Reconstruction + β·KL."""
+        beta = self.beta * self.beta_schedule.fraction(batch.progress)
+        kl = batch.terms.kl
+        return Loss(batch.terms.reconstruction.mean() + beta * self.counted(kl), settings={"beta": beta})
 
-def elbo_loss(config: Elbo, reconstruction: Tensor, kl: Tensor, beta: float) -> Tensor:
-    """The loss: reconstruction [B] and KL [B, L] in nats, β at this step -> a scalar, nats per example."""
-    if config.free_bits > 0:
-        return reconstruction.mean() + beta * kl.mean(0).clamp(min=config.free_bits).sum()
-    return reconstruction.mean() + beta / len(kl) * kl.sum()
+    def counted(self, kl: Tensor) -> Tensor:
+        """The KL [B, L] as it counts: a scalar, nats per example."""
+        if self.free_bits > 0:
+            return kl.mean(0).clamp(min=self.free_bits).sum()
+        return kl.sum() / len(kl)
+
+    def annealing_epochs(self, epochs: int) -> int:
+        """β's own."""
+        return self.beta_schedule.annealing_epochs(epochs)
+
+    def cycle_epochs(self, epochs: int) -> float | None:
+        """β's own."""
+        return epochs / self.beta_schedule.cycles if isinstance(self.beta_schedule, Cyclical) else None

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
+import torch
 from torch import Tensor, nn
 
 from vae.config import part
-from vae.distributions import kl_between_normals, log_normal
+from vae.distributions import log_normal, sample_normal
+
+if TYPE_CHECKING:
+    from vae.posteriors import Posterior
+    from vae.priors import Encode
 
 
 @part
@@ -18,10 +23,18 @@ class LabelConditional:
     """
 
     kind: Literal["label_conditional"] = "label_conditional"
+    needs_label: ClassVar[bool] = True
+
+    def build(self, *, latent_size: int, label_size: int, dimensions: int) -> LabelConditionalPrior:
+        """A table of ``label_size`` rows."""
+        del dimensions
+        return LabelConditionalPrior(latent_size, label_size)
 
 
 class LabelConditionalPrior(nn.Module):
-    """See :class:`LabelConditional`. Starts at N(0, I) for every label. ``label`` is one-hot, [B, K]."""
+    """See :class:`LabelConditional`. Starts at N(0, I) for every label. ``condition`` is the label, one-hot, [B, K]."""
+
+    closed_form = True
 
     def __init__(self, latent_size: int, label_size: int) -> None:
         super().__init__()
@@ -29,15 +42,27 @@ class LabelConditionalPrior(nn.Module):
         self.mean_of = nn.Parameter(zeros.clone())
         self.log_variance_of = nn.Parameter(zeros.clone())
 
-    def kl(self, mean: Tensor, log_variance: Tensor, label: Tensor | None) -> Tensor:
-        """KL(q ‖ p(z|y)) for each dimension, [B, L] nats."""
-        return kl_between_normals(mean, log_variance, *self.moments(label))
+    def kl(self, posterior: Posterior, z: Tensor, condition: Tensor | None, encode: Encode) -> Tensor:
+        """KL(q ‖ p(z|y)) by dimension, [B, L] nats."""
+        del z, encode
+        return posterior.kl_to_normal(*self.moments(condition))
 
-    def log_density(self, z: Tensor, label: Tensor | None) -> Tensor:
-        """log p(z|y) for each dimension; z [..., B, L] against label [B, K]."""
-        return log_normal(z, *self.moments(label))
+    def log_density(self, z: Tensor, condition: Tensor | None, encode: Encode) -> Tensor:
+        """log p(z|y), [..., B]; z [..., B, L] against labels [B, K]."""
+        del encode
+        return log_normal(z, *self.moments(condition)).sum(-1)
 
-    def moments(self, label: Tensor | None) -> tuple[Tensor, Tensor]:
+    def sample(self, noise: Tensor, uniform: Tensor, condition: Tensor | None, encode: Encode) -> Tensor:
+        """m_y + s_y·ε, [B, L]."""
+        del uniform, encode
+        return sample_normal(*self.moments(condition), noise)
+
+    def standardise(self, mean: Tensor, condition: Tensor | None) -> Tensor:
+        """(μ_q − m_y) / s_y."""
+        prior_mean, prior_log_variance = self.moments(condition)
+        return (mean - prior_mean) * torch.exp(-0.5 * prior_log_variance)
+
+    def moments(self, condition: Tensor | None) -> tuple[Tensor, Tensor]:
         """m_y and log s²_y, each [B, L]."""
-        assert label is not None, "a label-conditional prior is only built for labelled models"
-        return label @ self.mean_of, label @ self.log_variance_of
+        assert condition is not None, "a label-conditional prior is only built for labelled models"
+        return condition @ self.mean_of, condition @ self.log_variance_of

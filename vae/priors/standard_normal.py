@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from torch import Tensor, nn
 
 from vae.config import part
-from vae.distributions import kl_to_standard_normal, log_normal
+from vae.distributions import log_normal
+
+if TYPE_CHECKING:
+    from vae.posteriors import Posterior
+    from vae.priors import Encode
 
 
 @part
@@ -15,28 +19,40 @@ class StandardNormal:
     """p(z) = N(0, I)."""
 
     kind: Literal["standard_normal"] = "standard_normal"
+    needs_label: ClassVar[bool] = False
+
+    def build(self, *, latent_size: int, label_size: int, dimensions: int) -> StandardNormalPrior:
+        """The same for all data."""
+        del label_size, dimensions
+        return StandardNormalPrior(latent_size)
 
 
 class StandardNormalPrior(nn.Module):
     """See :class:`StandardNormal`."""
 
+    closed_form = True
     zero: Tensor
 
     def __init__(self, latent_size: int) -> None:
         super().__init__()
         self.register_buffer("zero", nn.Parameter().new_zeros(latent_size), persistent=False)
 
-    def kl(self, mean: Tensor, log_variance: Tensor, label: Tensor | None) -> Tensor:
-        """KL(q ‖ N(0, I)) for each dimension, [B, L] nats."""
-        del label
-        return kl_to_standard_normal(mean, log_variance)
+    def kl(self, posterior: Posterior, z: Tensor, condition: Tensor | None, encode: Encode) -> Tensor:
+        """KL(q ‖ N(0, I)) by dimension, [B, L] nats."""
+        del z, condition, encode
+        return posterior.kl_to_standard_normal()
 
-    def log_density(self, z: Tensor, label: Tensor | None) -> Tensor:
-        """log N(z; 0, 1) for each dimension."""
-        del label
-        return log_normal(z, self.zero, self.zero)
+    def log_density(self, z: Tensor, condition: Tensor | None, encode: Encode) -> Tensor:
+        """log N(z; 0, I), [..., B]."""
+        del condition, encode
+        return log_normal(z, self.zero, self.zero).sum(-1)
 
-    def moments(self, label: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Mean 0 and log variance 0, each [L]."""
-        del label
-        return self.zero, self.zero
+    def sample(self, noise: Tensor, uniform: Tensor, condition: Tensor | None, encode: Encode) -> Tensor:
+        """The noise itself."""
+        del uniform, condition, encode
+        return noise
+
+    def standardise(self, mean: Tensor, condition: Tensor | None) -> Tensor:
+        """The mean itself."""
+        del condition
+        return mean

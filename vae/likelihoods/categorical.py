@@ -1,0 +1,56 @@
+"""Categorical pixels: a free probability for every integer value."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from vae.config import part
+from vae.likelihoods.support import integer_levels
+
+
+@part
+class Categorical:
+    """log p(x|z) = Σ_d log softmax(l_d)[k_d] for integers k in 0..levels (van den Oord et al. 2016, section 3.3)."""
+
+    kind: Literal["categorical"] = "categorical"
+    discrete: ClassVar[bool] = True
+    support: ClassVar[str] = "levels"
+
+    def build(self, *, levels: int) -> CategoricalLikelihood:
+        """``levels`` + 1 classes."""
+        return CategoricalLikelihood(integer_levels(self.kind, levels))
+
+
+class CategoricalLikelihood(nn.Module):
+    """See :class:`Categorical`. The decoder gives all pixels' logits of value 0, then of 1, and so on."""
+
+    def __init__(self, levels: int) -> None:
+        super().__init__()
+        self.levels = levels
+        self.outputs_per_dimension = levels + 1
+
+    def nll(self, output: Tensor, x: Tensor) -> Tensor:
+        """[B, (levels + 1)·D] logits, [B, D] integers divided by ``levels`` -> [B, D] nats."""
+        logits = output.unflatten(1, (self.levels + 1, -1))
+        values = (x * self.levels).round().long().unsqueeze(1)
+        return torch.logsumexp(logits, dim=1) - logits.gather(1, values).squeeze(1)
+
+    def mean(self, output: Tensor) -> Tensor:
+        """E[k]/levels, [B, D]."""
+        weights = torch.softmax(output.unflatten(1, (self.levels + 1, -1)), dim=1)
+        values = torch.linspace(0, 1, self.levels + 1, device=output.device)
+        return torch.einsum("bkd,k->bd", weights, values)
+
+    def output_bias(self, mean: Tensor) -> Tensor:
+        """Binomial log-probabilities with the data's mean: of all that have it, one that is smooth."""
+        p = mean.clamp(1e-3, 1 - 1e-3)
+        values = torch.arange(self.levels + 1, device=mean.device).unsqueeze(1)
+        return torch.distributions.Binomial(self.levels, probs=p).log_prob(values).flatten()
+
+    def diagnostics(self, output: Tensor) -> dict[str, Tensor]:
+        """Nothing to watch."""
+        del output
+        return {}

@@ -1,0 +1,20 @@
+"""What a likelihood asks of the data that it is built for."""
+
+from __future__ import annotations
+
+from vae.config import ConfigError
+
+
+def integer_levels(kind: str, levels: int) -> int:
+    """``levels``, the data's largest integer value.
+
+    Raises:
+        ConfigError: the data are real numbers (0 levels), on which a mass function has nothing to say.
+
+    """
+    if levels < 1:
+        raise ConfigError(
+            f"likelihood.kind {kind!r} needs data of whole numbers 0..levels, and this set has real values; "
+            "use 'gaussian' or 'laplace'"
+        )
+    return levels

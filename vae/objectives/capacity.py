@@ -1,0 +1,48 @@
+"""Capacity annealing: the KL is pulled to a target that grows."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from vae.config import NonNegativeFloat, PositiveFloat, part
+from vae.objectives.loss import Loss
+
+if TYPE_CHECKING:
+    from vae.objectives.loss import Batch
+
+
+@part
+class Capacity:
+    """Minimises reconstruction + γ·|KL − C|; C grows linearly from 0 to ``capacity`` nats over ``epochs`` epochs.
+
+    Burgess et al. 2018, arXiv:1804.03599, eq. 8; KL is the batch's mean.
+    """
+
+    kind: Literal["capacity"] = "capacity"
+    gamma: NonNegativeFloat = 30.0
+    capacity: NonNegativeFloat = 25.0
+    epochs: PositiveFloat = 1.0
+    samples: ClassVar[int] = 1
+    importance_weighted: ClassVar[bool] = False
+    posteriors: ClassVar[tuple[str, ...]] = ("diagonal", "full_covariance")
+
+    def target(self, step: int, steps_per_epoch: int) -> float:
+        """C at ``step``, in nats."""
+        return self.capacity * min(1.0, step / (self.epochs * steps_per_epoch))
+
+    def loss(self, batch: Batch) -> Loss:
+        """Reconstruction + γ·|KL − C|."""
+        target = self.target(batch.progress.step, batch.progress.steps_per_epoch)
+        distance = (batch.terms.kl.sum() / len(batch.terms.kl) - target).abs()
+        total = batch.terms.reconstruction.mean() + self.gamma * distance
+        return Loss(total, {"capacity_distance": distance}, {"capacity": target})
+
+    def annealing_epochs(self, epochs: int) -> int:
+        """Until the capacity is reached."""
+        del epochs
+        return math.ceil(self.epochs)
+
+    def cycle_epochs(self, epochs: int) -> float | None:
+        """Nothing cycles."""
+        del epochs

@@ -1,0 +1,68 @@
+"""What an objective is given, and what it gives back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from vae.model import VAE, Terms
+
+
+class Progress(NamedTuple):
+    """Where a run is. Schedules are functions of it alone: there is no scheduler state to save."""
+
+    step: int  # optimizer steps done, from 0
+    steps_per_epoch: int
+    total_steps: int
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch as the model sees it: its terms, and what they came from."""
+
+    model: VAE
+    terms: Terms
+    condition: Tensor | None
+    progress: Progress
+    examples: int  # N, the number of training examples
+    adversary: nn.Module | None = None
+
+
+@dataclass(frozen=True)
+class Loss:
+    """``total``: what is minimised, nats per example. ``terms`` and ``settings`` go into the row as ``train/<name>``.
+
+    Terms are scalars of this batch and averaged over the epoch; of the settings the last step's is kept.
+    """
+
+    total: Tensor
+    terms: dict[str, Tensor] = field(default_factory=dict)
+    settings: dict[str, float] = field(default_factory=dict)
+
+
+class Objective(Protocol):
+    """What the training loop asks of an objective's config, the user's own included."""
+
+    @property
+    def samples(self) -> int:
+        """Draws of z for each example."""
+
+    @property
+    def importance_weighted(self) -> bool:
+        """Whether it tightens another bound than the ELBO, so that models are ranked by ``val/nll_iwae``."""
+
+    @property
+    def posteriors(self) -> tuple[str, ...]:
+        """The kinds of posterior that it makes sense with."""
+
+    def loss(self, batch: Batch) -> Loss:
+        """The loss of a batch."""
+
+    def annealing_epochs(self, epochs: int) -> int:
+        """Epochs of a run of ``epochs`` before it may be judged."""
+
+    def cycle_epochs(self, epochs: int) -> float | None:
+        """The length of a cycle, at whose ends alone runs compare; None where nothing cycles."""
