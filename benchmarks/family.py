@@ -280,10 +280,11 @@ LARGEST = 20_000  # training examples; larger sets are cut, by the seed, and the
 
 def anomaly(bench: Bench) -> None:
     """AUROC on tabular sets, trained on normal examples alone: half of them; the rest and all anomalies are the test."""
-    from vae.data import Arrays
     from sklearn.decomposition import PCA  # noqa: PLC0415 - here alone
     from sklearn.ensemble import IsolationForest  # noqa: PLC0415 - here alone
     from sklearn.metrics import roc_auc_score  # noqa: PLC0415 - here alone
+
+    from vae.data import Arrays
 
     rows = []
     for name in SETS:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from vae.conditioning import OnLabel
 from vae.data import Mnist
 from vae.likelihoods import Bernoulli
-from vae.networks import Mlp, OnLabel
+from vae.networks import Mlp
 from vae.optimizers import Adam
 from vae.priors import LabelConditional, StandardNormal
 from vae.train_config import Initialisation, TrainConfig

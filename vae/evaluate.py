@@ -62,8 +62,8 @@ def evaluate(
 
 def _bound(model: VAE, pixels: Pixels, settings: Evaluation, measure: Measure) -> dict[str, Any]:
     reconstruction = 0.0
-    kls, sums, diagnostics = [], dict[str, float](), []
-    codes = []
+    watched = dict[str, float]()
+    kls, codes = [], []
     noise_of = seeds.generator(settings.seed, "z", measure.split)
     noise = torch.randn((settings.samples, len(pixels), model.latent_size), generator=noise_of)
     for rows in _blocks(len(pixels), settings.batch_size):
@@ -73,12 +73,11 @@ def _bound(model: VAE, pixels: Pixels, settings: Evaluation, measure: Measure) -
         z = posterior.sample(noise[:, rows].to(x.device))
         kls.append(model.prior.kl(posterior, z, condition, model.encode_alone).double().cpu())
         for sample in z:
-            reconstruction += model.nll(sample.unsqueeze(0), condition, x).double().sum().item()
-        diagnostics.append(model.likelihood.diagnostics(model.decode(posterior.mean, condition)))
+            output = model.decode(sample, condition)
+            reconstruction += model.score(output, x).double().sum().item()
+            for name, values in model.likelihood.diagnostics(output).items():
+                watched[name] = watched.get(name, 0.0) + values.double().sum().item()
         codes.append(model.prior.standardise(posterior.mean, condition))
-    for block in diagnostics:
-        for name, values in block.items():
-            sums[name] = sums.get(name, 0.0) + values.double().sum().item()
     kl = torch.cat(kls)
     by_column = (kl.sum(0) / len(pixels)).tolist()
     reconstruction /= settings.samples * len(pixels)
@@ -97,7 +96,7 @@ def _bound(model: VAE, pixels: Pixels, settings: Evaluation, measure: Measure) -
         scores["kl_samples"] = settings.samples
         if len(pixels) > 1:
             scores["kl_standard_error"] = (kl.sum(1).std() / math.sqrt(len(pixels))).item()
-    scores |= {name: value / len(pixels) for name, value in sums.items()}
+    scores |= {name: value / (settings.samples * len(pixels)) for name, value in watched.items()}
     bits = bits_per_dimension(-elbo, measure)
     if bits is not None:
         scores["bits_per_dimension"] = bits

@@ -112,10 +112,14 @@ class VAE(nn.Module):
         if samples > 1:
             condition = None if condition is None else condition.repeat(samples, 1)
             x = x.repeat(samples, 1)
-        by_dimension = self.likelihood.nll(self.decode(z.flatten(0, 1), condition), x)
+        return self.score(self.decode(z.flatten(0, 1), condition), x).unflatten(0, (samples, -1))
+
+    def score(self, output: Tensor, x: Tensor) -> Tensor:
+        """−log p(x|z) of decoder outputs, summed over the scored dimensions: [B] nats."""
+        by_dimension = self.likelihood.nll(output, x)
         if self.conditioning.scored is not None:
             by_dimension = by_dimension.index_select(1, self.conditioning.scored)
-        return by_dimension.sum(1).unflatten(0, (samples, -1))
+        return by_dimension.sum(1)
 
     def terms(self, x: Tensor, condition: Tensor | None, noise: Tensor, seen: Tensor | None = None) -> Terms:
         """The two terms of the bound for a batch; ``noise`` [S, B, L] is the ε of z = μ + σ·ε.

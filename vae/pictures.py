@@ -31,24 +31,24 @@ def reconstructions(model: VAE, pixels: Pixels, *, count: int = 32) -> bytes:
 
 
 @torch.no_grad()
-def samples(model: VAE, pixels: Pixels, *, seed: int, count: int = 64) -> bytes:
+def samples(model: VAE, *, seed: int, count: int = 64, given: Pixels | None = None) -> bytes:
     """PNG of E[x|z], z from the prior. A labelled model gives one row of 8 for each of its first labels.
 
-    One that is given part of an image gives one row of 8 for each of the first 8 of ``pixels``.
+    One that is told part of an image gives one row of 8 for each of the first 8 of ``given``.
     """
     model.eval()
-    device = pixels.labels.device
+    device = next(model.parameters()).device
     condition = None
     if model.labelled:
         labels = torch.arange(min(model.num_classes, 16)).repeat_interleave(8).to(device)
         count = len(labels)
-        condition = model.condition(pixels.batch(slice(0, 1)), labels)
-    elif model.conditioning.decoder_size > 0:
-        x = pixels.batch(slice(0, min(8, len(pixels))))
-        given = model.condition(x, pixels.labels[: len(x)])
-        assert given is not None, "it has a size"
-        condition = given.repeat_interleave(8, dim=0)
-        count = len(condition)
+        condition = model.condition(labels.new_zeros(len(labels), 0).float(), labels)
+    elif given is not None:
+        rows = slice(0, min(8, len(given)))
+        told = model.condition(given.batch(rows), given.labels[rows])
+        if told is not None:
+            condition = told.repeat_interleave(8, dim=0)
+            count = len(condition)
     generator = seeds.generator(seed, "samples")
     noise = torch.randn((count, model.latent_size), generator=generator).to(device)
     uniform = torch.rand(count, generator=generator).to(device)
@@ -60,7 +60,7 @@ def draw(model: VAE, pixels: Pixels, *, seed: int) -> dict[str, bytes]:
     """The pictures that go with a model, by name: reconstructions of ``pixels``, and samples where it has a prior."""
     drawn = {"reconstructions": reconstructions(model, pixels)}
     if model.generative:
-        drawn["samples"] = samples(model, pixels, seed=seed)
+        drawn["samples"] = samples(model, seed=seed, given=pixels)
     return drawn
 
 

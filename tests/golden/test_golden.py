@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from small import few_digits, run
 
+from vae.conditioning import OnLabel
 from vae.data import Digits
 from vae.likelihoods import Bernoulli
-from vae.networks import Conv, Mlp, OnLabel
+from vae.networks import Conv, Mlp
 from vae.objectives import Elbo, LinearWarmup
 from vae.optimizers import Adam, Cosine
 from vae.priors import LabelConditional

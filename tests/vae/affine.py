@@ -14,10 +14,11 @@ import torch
 from small import held_out, noise_images, small_config
 from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
+from vae.conditioning import OnLabel, Unconditional
 from vae.likelihoods import Gaussian
 from vae.measure import measure_of
 from vae.model import VAE
-from vae.networks import Mlp, OnLabel, Unconditional
+from vae.networks import Mlp
 from vae.priors import LabelConditional, StandardNormal
 
 if TYPE_CHECKING:
@@ -87,7 +88,8 @@ def affine(*, error: float = 0.0, labelled: bool = False, examples: int = 30) ->
     log_p = by_label[labels, torch.arange(examples)]
 
     one_hot = torch.nn.functional.one_hot(labels, CLASSES).float() if labelled else None
-    mean, log_variance = (t.double() for t in model.encode(x.float(), one_hot))
+    encoded = model.encode(x.float(), one_hot)
+    mean, log_variance = encoded.mean.double(), encoded.log_variance.double()
     posterior = Normal(mean, torch.exp(0.5 * log_variance))
     kl = kl_divergence(posterior, Normal(m[labels], s.sqrt())).sum(1)
     at_mean = Normal(mean @ w.T + b + v.T[labels], VARIANCE**0.5).log_prob(x).sum(1)

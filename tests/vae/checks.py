@@ -43,8 +43,8 @@ def _model() -> VAE:
 
 
 def _posterior(model: VAE, x: Tensor) -> Normal:
-    mean, log_variance = model.encode(x, None)
-    return Normal(mean.double(), torch.exp(0.5 * log_variance.double()))
+    encoded = model.encode(x, None)
+    return Normal(encoded.mean.double(), torch.exp(0.5 * encoded.log_variance.double()))
 
 
 def _scores(model: VAE, pixels: Pixels, **settings: Any) -> dict[str, Any]:
@@ -63,7 +63,7 @@ def check_codes_follow_the_posterior() -> None:
     seen: list[Tensor] = []
     decode = model.decode
     model.decode = lambda z, label: seen.append(z) or decode(z, label)  # type: ignore[method-assign, func-returns-value]
-    model.terms(x, None, torch.randn((draws, 4), generator=torch.Generator().manual_seed(1)))
+    model.terms(x, None, torch.randn((1, draws, 4), generator=torch.Generator().manual_seed(1)))
     _assert_moments(seen[0].double(), _posterior(model, x[:1]))
 
 
@@ -96,7 +96,7 @@ def check_kl_is_the_closed_form_summed_over_dimensions() -> None:
     x = pixels.batch(slice(0, len(pixels)))
     posterior = _posterior(model, x)
     expected = kl_divergence(posterior, Normal(torch.zeros(4).double(), torch.ones(4).double())).sum(1)
-    terms = model.terms(x, None, torch.zeros(len(x), 4))
+    terms = model.terms(x, None, torch.zeros(1, len(x), 4))
     assert torch.allclose(expected, terms.kl.sum(1).double(), rtol=1e-4, atol=1e-5)
     assert math.isclose(expected.mean().item(), _scores(model, pixels)["kl"], rel_tol=1e-4)
 
@@ -107,11 +107,11 @@ def check_reconstruction_is_summed_over_dimensions() -> None:
     model = _model()
     pixels = held_out(CONFIG, few_digits())
     x = pixels.batch(slice(0, len(pixels)))
-    noise = torch.zeros(len(x), 4)
-    logits = model.decode(model.encode(x, None)[0], None).double()
+    noise = torch.zeros(1, len(x), 4)
+    logits = model.decode(model.encode(x, None).mean, None).double()
     expected = -Binomial(16, logits=logits).log_prob((x * 16).round().double()).sum(1)
     terms = model.terms(x, None, noise)
-    assert torch.allclose(expected, terms.reconstruction.double(), rtol=1e-4)
+    assert torch.allclose(expected, terms.reconstruction[0].double(), rtol=1e-4)
     # Evaluation draws z where this does not; the two agree to within what the draw is worth, not to a factor.
     assert 0.8 < _scores(model, pixels)["reconstruction"] / expected.mean().item() < 1.5
 

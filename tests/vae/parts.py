@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import types
+from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from vae.serialization import from_dict, to_dict
@@ -17,7 +18,24 @@ COMPANIONS: dict[str, dict[str, Any]] = {
     "bernoulli": {"data.binarisation": "static"},
     "cyclical": {"epochs": 4},
     "label_conditional": {"conditioning": {"kind": "label"}},
+    "deterministic": {"objective": {"kind": "reconstruction"}},
+    "reconstruction": {"posterior": {"kind": "deterministic"}},
+    "resnet": {"network.channels": [4, 8], "network.dense": 8},
+    "factor_vae": {"objective.hidden": [8]},
 }
+
+# Parts inside a part that is not the default: what has to stand there first.
+INSIDE: dict[str, dict[str, Any]] = {
+    "objective.optimizer": {"objective": {"kind": "factor_vae", "hidden": [8]}},
+    "objective.sparsity": {
+        "objective": {"kind": "reconstruction"},
+        "posterior": {"kind": "deterministic", "activation": "sigmoid"},
+    },
+}
+
+# A user's own part for each place that takes one.
+OUTSIDE = Path(__file__).with_name("outside.py")
+EXTERNAL = {"objective": "Tempered", "likelihood": "Probit", "network": "Linear", "data": "Stripes"}
 
 
 def members(annotation: Any) -> tuple[type, ...]:
@@ -56,9 +74,14 @@ def kind_of(part: type) -> str:
 def config_with(path: str, part: type, **changes: Any) -> TrainConfig:
     """A small config that has ``part`` at ``path``, and what the part needs elsewhere."""
     kind = kind_of(part)
+    required = REQUIRED.get(kind, {})
+    if kind == "external":
+        required = {"path": f"{OUTSIDE}:{EXTERNAL[path]}"}
     values: dict[str, Any] = to_dict(TrainConfig())
     values |= {"epochs": 1, "batch_size": 8, "latent_size": 2, "network": {"kind": "mlp", "hidden": [4]}}
-    _put(values, path, {"kind": kind} | REQUIRED.get(kind, {}))
+    for place, value in INSIDE.get(path, {}).items():
+        _put(values, place, value)
+    _put(values, path, {"kind": kind} | required)
     for place, value in COMPANIONS.get(kind, {}).items():
         _put(values, place, value)
     if path == "data":  # counts, whatever the set's own default: the likelihood is binomial

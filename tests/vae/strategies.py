@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 from hypothesis import strategies as st
 
+from vae.conditioning import OnLabel, Unconditional
 from vae.data import Cifar10, Digits, Emnist, FashionMnist, Kmnist, Mnist, Svhn
 from vae.likelihoods import Bernoulli, Binomial, Gaussian
-from vae.networks import Conv, Mlp, OnLabel, Unconditional
+from vae.networks import Conv, Mlp
 from vae.objectives import ConstantBeta, Cyclical, Elbo, LinearWarmup
 from vae.optimizers import SGD, Adam, Adamax, AdamW, ConstantRate, Cosine, Exponential, Milestones, RMSprop
 from vae.priors import LabelConditional, StandardNormal
@@ -75,7 +76,7 @@ def train_configs(draw: Callable[[st.SearchStrategy], object]) -> TrainConfig:
     likelihood = draw(
         st.builds(Bernoulli)
         | st.builds(Binomial)
-        | st.builds(Gaussian, variance=positive, learned=st.booleans(), floor=positive)
+        | st.builds(Gaussian, variance=positive, learned=st.sampled_from(["none", "shared", "per_pixel"]), floor=positive)
     )
     allowed = ["expected", "static", "dynamic"] if isinstance(likelihood, Bernoulli) else ["none"]
     binarisation = draw(st.sampled_from(allowed))

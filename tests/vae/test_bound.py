@@ -12,6 +12,7 @@ from small import few_digits, held_out, noise_images, run, small_config
 from torch.distributions import Binomial, Normal
 
 from vae import seeds
+from vae.conditioning import OnLabel
 from vae.data import Digits, Mnist
 from vae.evaluate import (
     ImportanceWeighted,
@@ -23,7 +24,7 @@ from vae.evaluate import (
 )
 from vae.likelihoods import Bernoulli, Gaussian
 from vae.measure import measure_of
-from vae.networks import Mlp, OnLabel
+from vae.networks import Mlp
 from vae.priors import LabelConditional
 from vae.train import build
 from vae.train_config import Evaluation
@@ -110,8 +111,8 @@ def test_the_change_from_half_k_is_that(k):
     sizes += [min(100, k - start) for start in range(half, k, 100)]
     noise = torch.cat([torch.randn((size, 7, 2), generator=draw) for size in sizes])
     assert len(noise) == k
-    mean, log_variance = exact.model.encode(x, None)
-    q = Normal(mean, torch.exp(0.5 * log_variance))
+    encoded = exact.model.encode(x, None)
+    q = Normal(encoded.mean, torch.exp(0.5 * encoded.log_variance))
     z = q.mean + q.stddev * noise
     p = Normal(exact.model.decode(z.flatten(0, 1), None).view(k, 7, 6), math.sqrt(0.03))
     weight = (p.log_prob(x).sum(2) + Normal(0.0, 1.0).log_prob(z).sum(2) - q.log_prob(z).sum(2)).double()

@@ -134,8 +134,8 @@ def leaves(values, path=""):
 
 def test_whole_numbers_are_numbers():
     """``4`` and ``4.0`` are the same β; ``10.0`` is no number of epochs."""
-    assert config_hash(from_json('{"objective": {"beta": 4}}')) == config_hash(
-        from_json('{"objective": {"beta": 4.0}}')
+    assert config_hash(from_json('{"objective": {"kind": "elbo", "beta": 4}}')) == config_hash(
+        from_json('{"objective": {"kind": "elbo", "beta": 4.0}}')
     )
     assert refusal('{"epochs": 10.0}') == "epochs must be integer, got 10.0"
 
@@ -160,7 +160,7 @@ def test_a_config_is_frozen():
         ('{"epocs": 3}', "unknown key 'epocs': did you mean 'epochs'?"),
         ('{"objective": {"kind": "elbo", "bta": 3}}', "unknown key 'objective.bta': did you mean 'objective.beta'?"),
         (
-            '{"objective": {"beta_schedule": {"kind": "cyclical", "cycle": 2}}}',
+            '{"objective": {"kind": "elbo", "beta_schedule": {"kind": "cyclical", "cycle": 2}}}',
             "unknown key 'objective.beta_schedule.cycle': did you mean 'objective.beta_schedule.cycles'?",
         ),
         (
@@ -170,7 +170,7 @@ def test_a_config_is_frozen():
                 "network.dropout, network.kernel, network.kind"
             ),
         ),
-        ('{"network": {"kind": "cnv"}}', "network.kind must be one of mlp, conv, got 'cnv' (did you mean 'conv'?)"),
+        ('{"network": {"kind": "cnv"}}', "network.kind must be one of mlp, conv, resnet, external, got 'cnv' (did you mean 'conv'?)"),
         ('{"optimizer": {"kind": "adam", "lr": "1e-3"}}', "optimizer.lr must be number, got '1e-3'"),
         ('{"epochs": true}', "epochs must be integer, got True"),
         ('{"epochs": "10"}', "epochs must be integer, got '10'"),
@@ -178,10 +178,10 @@ def test_a_config_is_frozen():
         ('{"epochs": 0}', "epochs must be greater than 0, got 0"),
         ('{"compile": 1}', "compile must be boolean, got 1"),
         ('{"seed": -1}', "seed must be greater than or equal to 0, got -1"),
-        ('{"objective": {"beta": -1}}', "objective.beta must be greater than or equal to 0, got -1"),
-        ('{"objective": {"beta": NaN}}', "objective.beta must be a finite number, got nan"),
-        ('{"objective": {"beta": Infinity}}', "objective.beta must be a finite number, got inf"),
-        ('{"objective": {"beta": 1e999}}', "objective.beta must be a finite number, got inf"),
+        ('{"objective": {"kind": "elbo", "beta": -1}}', "objective.beta must be greater than or equal to 0, got -1"),
+        ('{"objective": {"kind": "elbo", "beta": NaN}}', "objective.beta must be a finite number, got nan"),
+        ('{"objective": {"kind": "elbo", "beta": Infinity}}', "objective.beta must be a finite number, got inf"),
+        ('{"objective": {"kind": "elbo", "beta": 1e999}}', "objective.beta must be a finite number, got inf"),
         ('{"ema_decay": 1.0}', "ema_decay must be less than 1, got 1.0"),
         ('{"gradient_clip": 0}', "gradient_clip must be greater than 0, got 0"),
         ('{"eval": {"nll_k": 5001}}', "eval.nll_k must be less than or equal to 5000, got 5001"),
@@ -245,11 +245,11 @@ COMBINATIONS = [
     ),
     ({"prior": {"kind": "label_conditional"}}, "prior.kind 'label_conditional' needs conditioning.kind 'label'"),
     (
-        {"objective": {"beta_schedule": {"kind": "linear_warmup", "epochs": 11}}},
+        {"objective": {"kind": "elbo", "beta_schedule": {"kind": "linear_warmup", "epochs": 11}}},
         "objective.beta_schedule.epochs must be at most epochs (10), got 11",
     ),
     (
-        {"objective": {"beta_schedule": {"kind": "cyclical", "cycles": 11}}},
+        {"objective": {"kind": "elbo", "beta_schedule": {"kind": "cyclical", "cycles": 11}}},
         "objective.beta_schedule.cycles must be at most epochs (10), got 11",
     ),
     ({"data": {"kind": "digits", "validation": 0}, "eval": {"nll_k": 5}}, "eval.nll_k needs a validation split"),
@@ -278,8 +278,8 @@ def test_combinations_that_mean_nothing(values, start):
 @pytest.mark.parametrize(
     "values",
     [
-        {"objective": {"beta_schedule": {"kind": "linear_warmup", "epochs": 10}}},
-        {"objective": {"beta_schedule": {"kind": "cyclical", "cycles": 10}}},
+        {"objective": {"kind": "elbo", "beta_schedule": {"kind": "linear_warmup", "epochs": 10}}},
+        {"objective": {"kind": "elbo", "beta_schedule": {"kind": "cyclical", "cycles": 10}}},
         {"data": {"kind": "digits", "validation": 0}},
         {"data": {"kind": "digits", "dequantise": True}, "likelihood": {"kind": "gaussian"}},
         {"prior": {"kind": "label_conditional"}, "conditioning": {"kind": "label"}},
@@ -350,7 +350,7 @@ def test_with_values_and_a_new_kind():
         ({"network.hidden.0": 3}, "unknown key 'network.hidden.0': did you mean 'network.hidden'?"),
         ({"epochs.x": 3}, "unknown key 'epochs.x': did you mean 'epochs'?"),
         ({"schedule.kind": "milestones"}, "schedule.epochs is missing"),
-        ({"network.kind": "cnv"}, "network.kind must be one of mlp, conv, got 'cnv' (did you mean 'conv'?)"),
+        ({"network.kind": "cnv"}, "network.kind must be one of mlp, conv, resnet, external, got 'cnv' (did you mean 'conv'?)"),
         ({"likelihood.kind": "bernoulli"}, "likelihood.kind 'bernoulli' needs data.binarisation"),
     ],
     ids=str,

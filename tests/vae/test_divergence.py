@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from small import few_digits, small_config
 
 import vae.train
-from vae.objectives.elbo import elbo_loss
+from vae.objectives import Elbo
 from vae.optimizers import SGD, Adam, RMSprop
 from vae.train import train
 
@@ -32,14 +33,17 @@ def poison_at(monkeypatch, step, *, gradient):
     """Make the loss, or only its gradient, NaN at ``step``, counted from 1."""
     calls = []
 
-    def poisoned(config, reconstruction, kl, beta):
+    right = Elbo.loss
+
+    def poisoned(self, batch):
         calls.append(None)
-        loss = elbo_loss(config, reconstruction, kl, beta)
+        loss = right(self, batch)
         if len(calls) != step:
             return loss
-        return Poison.apply(loss) if gradient else loss * math.nan
+        total = Poison.apply(loss.total) if gradient else loss.total * math.nan
+        return dataclasses.replace(loss, total=total)
 
-    monkeypatch.setattr(vae.train, "elbo_loss", poisoned)
+    monkeypatch.setattr(Elbo, "loss", poisoned)
 
 
 @pytest.mark.parametrize("optimizer", [Adam(lr=1e9), SGD(lr=1e9), RMSprop(lr=1e9)], ids=lambda o: o.kind)

@@ -8,11 +8,12 @@ import itertools
 import pytest
 from small import few_digits, noise_images, run, small_config
 
+from vae.conditioning import OnLabel
 from vae.data import Digits, Mnist
 from vae.data.dataset import make_split
 from vae.likelihoods import Bernoulli, Gaussian
 from vae.measure import measure_of
-from vae.networks import Conv, Mlp, OnLabel
+from vae.networks import Conv, Mlp
 from vae.objectives import Elbo
 from vae.optimizers import Adam
 from vae.priors import LabelConditional

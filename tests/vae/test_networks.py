@@ -9,13 +9,14 @@ import pytest
 import torch
 from small import few_digits, held_out, noise_images, run, small_config
 
+from vae.conditioning import OnLabel
 from vae.config import ConfigError
 from vae.data import Digits
 from vae.evaluate import evaluate
 from vae.likelihoods import Bernoulli, Gaussian
 from vae.measure import measure_of
 from vae.model import VAE, num_parameters
-from vae.networks import Conv, Mlp, OnLabel, Sizes, build_networks
+from vae.networks import Conv, Mlp, Sizes
 from vae.networks.activations import Activation, activation
 from vae.priors import LabelConditional
 from vae.train import build
@@ -32,15 +33,16 @@ def sizes_of(shape, *, labels=0, everywhere=False, outputs=1):
         latent=4,
         posterior_outputs=8,
         outputs_per_dimension=outputs,
-        labels=labels,
-        labels_everywhere=everywhere,
+        encoder_condition=labels,
+        decoder_condition=labels,
+        condition_everywhere=everywhere,
     )
 
 
 def networks(config, shape, **sizes):
     """Encoder and decoder with the same weights each time."""
     torch.manual_seed(0)
-    return build_networks(config, sizes_of(shape, **sizes))
+    return config.build(sizes_of(shape, **sizes))
 
 
 def small_conv(**changes):
@@ -249,13 +251,13 @@ def test_dropout_is_for_training_alone(network):
     model = build(config, data)
     x, z = torch.rand(4, 64), torch.rand(4, 3)
     model.train()
-    assert not torch.equal(model.encode(x, None)[0], model.encode(x, None)[0])
+    assert not torch.equal(model.encode(x, None).mean, model.encode(x, None).mean)
     assert not torch.equal(model.decode(z, None), model.decode(z, None))
     measure = measure_of(config, data.validation, levels=data.levels)
     first = evaluate(model, held_out(config, data), config.eval, measure)
     assert evaluate(model, held_out(config, data), config.eval, measure) == first
     model.eval()
-    assert torch.equal(model.encode(x, None)[0], model.encode(x, None)[0])
+    assert torch.equal(model.encode(x, None).mean, model.encode(x, None).mean)
     assert torch.equal(model.decode(z, None), model.decode(z, None))
     with_dropout, _ = run(dataclasses.replace(config, epochs=1), data)
     without, _ = run(dataclasses.replace(config, epochs=1, network=dataclasses.replace(network, dropout=0.0)), data)
@@ -273,8 +275,8 @@ def test_the_number_of_parameters():
 def test_the_model_passes_labels_on():
     """A conditional VAE's posterior and reconstruction both depend on the label that it is given."""
     model = build(small_config(conditioning=OnLabel()), few_digits())
-    assert model.conditional
-    x, noise = torch.rand(1, 64), torch.zeros(1, 3)
+    assert model.labelled
+    x, noise = torch.rand(1, 64), torch.zeros(1, 1, 3)
     labels = torch.eye(10)
     first, second = (model.terms(x, labels[y : y + 1], noise) for y in (3, 4))
     assert not torch.equal(first.reconstruction, second.reconstruction)
@@ -286,7 +288,7 @@ def test_samples_come_from_the_prior():
     """``sample`` decodes z of the prior: for N(0, I) the noise itself."""
     model = build(small_config(), few_digits())
     noise = torch.randn(5, 3)
-    assert torch.equal(model.likelihood.mean(model.decode(noise, None)), model.sample(None, noise))
+    assert torch.equal(model.likelihood.mean(model.decode(noise, None)), model.sample(noise, torch.zeros(5)))
 
 
 @torch.no_grad()
@@ -298,4 +300,4 @@ def test_samples_of_a_learned_prior_are_their_labels():
     noise, label = torch.randn(4, 3), torch.eye(10)[[7, 0, 0, 3]]
     z = model.prior.mean_of[[7, 0, 0, 3]] + math.exp(-1.0) * noise
     expected = model.likelihood.mean(model.decode(z, label))
-    assert torch.allclose(expected, model.sample(label, noise), atol=1e-6)
+    assert torch.allclose(expected, model.sample(noise, torch.zeros(4), label), atol=1e-6)

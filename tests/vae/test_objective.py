@@ -10,41 +10,44 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small import few_digits, run, small_config
 
-from vae.objectives import ConstantBeta, Cyclical, Elbo, LinearWarmup
-from vae.objectives.beta_schedule import annealing_epochs, beta_fraction
-from vae.objectives.elbo import elbo_loss
+from vae.model import Terms
+from vae.objectives import ConstantBeta, CosineWarmup, Cyclical, Elbo, LinearWarmup
+from vae.objectives.loss import Batch, Progress
 from vae.optimizers import Adam
 
 RECONSTRUCTION = torch.tensor([100.0, 110.0])
 KL = torch.tensor([[0.02, 3.0, 0.5], [0.04, 5.0, 0.1]])  # means 0.03, 4.0, 0.3
 
 
+def loss_of(config, kl):
+    """The loss of RECONSTRUCTION and ``kl`` at the first step."""
+    terms = Terms(RECONSTRUCTION[None], kl, z=None, posterior=None)
+    return config.loss(Batch(None, terms, None, Progress(0, 1, 1), 2)).total
+
+
 def fractions(schedule, *, steps_per_epoch, epochs):
     """The share of β at every step of a run."""
     total = steps_per_epoch * epochs
-    return [
-        beta_fraction(schedule, step=step, steps_per_epoch=steps_per_epoch, total_steps=total) for step in range(total)
-    ]
+    return [schedule.fraction(Progress(step, steps_per_epoch, total)) for step in range(total)]
 
 
 def test_the_loss_is_reconstruction_plus_beta_times_kl():
     """Mean over the batch, KL summed over dimensions."""
     for beta in (0.0, 1.0, 4.0):
-        assert elbo_loss(Elbo(), RECONSTRUCTION, KL, beta).item() == pytest.approx(105 + beta * 4.33)
+        assert loss_of(Elbo(beta=beta), KL).item() == pytest.approx(105 + beta * 4.33)
 
 
 def test_free_bits_are_granted_by_dimension():
     """A dimension whose KL, averaged over the batch, is below λ counts as λ; one above counts as it is."""
-    config = Elbo(free_bits=0.2)
-    assert elbo_loss(config, RECONSTRUCTION, KL, 1.0).item() == pytest.approx(105 + 0.2 + 4.0 + 0.3)
-    assert elbo_loss(config, RECONSTRUCTION, KL, 2.0).item() == pytest.approx(105 + 2 * 4.5)
+    assert loss_of(Elbo(free_bits=0.2), KL).item() == pytest.approx(105 + 0.2 + 4.0 + 0.3)
+    assert loss_of(Elbo(free_bits=0.2, beta=2.0), KL).item() == pytest.approx(105 + 2 * 4.5)
 
 
 def test_free_bits_pull_on_nothing_below_them():
     """The gradient of an allowed dimension is 0; the others' are those of the plain loss."""
     free, plain = KL.clone().requires_grad_(), KL.clone().requires_grad_()
-    elbo_loss(Elbo(free_bits=0.2), RECONSTRUCTION, free, 2.0).backward()
-    elbo_loss(Elbo(), RECONSTRUCTION, plain, 2.0).backward()
+    loss_of(Elbo(free_bits=0.2, beta=2.0), free).backward()
+    loss_of(Elbo(beta=2.0), plain).backward()
     assert plain.grad.tolist() == [[1.0, 1.0, 1.0], [1.0, 1.0, 1.0]]
     assert free.grad.tolist() == [[0.0, 1.0, 1.0], [0.0, 1.0, 1.0]]
 
@@ -59,6 +62,12 @@ def test_linear_warmup():
     expected = [0, 1 / 8, 2 / 8, 3 / 8, 4 / 8, 5 / 8, 6 / 8, 7 / 8, 1, 1, 1, 1]
     assert fractions(LinearWarmup(epochs=2), steps_per_epoch=4, epochs=3) == pytest.approx(expected)
     assert fractions(LinearWarmup(epochs=0.5), steps_per_epoch=4, epochs=1) == pytest.approx([0, 0.5, 1, 1])
+
+
+def test_cosine_warmup():
+    """From 0 to 1 over the warm-up by half a cosine: as a line at its middle, slower at both ends."""
+    expected = [0, (1 - math.cos(math.pi / 4)) / 2, 0.5, (1 + math.cos(math.pi / 4)) / 2, 1, 1]
+    assert fractions(CosineWarmup(epochs=2), steps_per_epoch=2, epochs=3) == pytest.approx(expected)
 
 
 def test_cyclical():
@@ -104,7 +113,7 @@ def test_a_cycle_has_no_jump_but_at_its_start(cycles, ramp, steps_per_epoch, epo
 )
 def test_annealing_epochs(schedule, epochs, expected):
     """A run may be judged after its warm-up, or after its first whole cycle, in whole epochs."""
-    assert annealing_epochs(schedule, epochs) == expected
+    assert schedule.annealing_epochs(epochs) == expected
 
 
 @pytest.mark.parametrize("schedule", [ConstantBeta(), LinearWarmup(epochs=1.5), Cyclical(cycles=2)], ids=str)
@@ -113,7 +122,7 @@ def test_rows_say_the_beta_in_force(schedule):
     config = small_config(objective=Elbo(beta=3.0, beta_schedule=schedule), epochs=4, batch_size=96)
     rows, _ = run(config, few_digits())  # one step an epoch, so the loss of a row has one β
     for row in rows:
-        expected = 3.0 * beta_fraction(schedule, step=row["step"] - 1, steps_per_epoch=1, total_steps=4)
+        expected = 3.0 * schedule.fraction(Progress(row["step"] - 1, 1, 4))
         assert row["train/beta"] == expected
         loss = row["train/reconstruction"] + expected * row["train/kl"]
         assert math.isclose(loss, row["train/loss"], rel_tol=1e-5)

@@ -10,12 +10,13 @@ import safetensors.torch
 import torch
 from small import few_digits, held_out, small_config
 
+from vae.conditioning import OnLabel
 from vae.config import ConfigError
 from vae.data import Digits
 from vae.evaluate import held_out_metrics, importance_weighted_nll
 from vae.likelihoods import Bernoulli, Gaussian
 from vae.measure import measure_of
-from vae.networks import Conv, Mlp, OnLabel
+from vae.networks import Conv, Mlp
 from vae.portable import CONFIG_FILE, WEIGHTS_FILE, load_model, weights_file
 from vae.priors import LabelConditional
 from vae.serialization import to_json

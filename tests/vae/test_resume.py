@@ -9,9 +9,10 @@ import pytest
 import torch
 from small import few_digits, run, small_config, without_times
 
+from vae.conditioning import OnLabel
 from vae.data import Digits
 from vae.likelihoods import Bernoulli, Gaussian
-from vae.networks import Conv, Mlp, OnLabel
+from vae.networks import Conv, Mlp
 from vae.objectives import Cyclical, Elbo, LinearWarmup
 from vae.optimizers import SGD, Adam, Adamax, AdamW, Cosine, Exponential, Milestones, RMSprop
 from vae.priors import LabelConditional

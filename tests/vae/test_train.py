@@ -15,6 +15,7 @@ import torch
 from small import few_digits, held_out, noise_images, raw_weights, run, small_config, without_times
 
 import vae.train
+from vae.conditioning import OnLabel
 from vae.data import Digits
 from vae.data.dataset import make_split
 from vae.data.pixels import pixels_of
@@ -22,7 +23,7 @@ from vae.evaluate import held_out_metrics
 from vae.likelihoods import Bernoulli, Gaussian
 from vae.measure import measure_of
 from vae.model import VAE
-from vae.networks import Mlp, OnLabel
+from vae.networks import Mlp
 from vae.objectives import Elbo
 from vae.optimizers import SGD, Adam
 from vae.pictures import samples
@@ -123,10 +124,10 @@ def test_noise_is_drawn_anew_at_every_step_of_every_epoch(monkeypatch):
     noises, images = [], []
     terms = VAE.terms
 
-    def spy(self, x, label, noise):
+    def spy(self, x, label, noise, seen=None):
         noises.append(noise.clone())
         images.append(x.clone())
-        return terms(self, x, label, noise)
+        return terms(self, x, label, noise, seen)
 
     monkeypatch.setattr(VAE, "terms", spy)
     data = few_digits()
@@ -368,7 +369,7 @@ def test_the_kl_of_bfloat16_is_a_float32():
     layer = model.encoder.affine[-1]
     layer.weight.mul_(1e-2)
     layer.bias.copy_(torch.tensor([0.02, 0.01, 0.03, 0.02, -0.01, 0.015]))
-    x, label, noise = torch.rand(16, 64), torch.eye(10)[torch.arange(16) % 10], torch.zeros(16, 3)
+    x, label, noise = torch.rand(16, 64), torch.eye(10)[torch.arange(16) % 10], torch.zeros(1, 16, 3)
     exact = model.terms(x, label, noise).kl.sum(1)
     with torch.autocast("cpu", torch.bfloat16):
         reduced = model.terms(x, label, noise).kl.sum(1)
