@@ -187,7 +187,17 @@ def tradeoff(bench: Bench) -> None:
     right = accuracy(classifier, grey(data, DYNAMIC, "validation", 0))
     print(f"classifier: {100 * right:.2f} % of the validation images\n")
     rows = []
-    for latent_size, weight in ((2, 1.0), (4, 1.0), (5, 1.0), (8, 1.0), (20, 1.0), (5, 0.5), (5, 2.0), (8, 2.0), (20, 4.0)):
+    for latent_size, weight in (
+        (2, 1.0),
+        (4, 1.0),
+        (5, 1.0),
+        (8, 1.0),
+        (20, 1.0),
+        (5, 0.5),
+        (5, 2.0),
+        (8, 2.0),
+        (20, 4.0),
+    ):
         config = dataclasses.replace(
             WIDE,
             network=Mlp(hidden=(400, 400)),
@@ -274,7 +284,16 @@ def denoise(bench: Bench) -> None:
     table(["", "squared error"], sorted(rows, key=lambda row: -float(row[1])))
 
 
-SETS = ("18_Ionosphere", "23_mammography", "24_mnist", "31_satimage-2", "32_shuttle", "38_thyroid", "40_vowels", "6_cardio")
+SETS = (
+    "18_Ionosphere",
+    "23_mammography",
+    "24_mnist",
+    "31_satimage-2",
+    "32_shuttle",
+    "38_thyroid",
+    "40_vowels",
+    "6_cardio",
+)
 LARGEST = 20_000  # training examples; larger sets are cut, by the seed, and the table says so
 
 
@@ -371,9 +390,7 @@ def labels(bench: Bench) -> None:
             linear, nearest = [], []
             for seed in range(5):
                 chosen = _balanced(y, count, seed)
-                linear.append(
-                    100 * LogisticRegression(max_iter=1000).fit(train[chosen], y[chosen]).score(test, test_y)
-                )
+                linear.append(100 * LogisticRegression(max_iter=1000).fit(train[chosen], y[chosen]).score(test, test_y))
                 neighbours = KNeighborsClassifier(1 if count == 10 else 5).fit(train[chosen], y[chosen])
                 nearest.append(100 * neighbours.score(test, test_y))
             rows.append([count, name, spread(linear, 1), spread(nearest, 1)])

@@ -43,7 +43,8 @@ def sweep(
     trials: Annotated[int, typer.Option(min=1, help="How many configs to try.")] = 20,
     epochs: Annotated[int | None, typer.Option(min=1, help="Full budget of a trial. Default: the space's own.")] = None,
     metric: Annotated[
-        str | None, typer.Option(help="What trials are ranked by. Default: val/elbo, where there is one that orders them.")
+        str | None,
+        typer.Option(help="What trials are ranked by. Default: val/elbo, where there is one that orders them."),
     ] = None,
     constraint: Annotated[
         list[str] | None,

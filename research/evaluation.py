@@ -10,8 +10,8 @@ import torch
 
 from research.checkpoints import model_hash
 from research.errors import UserError
-from research.spaces import on_other_data
 from research.looks import earlier_look, write_look
+from research.spaces import on_other_data
 from research.trial_rows import finite
 from vae.data import Split, load_test, load_training
 from vae.data.pixels import pixels_of
@@ -80,7 +80,8 @@ def evaluate_model(
     pixels = pixels_of(examples, config, levels, torch.device(device), held_out=True)
     prefix = "val" if split == "validation" else split
     row: dict[str, Any] = {
-        f"{prefix}/{name}": value for name, value in evaluate(model, pixels, config.eval, measure, config.corruption).items()
+        f"{prefix}/{name}": value
+        for name, value in evaluate(model, pixels, config.eval, measure, config.corruption).items()
     }
     row["measure"] = str(measure)
     if nll_k > 0:

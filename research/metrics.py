@@ -107,7 +107,9 @@ def _elbo_misorders(configs: Sequence[TrainConfig]) -> str | None:
         return "the space has an importance-weighted objective, which tightens another bound"
     families = sorted({config.posterior.kind for config in configs})
     if len(families) > 1:
-        return f"the space has posteriors of different families ({', '.join(families)}), whose bounds differ in tightness"
+        return (
+            f"the space has posteriors of different families ({', '.join(families)}), whose bounds differ in tightness"
+        )
     return None
 
 
@@ -132,14 +134,20 @@ def check_metric(metric: Metric, configs: Sequence[TrainConfig]) -> None:
     if metric.name in _OF_A_POINT and any(config.posterior.has_density for config in configs):
         raise UserError(f"metric {metric.name!r} is reported for posterior.kind 'deterministic' alone; use val/elbo")
     if metric.name == "val/elbo" and (reason := _elbo_misorders(configs)):
-        raise UserError(f"metric 'val/elbo' misorders these models: {reason}; use val/nll_iwae with eval.nll_k, e.g. 100")
+        raise UserError(
+            f"metric 'val/elbo' misorders these models: {reason}; use val/nll_iwae with eval.nll_k, e.g. 100"
+        )
     if metric.name == "val/denoise_error":
         corruptions = {config.corruption for config in configs}
         if len(corruptions) > 1 or first.corruption.kind == "none":
             found = "the space varies corruption" if len(corruptions) > 1 else "corruption.kind is 'none'"
-            raise UserError(f"metric 'val/denoise_error' needs one corruption for all trials, but {found}; fix it in the space")
+            raise UserError(
+                f"metric 'val/denoise_error' needs one corruption for all trials, but {found}; fix it in the space"
+            )
     if metric.name == "val/samples_as_asked" and first.eval.classified_samples == 0:
-        raise UserError("metric 'val/samples_as_asked' needs eval.classified_samples > 0 in the space, got 0; e.g. 10000")
+        raise UserError(
+            "metric 'val/samples_as_asked' needs eval.classified_samples > 0 in the space, got 0; e.g. 10000"
+        )
     if metric.name == "val/nll_iwae" and first.eval.nll_k == 0:
         raise UserError("metric 'val/nll_iwae' needs eval.nll_k > 0 in the space, got 0; e.g. nll_k=100")
     if metric.name == "val/bits_per_dimension" and not _has_bits(first):

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from research import provenance
 from research.errors import UserError
 from research.folders import write_folder
-from research.records import RECORD, TrialRecord, code_of, pretty
 from research.metrics import default_metric
+from research.records import RECORD, TrialRecord, code_of, pretty
 from research.settings import Metric
 from research.trial_rows import describe_worker, finite
 from vae.data import load_training
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from vae.train import EpochResult
     from vae.train_config import TrainConfig
+
 
 @dataclass(frozen=True)
 class Run:

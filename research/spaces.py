@@ -104,9 +104,7 @@ class SkippedDraw(SpaceError):
     """The space raised ``optuna.TrialPruned``: it knows that this combination is impossible."""
 
 
-def draw(
-    space: Space, trial: optuna.Trial, *, epochs: int | None, seed: int, data: str | None = None
-) -> TrainConfig:
+def draw(space: Space, trial: optuna.Trial, *, epochs: int | None, seed: int, data: str | None = None) -> TrainConfig:
     """The config that the space gives for ``trial``, with the sweep's epochs and the trial's own seed.
 
     ``data``: the kind of a set to train on in place of the space's own, seen in the same way (binarised or not).
@@ -154,9 +152,7 @@ class Survey:
     skipped: int  # draws that the space itself called impossible (optuna.TrialPruned)
 
 
-def survey(
-    space: Space, *, epochs: int | None, seed: int, draws: int = 50, data: str | None = None
-) -> Survey:
+def survey(space: Space, *, epochs: int | None, seed: int, draws: int = 50, data: str | None = None) -> Survey:
     """Draw ``draws`` configs at random.
 
     Raises:

@@ -39,9 +39,9 @@ from research.settings import rungs
 from research.spaces import Space, load_recorded
 from research.tracking import Sink
 from research.trial import Assignment, run_trial
-from vae.external import PATH_VARIABLE, external_sources, search_path
 from vae.data import load_training
 from vae.data.dataset import DataError
+from vae.external import PATH_VARIABLE, external_sources, search_path
 from vae.serialization import from_dict
 
 if TYPE_CHECKING:

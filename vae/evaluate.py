@@ -239,9 +239,7 @@ def importance_weighted_nll(
     )
 
 
-def _log_mean_weight(
-    model: VAE, x: Tensor, condition: Tensor | None, k: int, noise_of: torch.Generator
-) -> Tensor:
+def _log_mean_weight(model: VAE, x: Tensor, condition: Tensor | None, k: int, noise_of: torch.Generator) -> Tensor:
     """Log of the mean importance weight with the first k/2 and with all k samples, [2, B] in float64."""
     posterior = model.encode(x, condition)
     half = max(1, k // 2)

@@ -103,7 +103,9 @@ def _file_module(place: str) -> ModuleType:
     found = next((file for file in candidates if file.is_file()), None)
     if found is None:
         raise FileNotFoundError(f"no such file in {', '.join(str(folder) for folder in search_path())}")
-    spec = importlib.util.spec_from_file_location(f"_external_{hashlib.sha256(bytes(found.resolve())).hexdigest()[:12]}_{found.stem}", found)
+    spec = importlib.util.spec_from_file_location(
+        f"_external_{hashlib.sha256(bytes(found.resolve())).hexdigest()[:12]}_{found.stem}", found
+    )
     assert spec is not None
     assert spec.loader is not None, "a file that ends in .py has a loader"
     module = importlib.util.module_from_spec(spec)

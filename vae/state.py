@@ -162,9 +162,7 @@ def _restore_module(state: TrainState, prefix: str, module: nn.Module) -> None:
     module.load_state_dict({name.removeprefix(start): t for name, t in state.tensors.items() if name.startswith(start)})
 
 
-def _restore_optimizer(
-    state: TrainState, prefix: str, module: nn.Module, optimizer: torch.optim.Optimizer
-) -> None:
+def _restore_optimizer(state: TrainState, prefix: str, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     names = [name for name, _ in module.named_parameters()]
     start = f"{prefix}/"
     moments: dict[int, dict[str, Tensor]] = {}

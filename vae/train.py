@@ -16,6 +16,7 @@ from vae.classifier import accuracy, classifier_of, grey, samples_as_asked
 from vae.config import ConfigError
 from vae.corruption import NoCorruption
 from vae.data.pixels import pixels_of
+from vae.data.support import check_support
 from vae.evaluate import held_out_metrics
 from vae.measure import measure_of
 from vae.model import VAE, initialise
@@ -57,6 +58,7 @@ def build(config: TrainConfig, data: TrainingData, device: torch.device | str = 
     """The model of ``config`` for ``data``, with the starting weights of ``config.seed``."""
     torch.manual_seed(seeds.derive(config.seed, "weights"))
     model = VAE(config, shape=data.shape, levels=data.levels, num_classes=data.num_classes)
+    check_support(config, data.train, data.levels)
     pixels = pixels_of(data.train, config, data.levels, torch.device("cpu"), held_out=False)
     initialise(model, config.initialisation, pixels.mean())
     if isinstance(model.prior, VampPrior):
@@ -108,6 +110,7 @@ def train(
     pixels = pixels_of(data.train, config, data.levels, device, held_out=False)
     validation, measure = None, None
     if data.validation is not None:
+        check_support(config, data.validation, data.levels)
         validation = pixels_of(data.validation, config, data.levels, device, held_out=True)
         measure = measure_of(config, data.validation, levels=data.levels)
     classifier = None

@@ -124,9 +124,7 @@ class TrainConfig:
             allowed = " or ".join(repr(kind) for kind in objective.priors)
             raise ValueError(f"objective.kind {objective.kind!r} needs prior.kind {allowed}, got {prior!r}")
         if self.prior.needs_label and self.conditioning.given != "label":
-            raise ValueError(
-                f"prior.kind {prior!r} needs conditioning.kind 'label', got {self.conditioning.kind!r}"
-            )
+            raise ValueError(f"prior.kind {prior!r} needs conditioning.kind 'label', got {self.conditioning.kind!r}")
         if prior == "vamp" and not isinstance(self.conditioning, Unconditional):
             raise ValueError(
                 f"prior.kind 'vamp' needs conditioning.kind 'none', got {self.conditioning.kind!r}: its pseudo-inputs "
@@ -139,7 +137,9 @@ class TrainConfig:
             )
         sparsity = getattr(self.objective, "sparsity", None)
         if sparsity is not None and sparsity.kind == "kl_to_rho" and self.posterior.activation != "sigmoid":  # type: ignore[union-attr] # only deterministic codes get here
-            raise ValueError("objective.sparsity.kind 'kl_to_rho' needs posterior.activation 'sigmoid': a code in (0, 1)")
+            raise ValueError(
+                "objective.sparsity.kind 'kl_to_rho' needs posterior.activation 'sigmoid': a code in (0, 1)"
+            )
 
     def _check_annealing(self) -> None:
         match getattr(self.objective, "beta_schedule", None):

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from vae.data import Content
 from vae.objectives.loss import Loss
 
 
@@ -86,3 +87,24 @@ class _Map(nn.Module):
     def forward(self, h, condition):
         h = h if condition is None else torch.cat([h, condition], dim=1)
         return self.scale * functional.linear(h, self.affine.weight, self.affine.bias)
+
+
+@dataclass(frozen=True)
+class Stripes:
+    """Images of 6×6 stripes, in two directions."""
+
+    kind = "stripes"
+    binarisation: str = "none"
+    dequantise: bool = False
+    validation: int | None = None
+    split_seed: int = 0
+    count: int = 40
+
+    def load(self, directory, *, train):
+        """Rows or columns at random."""
+        generator = torch.Generator().manual_seed(int(train))
+        labels = torch.randint(0, 2, (self.count,), generator=generator)
+        lines = torch.randint(0, 5, (self.count, 1, 6, 1), generator=generator, dtype=torch.uint8)
+        images = lines.expand(-1, 1, 6, 6)
+        images = torch.where(labels[:, None, None, None] == 0, images, images.transpose(2, 3)).contiguous()
+        return Content(images, labels, levels=4, num_classes=2, validation=8)

@@ -11,7 +11,11 @@ from vae.serialization import from_dict, to_dict
 from vae.train_config import TrainConfig
 
 # What has no default, by the part's kind: a new part that needs something adds its line here.
-REQUIRED: dict[str, dict[str, Any]] = {"milestones": {"epochs": [1]}}
+REQUIRED: dict[str, dict[str, Any]] = {
+    "milestones": {"epochs": [1]},
+    "image_folder": {"path": "faces"},
+    "arrays": {"path": "table.csv"},
+}
 
 # What a part asks of the rest of the config, by dotted path.
 COMPANIONS: dict[str, dict[str, Any]] = {
@@ -84,7 +88,7 @@ def config_with(path: str, part: type, **changes: Any) -> TrainConfig:
     _put(values, path, {"kind": kind} | required)
     for place, value in COMPANIONS.get(kind, {}).items():
         _put(values, place, value)
-    if path == "data":  # counts, whatever the set's own default: the likelihood is binomial
+    if path == "data" and kind != "external":  # counts, whatever the set's own default: the likelihood is binomial
         values["data"]["binarisation"] = "none"
     return from_dict(values | changes)
 

@@ -76,7 +76,9 @@ def train_configs(draw: Callable[[st.SearchStrategy], object]) -> TrainConfig:
     likelihood = draw(
         st.builds(Bernoulli)
         | st.builds(Binomial)
-        | st.builds(Gaussian, variance=positive, learned=st.sampled_from(["none", "shared", "per_pixel"]), floor=positive)
+        | st.builds(
+            Gaussian, variance=positive, learned=st.sampled_from(["none", "shared", "per_pixel"]), floor=positive
+        )
     )
     allowed = ["expected", "static", "dynamic"] if isinstance(likelihood, Bernoulli) else ["none"]
     binarisation = draw(st.sampled_from(allowed))

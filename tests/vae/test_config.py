@@ -69,7 +69,7 @@ def test_the_hash_is_the_identity(one, other):
 
 def test_every_field_is_in_the_hash():
     """Changing any one leaf of a config changes its hash: nothing that is trained is left out."""
-    base = to_dict(TrainConfig(network=Conv(), gradient_clip=1.0, ema_decay=0.9))
+    base = to_dict(TrainConfig(network=Conv(), corruption=Masking(), gradient_clip=1.0, ema_decay=0.9))
     seen = {config_hash(from_dict(base))}
     changes = {
         "data.validation": 7,
@@ -78,6 +78,7 @@ def test_every_field_is_in_the_hash():
         "network.kernel": 3,
         "network.dense": 7,
         "network.activation": "tanh",
+        "network.normalisation": "group",
         "network.dropout": 0.5,
         "latent_size": 3,
         "objective.beta": 2,
@@ -101,6 +102,7 @@ def test_every_field_is_in_the_hash():
         "eval.batch_size": 3,
         "eval.nll_k": 3,
         "eval.nll_images": 3,
+        "corruption.fraction": 0.5,
     }
     for path, value in changes.items():
         seen.add(config_hash(with_values(from_dict(base), {path: value})))
@@ -109,6 +111,7 @@ def test_every_field_is_in_the_hash():
     # What these depend on is another part's, and so are their changes.
     assert untouched == {
         "conditioning.kind",
+        "corruption.kind",
         "data.binarisation",
         "data.dequantise",
         "data.kind",
@@ -116,7 +119,9 @@ def test_every_field_is_in_the_hash():
         "network.kind",
         "objective.beta_schedule.kind",
         "objective.kind",
+        "eval.classified_samples",
         "optimizer.kind",
+        "posterior.kind",
         "prior.kind",
         "schedule.kind",
     }
@@ -167,10 +172,13 @@ def test_a_config_is_frozen():
             '{"network": {"kind": "conv", "hidden": [3]}}',
             (
                 "unknown key 'network.hidden': valid: network.activation, network.channels, network.dense, "
-                "network.dropout, network.kernel, network.kind"
+                "network.dropout, network.kernel, network.kind, network.normalisation"
             ),
         ),
-        ('{"network": {"kind": "cnv"}}', "network.kind must be one of mlp, conv, resnet, external, got 'cnv' (did you mean 'conv'?)"),
+        (
+            '{"network": {"kind": "cnv"}}',
+            "network.kind must be one of mlp, conv, resnet, external, got 'cnv' (did you mean 'conv'?)",
+        ),
         ('{"optimizer": {"kind": "adam", "lr": "1e-3"}}', "optimizer.lr must be number, got '1e-3'"),
         ('{"epochs": true}', "epochs must be integer, got True"),
         ('{"epochs": "10"}', "epochs must be integer, got '10'"),
@@ -350,7 +358,10 @@ def test_with_values_and_a_new_kind():
         ({"network.hidden.0": 3}, "unknown key 'network.hidden.0': did you mean 'network.hidden'?"),
         ({"epochs.x": 3}, "unknown key 'epochs.x': did you mean 'epochs'?"),
         ({"schedule.kind": "milestones"}, "schedule.epochs is missing"),
-        ({"network.kind": "cnv"}, "network.kind must be one of mlp, conv, resnet, external, got 'cnv' (did you mean 'conv'?)"),
+        (
+            {"network.kind": "cnv"},
+            "network.kind must be one of mlp, conv, resnet, external, got 'cnv' (did you mean 'conv'?)",
+        ),
         ({"likelihood.kind": "bernoulli"}, "likelihood.kind 'bernoulli' needs data.binarisation"),
     ],
     ids=str,

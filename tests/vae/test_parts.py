@@ -10,7 +10,7 @@ from parts import config_with, kind_of, kinds, walk
 from small import few_digits, noise_images, run
 
 from vae.config import ConfigError
-from vae.data import Digits
+from vae.data import Digits, load_training
 from vae.serialization import config_hash, from_dict, from_json, to_dict, to_json
 from vae.train_config import TrainConfig
 
@@ -25,6 +25,10 @@ SHAPES = {
     "emnist": (1, 28, 28, 47),
     "cifar10": (3, 32, 32, 10),
     "svhn": (3, 32, 32, 10),
+    "omniglot": (1, 28, 28, 12),
+    "celeba": (3, 64, 64, 2),
+    "image_folder": (3, 9, 7, 2),
+    "arrays": (1, 1, 11, 2),
 }
 
 
@@ -32,6 +36,8 @@ def data_for(config):
     """A few examples of the config's own set, or noise of its shape where it would have to be downloaded."""
     if isinstance(config.data, Digits):
         return few_digits(24, 12)
+    if config.data.kind == "stripes":
+        return load_training(config.data, None)
     channels, height, width, classes = SHAPES[config.data.kind]
     return noise_images((channels, height, width), classes=classes)
 

@@ -11,6 +11,8 @@ from vae.config import NonNegativeInt, part
 if TYPE_CHECKING:
     from torch import Tensor
 
+BLOCK = 4096  # rows of a memory-mapped set that are in memory at a time
+
 Binarisation = Literal["none", "expected", "static", "dynamic"]
 
 
@@ -33,19 +35,43 @@ class DataFields:
 
 
 @dataclass(frozen=True, eq=False)
+class Content:
+    """One part of a set, training or test, as it was read."""
+
+    images: Tensor  # uint8 0..levels or, where levels is 0, float32 as they are: [N, C, H, W]; may be memory-mapped
+    labels: Tensor  # int64 [N]; all 0 where the set has none
+    levels: int
+    num_classes: int  # 0 where the set has no labels
+    validation: int = 0  # how many to hold out when the config doesn't say
+    stratified: bool = False  # hold out each label's share
+    official: Tensor | None = None  # indices that the set's makers held out; taken when the config doesn't say
+    mapped: bool = False  # larger than memory: nothing may copy ``images`` whole
+
+
+@dataclass(frozen=True, eq=False)
 class Split:
     """Examples in file order. Shared by everyone in the process who asked for them: not to be written to."""
 
     name: str  # train, validation or test
-    images: Tensor  # uint8 [N, C, H, W], contiguous, values 0..levels
-    labels: Tensor  # int64 [N], values 0..num_classes - 1
+    images: Tensor  # uint8 or float32 [N, C, H, W]; of a memory-mapped set the whole set's, see index
+    labels: Tensor  # int64 [n], values 0..num_classes - 1
     digest: str  # sha256 of images and labels, see content_digest
+    index: Tensor | None = None  # the rows of images that are this split's, where the set is memory-mapped; else all
+
+    def __len__(self) -> int:
+        return len(self.labels)
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """Channels, height, width."""
         _, channels, height, width = self.images.shape
         return channels, height, width
+
+    def rows(self, index: Tensor | slice) -> Tensor:
+        """The examples at ``index``, [n, C, H, W]; of a memory-mapped set only these are read."""
+        if self.index is not None:
+            return self.images[self.index[index]]
+        return self.images[index]
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,16 +80,15 @@ class TrainingData:
 
     train: Split
     validation: Split | None  # None when nothing was held out
-    levels: int  # the largest integer value that a pixel can have
-    num_classes: int
+    levels: int  # the largest integer value that a pixel can have; 0: real values
+    num_classes: int  # 0 where there are no labels
     data_hash: str  # of all training images and labels as loaded, before the division
     split_hash: str  # of the two sorted int64 index sets, train's first
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """Channels, height, width."""
-        _, channels, height, width = self.train.images.shape
-        return channels, height, width
+        return self.train.shape
 
 
 def content_digest(*tensors: Tensor) -> str:
@@ -79,3 +104,16 @@ def content_digest(*tensors: Tensor) -> str:
 def make_split(name: str, images: Tensor, labels: Tensor) -> Split:
     """The split of these examples, with its digest."""
     return Split(name=name, images=images, labels=labels, digest=content_digest(images, labels))
+
+
+def mapped_split(name: str, content: Content, index: Tensor) -> Split:
+    """The split of ``content``'s rows at ``index``, of which nothing is copied. Its digest is that of the copy."""
+    digest = hashlib.sha256()
+    shape = (len(index), *content.images.shape[1:])
+    digest.update(f"{content.images[:0].numpy().dtype.str}{shape}".encode())
+    for block in index.split(BLOCK):
+        digest.update(content.images[block].contiguous().numpy().data)
+    labels = content.labels[index]
+    digest.update(f"{labels.numpy().dtype.str}{tuple(labels.shape)}".encode())
+    digest.update(labels.numpy().data)
+    return Split(name=name, images=content.images, labels=labels, digest=digest.hexdigest(), index=index)

@@ -7,12 +7,14 @@ sweep is scored on the same numbers.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from vae import seeds
+from vae.data.dataset import BLOCK, DataError
 
 if TYPE_CHECKING:
     from vae.data import DataConfig
@@ -38,47 +40,100 @@ class Pixels:
         held_out: bool,
     ) -> None:
         """Rows of ``split``; ``held_out`` fixes what training would draw anew."""
-        rows = split.images.flatten(1)
-        self.divisor = float(levels)
+        self.divisor = float(levels or 1)
         self.draw: str | None = None
+        self.split = split
+        self.device = device
+        self.labels = split.labels.to(device)
+        self.rows: Tensor | None = None  # in memory; None where the set is memory-mapped
         binarisation, dequantise = data.binarisation, data.dequantise
-        if binarisation == "static" or (binarisation == "dynamic" and held_out):
-            uniform = seeds.generator(eval_seed, "binarisation", split.name)
-            rows = _binarise_in_place(rows.clone(), levels, uniform)
-            self.divisor = 1.0
-        elif binarisation == "dynamic":
+        if levels == 0 and (binarisation != "none" or dequantise):
+            what = "data.dequantise" if dequantise else f"data.binarisation {binarisation!r}"
+            raise DataError(f"{what} needs whole numbers, and data {data.kind!r} has real values; use 'none'")
+        fixed = held_out or binarisation == "static"
+        if binarisation in {"static", "dynamic"}:
             self.draw = "binary"
-        elif dequantise and held_out:
-            uniform = seeds.generator(eval_seed, "dequantisation", split.name)
-            rows = (rows + torch.rand(rows.shape, generator=uniform)) / (levels + 1.0)
-            self.divisor = 1.0
         elif dequantise:
             self.draw = "dequantised"
             self.divisor = levels + 1.0
+        stream = {"binary": "binarisation", "dequantised": "dequantisation", None: ""}[self.draw]
+        self.uniform: _FixedUniform | None = None
+        if split.index is not None:
+            if fixed and self.draw is not None:
+                if not held_out:
+                    raise DataError(
+                        f"data.binarisation 'static' needs data {data.kind!r} in memory, and it is memory-mapped; "
+                        "use 'dynamic'"
+                    )
+                self.uniform = _FixedUniform(eval_seed, stream, split)
+            return
+        rows = split.images.flatten(1)
+        if fixed and self.draw == "binary":
+            rows = _binarise_in_place(rows.clone(), levels, seeds.generator(eval_seed, stream, split.name))
+            self.draw, self.divisor = None, 1.0
+        elif fixed and self.draw == "dequantised":
+            uniform = seeds.generator(eval_seed, stream, split.name)
+            rows = (rows + torch.rand(rows.shape, generator=uniform)) / (levels + 1.0)
+            self.draw, self.divisor = None, 1.0
         self.rows = rows.to(device)
-        self.labels = split.labels.to(device)
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.labels)
 
     def batch(self, index: Tensor | slice) -> Tensor:
-        """x [B, D], float32 in [0, 1], of the examples at ``index``."""
-        # index_select copies whole rows: several times faster on a CPU than indexing with a tensor.
-        rows = self.rows[index] if isinstance(index, slice) else self.rows.index_select(0, index)
-        x = rows.float()
+        """x [B, D], float32, of the examples at ``index``: in [0, 1], or real values as they are."""
+        if self.rows is None:
+            x = self.split.rows(index if isinstance(index, slice) else index.cpu()).flatten(1).float().to(self.device)
+        elif isinstance(index, slice):
+            x = self.rows[index].float()
+        else:
+            # index_select copies whole rows: several times faster on a CPU than indexing with a tensor.
+            x = self.rows.index_select(0, index).float()
+        if self.draw is None:
+            return x if self.divisor == 1.0 else x.div_(self.divisor)
+        uniform = torch.rand_like(x) if self.uniform is None else self.uniform.of(index).to(self.device)
         if self.draw == "dequantised":
-            x += torch.rand_like(x)
-        if self.divisor != 1.0:
-            x /= self.divisor
-        if self.draw == "binary":
-            x = (torch.rand_like(x) < x).float()  # a third of torch.bernoulli's time on a CPU
-        return x
+            return x.add_(uniform).div_(self.divisor)
+        return (uniform < x.div_(self.divisor)).float()  # a third of torch.bernoulli's time on a CPU
 
     def mean(self) -> Tensor:
         """Mean of x over examples, [D], in float64 while summing."""
-        total = self.rows.sum(0, dtype=torch.float64)
+        total = torch.zeros(math.prod(self.split.shape), dtype=torch.float64)
+        if self.rows is not None:
+            total = self.rows.sum(0, dtype=torch.float64)
+        else:
+            for start in range(0, len(self), BLOCK):
+                rows = self.split.rows(slice(start, min(start + BLOCK, len(self))))
+                total += rows.flatten(1).sum(0, dtype=torch.float64)
         half_step = 0.5 if self.draw == "dequantised" else 0.0
-        return ((total / len(self.rows) + half_step) / self.divisor).float()
+        return ((total / len(self) + half_step) / self.divisor).float()
+
+
+class _FixedUniform:
+    """Uniform draws for held-out rows of a memory-mapped set: the same each time, made block by block when asked for."""
+
+    def __init__(self, seed: int, stream: str, split: Split) -> None:
+        self.seed = seed
+        self.names = (stream, split.name)
+        self.size = len(split)
+        self.dimensions = math.prod(split.shape)
+        self.kept: tuple[int, Tensor] | None = None
+
+    def of(self, index: Tensor | slice) -> Tensor:
+        """[B, D], for the rows at ``index``."""
+        rows = torch.arange(self.size)[index]
+        drawn = torch.empty(len(rows), self.dimensions)
+        for block in (rows // BLOCK).unique().tolist():
+            here = (rows // BLOCK) == block
+            drawn[here] = self._block(block)[rows[here] - block * BLOCK]
+        return drawn
+
+    def _block(self, block: int) -> Tensor:
+        if self.kept is None or self.kept[0] != block:
+            generator = seeds.generator(self.seed, *self.names, block)
+            count = min(BLOCK, self.size - block * BLOCK)
+            self.kept = block, torch.rand((count, self.dimensions), generator=generator)
+        return self.kept[1]
 
 
 def pixels_of(split: Split, config: TrainConfig, levels: int, device: torch.device, *, held_out: bool) -> Pixels:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from vae.config import part
-from vae.data.dataset import Binarisation, DataError, DataFields
+from vae.data.dataset import Binarisation, Content, DataError, DataFields
 from vae.data.download import DownloadError, download
 from vae.data.idx import locate, read_idx
 
@@ -26,8 +26,18 @@ LEVELS = 255
 EmnistSplit = Literal["balanced", "byclass", "bymerge", "letters", "digits", "mnist"]
 
 
+class _InTorchvision:
+    """What the sets below share: where they lie and what a byte means."""
+
+    def load(self: TorchvisionSet, directory: Path, *, train: bool) -> Content:  # type: ignore[misc] # it is one of these
+        """The training or the test part, in file order."""
+        images, labels = read(self, directory, train=train)
+        usual = default_validation(self, len(images))
+        return Content(images, labels, LEVELS, num_classes(self), validation=usual)
+
+
 @part
-class Mnist(DataFields):
+class Mnist(_InTorchvision, DataFields):
     """70,000 handwritten digits, 28×28 (LeCun et al. 1998): 50,000 train, 10,000 validation, 10,000 test."""
 
     kind: Literal["mnist"] = "mnist"
@@ -35,7 +45,7 @@ class Mnist(DataFields):
 
 
 @part
-class FashionMnist(DataFields):
+class FashionMnist(_InTorchvision, DataFields):
     """70,000 pictures of clothes, 28×28 (Xiao et al. 2017): 50,000 train, 10,000 validation, 10,000 test."""
 
     kind: Literal["fashion_mnist"] = "fashion_mnist"
@@ -43,7 +53,7 @@ class FashionMnist(DataFields):
 
 
 @part
-class Kmnist(DataFields):
+class Kmnist(_InTorchvision, DataFields):
     """70,000 cursive Japanese characters, 28×28 (Clanuwat et al. 2018), split as MNIST is."""
 
     kind: Literal["kmnist"] = "kmnist"
@@ -51,7 +61,7 @@ class Kmnist(DataFields):
 
 
 @part
-class Emnist(DataFields):
+class Emnist(_InTorchvision, DataFields):
     """Handwritten letters and digits, 28×28 (Cohen et al. 2017), upright. A tenth of train is for validation.
 
     ``emnist_split``: balanced (112,800 + 18,800 test, 47 classes), byclass (697,932 + 116,323, 62), bymerge
@@ -65,7 +75,7 @@ class Emnist(DataFields):
 
 
 @part
-class Cifar10(DataFields):
+class Cifar10(_InTorchvision, DataFields):
     """60,000 colour pictures, 3×32×32 (Krizhevsky 2009): 45,000 train, 5,000 validation, 10,000 test."""
 
     kind: Literal["cifar10"] = "cifar10"
@@ -73,7 +83,7 @@ class Cifar10(DataFields):
 
 
 @part
-class Svhn(DataFields):
+class Svhn(_InTorchvision, DataFields):
     """99,289 colour house numbers, 3×32×32 (Netzer et al. 2011): 66,257 train, 7,000 validation, 26,032 test.
 
     Its file is read by scipy.

@@ -125,7 +125,9 @@ class ResNetDecoder(nn.Module):
         everywhere = sizes.decoder_condition if self.everywhere else 0
         self.start = (config.channels[-1], *self.spatial[-1])
         self.first = nn.Linear(sizes.latent + sizes.decoder_condition, config.dense)
-        self.dense = nn.Linear(config.dense + everywhere, config.channels[-1] * self.spatial[-1][0] * self.spatial[-1][1])
+        self.dense = nn.Linear(
+            config.dense + everywhere, config.channels[-1] * self.spatial[-1][0] * self.spatial[-1][1]
+        )
         self.blocks = nn.ModuleList()
         self.sizes: list[tuple[int, int]] = []  # of each block's input
         before = config.channels[-1]

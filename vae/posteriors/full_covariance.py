@@ -30,9 +30,7 @@ class FullCovariance:
 
     def read(self, outputs: Tensor, latent_size: int) -> Full:
         """[B, num_outputs] -> the posterior."""
-        mean, log_diagonal, below = outputs.split(
-            [latent_size, latent_size, outputs.shape[1] - 2 * latent_size], dim=1
-        )
+        mean, log_diagonal, below = outputs.split([latent_size, latent_size, outputs.shape[1] - 2 * latent_size], dim=1)
         rows, columns = torch.tril_indices(latent_size, latent_size, offset=-1, device=outputs.device)
         triangle = torch.diag_embed(torch.exp(log_diagonal))
         triangle[:, rows, columns] = below

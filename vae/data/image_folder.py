@@ -1,0 +1,116 @@
+"""Any folder of images; folders in it are labels, as torchvision's ImageFolder has it."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import torch
+
+from vae.config import FractionBelowOne, PositiveInt, part
+from vae.data.dataset import Binarisation, Content, DataError, DataFields
+from vae.data.image_files import SUFFIXES, decode, image_size
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+LEVELS = 255
+_HASH_RANGE = 1 << 32
+
+
+@part
+class ImageFolder(DataFields):
+    """Images below ``path`` (from the data directory, or from where the program runs), 8 bits, in order of their names.
+
+    ``size``: each is resized so that its shorter side fits, and cut to size × size around its middle; None: all must
+    be of one size. ``colour``: three channels, else one. Sub-folders are labels; without any there are none.
+
+    If ``path`` has folders ``train`` and ``test``, those are the parts. Else ``test_fraction`` of the files are the
+    test part, chosen by a hash of their names: adding files moves none from one part to the other.
+    """
+
+    kind: Literal["image_folder"] = "image_folder"
+    path: str
+    size: PositiveInt | None = None
+    colour: bool = True
+    test_fraction: FractionBelowOne = 0.1
+    validation_fraction: FractionBelowOne = 0.1
+    binarisation: Binarisation = "none"
+
+    def load(self, directory: Path, *, train: bool) -> Content:
+        """The training or the test part.
+
+        Raises:
+            DataError: one line; there is no such folder, or an image is not what it should be.
+
+        """
+        root = _locate(directory, self.path)
+        divided = (root / "train").is_dir() and (root / "test").is_dir()
+        files = _images_below(root / ("train" if train else "test") if divided else root)
+        classes = sorted(
+            {file.relative_to(root).parts[1 if divided else 0] for file in files if self._labelled(file, root, divided)}
+        )
+        if not divided:
+            files = [file for file in files if self._is_test(file.relative_to(root)) != train]
+        if not files:
+            raise DataError(
+                f"{root} has no {'training' if train else 'test'} images; change data.test_fraction or the folder"
+            )
+        height, width = (self.size, self.size) if self.size else _common_size(files)
+        images, mapped = decode(
+            files,
+            (3 if self.colour else 1, height, width),
+            self._prepare,
+            settings=f"{self.size} {self.colour}",
+            directory=directory if directory.is_dir() else root,
+        )
+        depth = 1 if divided else 0
+        labels = torch.zeros(len(files), dtype=torch.int64)
+        if classes:
+            place = {name: index for index, name in enumerate(classes)}
+            labels = torch.tensor([place[file.relative_to(root).parts[depth]] for file in files])
+        held_out = int(len(files) * self.validation_fraction)
+        return Content(images, labels, LEVELS, len(classes), validation=held_out, mapped=mapped)
+
+    def _labelled(self, file: Path, root: Path, divided: bool) -> bool:  # noqa: FBT001 - private
+        return len(file.relative_to(root).parts) > (2 if divided else 1)
+
+    def _is_test(self, name: Path) -> bool:
+        drawn = int.from_bytes(hashlib.sha256(name.as_posix().encode()).digest()[:4], "big")
+        return drawn < self.test_fraction * _HASH_RANGE
+
+    def _prepare(self, image: Image) -> Image:
+        from PIL import ImageOps  # noqa: PLC0415 - image files alone need it
+
+        upright = ImageOps.exif_transpose(image).convert("RGB" if self.colour else "L")
+        return ImageOps.fit(upright, (self.size, self.size)) if self.size else upright
+
+
+def _images_below(root: Path) -> list[Path]:
+    found = [path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES and not _hidden(path, root)]
+    if not found:
+        raise DataError(f"no images in {root}: looked for {', '.join(SUFFIXES)}")
+    return sorted(path for path in found if path.is_file())
+
+
+def _hidden(path: Path, root: Path) -> bool:
+    return any(part_of.startswith(".") for part_of in path.relative_to(root).parts)
+
+
+def _common_size(files: list[Path]) -> tuple[int, int]:
+    first = image_size(files[0])
+    for file in files[1:]:
+        if (size := image_size(file)) != first:
+            raise DataError(
+                f"{file} is {size[0]}×{size[1]}, but {files[0].name} is {first[0]}×{first[1]}: give data.size to resize all"
+            )
+    return first
+
+
+def _locate(directory: Path, name: str) -> Path:
+    candidates = [directory / name, Path.cwd() / name]
+    for path in candidates:
+        if path.is_dir():
+            return path
+    raise DataError(f"no folder {name!r}: looked for {candidates[0]} and {candidates[1]}; give data.path or --data-dir")
