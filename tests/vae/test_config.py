@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from strategies import train_configs
 
 from vae.config import ConfigError
+from vae.corruption import Masking
 from vae.networks import Conv, Mlp
 from vae.objectives import Cyclical
 from vae.optimizers import Adam, Milestones

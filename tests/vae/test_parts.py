@@ -36,7 +36,7 @@ def data_for(config):
     """A few examples of the config's own set, or noise of its shape where it would have to be downloaded."""
     if isinstance(config.data, Digits):
         return few_digits(24, 12)
-    if config.data.kind == "stripes":
+    if config.data.kind == "external":
         return load_training(config.data, None)
     channels, height, width, classes = SHAPES[config.data.kind]
     return noise_images((channels, height, width), classes=classes)

@@ -2,45 +2,56 @@
 
 from __future__ import annotations
 
-import dataclasses
+import zipfile
+import zlib
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 from pydantic import Field
+from torch import Tensor
 
 from vae.config import FractionBelowOne, NonNegativeInt, part
 from vae.data.dataset import Binarisation, Content, DataError, DataFields
 from vae.data.splits import held_out
-from vae.data.support import check_finite
+from vae.data.support import check_finite, check_whole
 
 MEMORY_LIMIT = 2 << 30  # bytes; an .npy file that is larger is memory-mapped
-_TEST_SEED = 0
+_TEST_SEED = 0  # no setting: every sweep's test figures are of the same rows
 _TABLE, _GREY, _COLOUR = 2, 3, 4  # dimensions of an array
+_CHANNELS = {1, 3, 4}
 _BYTE = 255
+
+_Array = np.ndarray[Any, np.dtype[Any]]
+
+# What numpy and zipfile raise for a file that is not what its name says.
+_UNREADABLE = (OSError, ValueError, TypeError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error)
 
 
 @part
 class Arrays(DataFields):
-    """A file of examples: a table [N, D], grey images [N, H, W], or images [N, C, H, W] or [N, H, W, C] (``layout``).
+    """A file of examples: a table [N, D], grey images [N, H, W], or images [N, C, H, W] or [N, H, W, C].
 
     ``path``: from the data directory, or from where the program runs. ``values`` and ``labels`` name an array of an
-    ``.npz`` or, for tables in Parquet and CSV, the label's column (``values`` is then not used; all other columns are
-    values). An ``.npy`` has no labels unless ``labels`` names another ``.npy``.
+    ``.npz``; of a CSV file or Parquet ``labels`` is a column, and all others are values (``values`` is not used). An
+    ``.npy`` has labels where ``labels`` names another ``.npy``. Labels are whole numbers from 0, or names, which are
+    numbered in their sorted order. ``layout``: where an image's channels are, if 1, 3 or 4 of them don't show it.
 
-    uint8 is whole numbers 0..``levels`` (255 unless given); anything else is real values, used as they are or
-    scaled by the training part's own range (``unit``: to [0, 1]) or moments (``standardise``).
+    uint8 is whole numbers 0..``levels`` (255 unless given), bool 0..1; so is anything with ``levels``. All else is
+    real values, as they are or scaled, dimension by dimension, by the training part's own range (``unit``: to
+    [0, 1], which test may leave) or moments (``standardise``). A column of a table D wide is a pixel of 1×1×D.
 
-    ``test_path``: a file for the test part; else ``test_fraction`` of the rows, drawn by a constant. ``train_label``:
-    train and select on examples of this label alone; test keeps all (anomaly detection).
+    ``test_path``: a file for the test part; else ``test_fraction`` of the rows, drawn once and for all.
+    ``train_label``: train and select on examples of this label alone; test keeps all (anomaly detection).
     """
 
     kind: Literal["arrays"] = "arrays"
     path: str
     values: str = "x"
     labels: str | None = None
-    layout: Literal["channels_first", "channels_last"] = "channels_first"
+    layout: Literal["channels_first", "channels_last"] | None = None
     levels: Annotated[int, Field(ge=1, le=_BYTE)] | None = None
     scaling: Literal["none", "unit", "standardise"] = "none"
     test_path: str | None = None
@@ -49,171 +60,261 @@ class Arrays(DataFields):
     validation_fraction: FractionBelowOne = 0.1
     binarisation: Binarisation = "none"
 
+    def __post_init__(self) -> None:
+        """Refuse what contradicts itself."""
+        if self.levels is not None and self.scaling != "none":
+            raise ValueError(
+                f"scaling must be 'none' with levels, got {self.scaling!r} and {self.levels}: whole numbers stay as they are"
+            )
+        if self.train_label is not None and self.labels is None:
+            raise ValueError(f"train_label {self.train_label} needs labels, which names them; got none")
+
     def load(self, directory: Path, *, train: bool) -> Content:
         """The training or the test part.
 
         Raises:
-            DataError: one line; the file is missing or is not what it should be.
+            DataError: one line; a file is missing or is not what it should be.
 
         """
-        images, labels, mapped = self._read(directory, self.path)
-        train_index = torch.arange(len(images))
-        if self.test_path is None:
-            count = int(len(images) * self.test_fraction)
-            train_index, test_index = held_out(len(images), count, _TEST_SEED, "arrays test")
-        chosen = train_index
+        # Both files, whichever part is asked for: what is wrong with the second is said before the first is trained on.
+        first = self._read(directory, self.path)
+        second = None if self.test_path is None else self._read(directory, self.test_path)
+        files = [first] if second is None else [first, second]
+        if second is not None:
+            _check_alike(first, second)
+        levels = self._levels(files)
+        numbers, classes = _numbered(files)
+        kept = torch.arange(len(first.values))
+        drawn = kept[:0]
+        if second is None:
+            count = int(len(kept) * self.test_fraction)
+            kept, drawn = held_out(len(kept), count, _TEST_SEED, "arrays test")
         if self.train_label is not None:
-            if self.labels is None:
-                raise DataError("data.train_label needs data.labels, which names the labels; got none")
-            chosen = train_index[labels[train_index] == self.train_label]
-            if len(chosen) == 0:
-                raise DataError(f"data.train_label {self.train_label}: no training example of {self.path} has it")
-        classes = int(labels.max()) + 1 if self.labels is not None else 0
-        levels = 0 if images.dtype == torch.float32 else (self.levels or _BYTE)
-        if levels and (high := int(images.max())) > levels:
-            raise DataError(f"{self.path}: data.levels is {levels}, but a value is {high}; raise levels")
-        if mapped:
-            return self._mapped(directory, Content(images, labels, levels, classes, mapped=True), train=train)
-        shift, scale = self._scaling(images[chosen]) if levels == 0 else (None, None)
-        if train:
-            images, labels = images[chosen], labels[chosen]
-        elif self.test_path is not None:
-            images, labels, _ = self._read(directory, self.test_path)
-            classes = max(classes, int(labels.max()) + 1) if self.labels is not None else 0
-        else:
-            images, labels = images[test_index], labels[test_index]
-        if shift is not None and scale is not None:
-            images = (images - shift) / scale
-        return Content(images, labels, levels, classes, validation=self._held_out(len(images)))
-
-    def _held_out(self, total: int) -> int:
-        return int(total * self.validation_fraction)
-
-    def _mapped(self, directory: Path, content: Content, *, train: bool) -> Content:
-        if (
-            self.scaling != "none"
-            or self.train_label is not None
-            or (self.test_path is None and self.test_fraction > 0)
-        ):
+            kept = kept[numbers[0][kept] == self.train_label]
+            if len(kept) == 0:
+                raise DataError(f"data.train_label {self.train_label}: no training example of {first.path} has it")
+        chosen, file, labels = (kept, first, numbers[0]) if train else (drawn, first, numbers[0])
+        if not train and second is not None:
+            chosen, file, labels = torch.arange(len(second.values)), second, numbers[1]
+        if len(chosen) == 0:
             raise DataError(
-                f"{self.path} is larger than {MEMORY_LIMIT:,} bytes and stays on disk: data.scaling must be 'none', "
-                "data.train_label null and data.test_fraction 0 (or give data.test_path); scale and divide the file itself"
+                f"{first.path} has no test examples: data.test_fraction is {self.test_fraction:g} of {len(first.values)}; "
+                "raise it, or give data.test_path"
             )
-        if train:
-            return dataclasses.replace(content, validation=self._held_out(len(content.labels)))
-        if self.test_path is None:
-            raise DataError(f"{self.path} has no test part: data.test_fraction is 0; give data.test_path")
-        images, labels, mapped = self._read(directory, self.test_path)
-        return dataclasses.replace(content, images=images, labels=labels, mapped=mapped)
+        usual = int(len(chosen) * self.validation_fraction)
+        labels = labels[chosen]
+        if file.mapped:
+            return Content(file.values, labels, levels, classes, validation=usual, mapped=True, rows=chosen)
+        images = file.values if len(chosen) == len(file.values) else file.values[chosen]
+        if levels > 0:
+            images = images.to(torch.uint8)
+        elif self.scaling != "none":
+            # In the file's own precision: a float32 of a time in seconds is good to two minutes.
+            shift, scale = self._scaling(first.values[kept].double())
+            images = (images.double() - shift) / scale
+        images = images.contiguous() if levels > 0 else images.float().contiguous()
+        return Content(images, labels, levels, classes, validation=usual)
 
-    def _scaling(self, train: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-        """What is subtracted and divided by, of each dimension; constant ones are left at 0."""
-        match self.scaling:
-            case "none":
-                return None, None
-            case "unit":
-                low, high = train.amin(0), train.amax(0)
-                return low, torch.where(high > low, high - low, 1.0)
-            case "standardise":
-                mean, deviation = train.double().mean(0).float(), train.double().std(0, correction=0).float()
-                return mean, torch.where(deviation > 0, deviation, 1.0)
+    def _levels(self, files: list[_File]) -> int:
+        """0 for real values; checked."""
+        first = files[0].values.dtype
+        levels = self.levels or 0
+        if not levels and self.scaling == "none":
+            levels = {torch.uint8: _BYTE, torch.bool: 1}.get(first, 0)
+        for file in files:
+            if file.mapped:
+                needed = torch.uint8 if levels else torch.float32
+                if self.scaling != "none" or file.values.dtype != needed:
+                    raise DataError(
+                        f"{file.path} is larger than {MEMORY_LIMIT:,} bytes and stays on disk: its values must be "
+                        f"{'uint8' if levels else 'uint8 or float32'}, got {file.values.dtype}, and data.scaling 'none', "
+                        f"got {self.scaling!r}; write it as it is to be used"
+                    )
+            if levels:
+                check_whole(file.values, levels, str(file.path))
+        return levels
 
-    def _read(self, directory: Path, name: str) -> tuple[torch.Tensor, torch.Tensor, bool]:
-        """Images [N, C, H, W] uint8 or float32, labels [N], and whether the images are memory-mapped."""
+    def _scaling(self, train: Tensor) -> tuple[Tensor, Tensor]:
+        """What is subtracted from and divided by in each dimension; constant ones become 0."""
+        if self.scaling == "unit":
+            shift = train.amin(0)
+            scale = train.amax(0) - shift
+        else:
+            shift, scale = train.mean(0), train.std(0, correction=0)
+            # A constant's mean is off by rounding, and its deviation is that.
+            scale = torch.where(train.amax(0) > train.amin(0), scale, 0.0)
+        return shift, torch.where(scale > 0, scale, 1.0)
+
+    def _read(self, directory: Path, name: str) -> _File:
         path = _locate(directory, name)
-        mapped = False
+        mapped, columns, labels = False, None, None
         try:
             match path.suffix:
                 case ".npy":
                     mapped = path.stat().st_size > MEMORY_LIMIT
-                    values: np.ndarray[tuple[int, ...], np.dtype[np.generic]]
-                    # "c": what torch would write, if it did, stays in this process.
-                    values = np.load(path, mmap_mode="c" if mapped else None, allow_pickle=False)
-                    labels = (
-                        None if self.labels is None else np.load(_locate(directory, self.labels), allow_pickle=False)
-                    )
+                    values = _array(path, mapped=mapped)
+                    # A test file's labels can't have the training file's name.
+                    if self.labels is not None and self.test_path is None:
+                        labels = _array(_locate(directory, self.labels))
                 case ".npz":
-                    values, labels = self._from_npz(path)
+                    values, labels = _from_npz(path, self.values, self.labels)
                 case ".parquet" | ".csv":
-                    values, labels = self._from_table(path)
-                case _:
-                    raise DataError(f"{path}: data.path must end in .npz, .npy, .parquet or .csv, got {path.suffix!r}")
-        except (OSError, ValueError, EOFError) as error:
-            if isinstance(error, DataError):
-                raise
-            raise DataError(f"{path} can't be read: {' '.join(str(error).split())}") from None
-        except Exception as error:
-            # zipfile's and pyarrow's own kinds: a file that is not what its name says.
-            raise DataError(f"{path} can't be read: {type(error).__name__}: {' '.join(str(error).split())}") from None
-        images = self._as_images(values, path, mapped=mapped)
-        check_finite(images, str(path))
-        numbers = (
-            torch.zeros(len(images), dtype=torch.int64) if labels is None else _as_labels(labels, path, self.labels)
-        )
-        if len(numbers) != len(images):
-            raise DataError(f"{path} has {len(images)} examples but {len(numbers)} labels in {self.labels!r}")
-        return images, numbers, mapped
+                    values, labels, columns = _from_table(path, self.labels)
+                case other:
+                    message = f"{path}: data.path must end in .npz, .npy, .parquet or .csv, got {other!r}"
+                    raise DataError(message)  # noqa: TRY301 - beside the cases
+        except DataError:
+            raise
+        except _UNREADABLE as error:
+            raise DataError(f"{path} can't be read: {' '.join(str(error).split()) or type(error).__name__}") from None
+        if path.suffix == ".npy" and self.labels is not None and self.test_path is not None:
+            raise DataError(
+                "data.labels with two .npy files can't say whose they are: put values and labels of each in an .npz"
+            )
+        images = self._as_images(values, path)
+        if len(images) == 0 or images[0].numel() == 0:
+            raise DataError(f"{path} holds no values: its shape is {tuple(values.shape)}")
+        if labels is not None and len(labels := labels.reshape(-1)) != len(images):
+            raise DataError(f"{path} has {len(images)} examples but {len(labels)} labels in {self.labels!r}")
+        check_finite(images, str(path), columns)
+        return _File(path, images, labels, columns, mapped)
 
-    def _from_npz(self, path: Path) -> tuple[np.ndarray, np.ndarray | None]:  # type: ignore[type-arg] # any dtype
-        with np.load(path, allow_pickle=False) as file:
-            for name in (self.values, self.labels):
-                if name is not None and name not in file.files:
-                    raise DataError(f"{path} has no array {name!r}: it has {', '.join(file.files)}")
-            return file[self.values], None if self.labels is None else file[self.labels]
-
-    def _from_table(self, path: Path) -> tuple[np.ndarray, np.ndarray | None]:  # type: ignore[type-arg] # any dtype
-        from pyarrow import csv, parquet  # noqa: PLC0415 - tables alone need it
-
-        table = csv.read_csv(path) if path.suffix == ".csv" else parquet.read_table(path)
-        if self.labels is not None and self.labels not in table.column_names:
-            raise DataError(f"{path} has no column {self.labels!r}: it has {', '.join(table.column_names)}")
-        names = [name for name in table.column_names if name != self.labels]
-        columns = []
-        for name in names:
-            try:
-                columns.append(table[name].to_numpy().astype(np.float32))
-            except (ValueError, TypeError):
-                raise DataError(
-                    f"{path}: column {name!r} holds {table[name].type}, not numbers; drop it, or name it in data.labels"
-                ) from None
-        labels = None if self.labels is None else table[self.labels].to_numpy()
-        return np.stack(columns, axis=1), labels
-
-    def _as_images(self, values: np.ndarray, path: Path, *, mapped: bool) -> torch.Tensor:  # type: ignore[type-arg] # any dtype
+    def _as_images(self, values: _Array, path: Path) -> Tensor:
+        """[N, C, H, W]: uint8, bool, float32 or, for anything else, float64."""
         if values.dtype.kind not in "fiub":
             raise DataError(f"{path}: values must be numbers, got {values.dtype}")
-        if values.dtype != np.uint8 and not (mapped and values.dtype == np.float32):
-            if mapped:
-                raise DataError(
-                    f"{path} is larger than {MEMORY_LIMIT:,} bytes: store uint8 or float32, got {values.dtype}"
-                )
-            values = values.astype(np.float32)
+        if values.dtype not in {np.dtype(np.uint8), np.dtype(np.bool_), np.dtype(np.float32)}:
+            # No copy of the file as it is on disk: the caller refuses to map this type.
+            values = values.astype(np.float64) if not isinstance(values, np.memmap) else values[:1].astype(np.float64)
         images = torch.from_numpy(values)
         match images.dim():
             case n if n == _TABLE:
-                images = images[:, None, None, :]
+                return images[:, None, None, :]
             case n if n == _GREY:
-                images = images[:, None]
-            case n if n == _COLOUR and self.layout == "channels_last":
-                images = images.permute(0, 3, 1, 2)
+                return images[:, None]
             case n if n == _COLOUR:
-                pass
+                first, last = images.shape[1] in _CHANNELS, images.shape[3] in _CHANNELS
+                if self.layout is None and first == last:
+                    raise DataError(
+                        f"{path}: the shape {tuple(values.shape)} doesn't show where an image's channels are; "
+                        "set data.layout to 'channels_first' or 'channels_last'"
+                    )
+                channels_last = self.layout == "channels_last" if self.layout else last
+                return images.permute(0, 3, 1, 2) if channels_last else images
             case n:
                 raise DataError(f"{path}: values must have 2 to 4 dimensions, got {n}: {tuple(values.shape)}")
-        if len(images) == 0 or images[0].numel() == 0:
-            raise DataError(f"{path} holds no values: its shape is {tuple(values.shape)}")
-        return images if mapped else images.contiguous()
 
 
-def _as_labels(labels: np.ndarray, path: Path, name: str | None) -> torch.Tensor:  # type: ignore[type-arg] # any dtype
-    """int64 from 0: whole numbers as they are, anything else by its place in sorted order."""
-    labels = labels.reshape(-1)
-    if labels.dtype.kind in "iub":
-        if len(labels) and labels.min() < 0:
-            raise DataError(f"{path}: labels in {name!r} must be at least 0, got {labels.min()}")
-        return torch.from_numpy(labels.astype(np.int64))
-    _, places = np.unique(labels.astype(str), return_inverse=True)
-    return torch.from_numpy(places.astype(np.int64))
+@dataclass(frozen=True, eq=False)
+class _File:
+    """A file's content, in its own precision."""
+
+    path: Path
+    values: Tensor  # [N, C, H, W]: uint8, bool, float32 or float64
+    labels: _Array | None  # [N]: whole numbers or strings
+    columns: list[str] | None  # of a table with names
+    mapped: bool
+
+
+def _array(path: Path, *, mapped: bool = False) -> _Array:
+    # "c": what torch would write, if it did, stays in this process.
+    array = np.load(path, mmap_mode="c" if mapped else None, allow_pickle=False)
+    if not isinstance(array, np.ndarray):
+        raise DataError(f"{path} is an .npz archive by its content: rename it")
+    return array
+
+
+def _from_npz(path: Path, values: str, labels: str | None) -> tuple[_Array, _Array | None]:
+    with np.load(path, allow_pickle=False) as file:
+        for name in (values, labels):
+            if name is not None and name not in file.files:
+                raise DataError(f"{path} has no array {name!r}: it has {', '.join(file.files)}")
+        return file[values], None if labels is None else file[labels]
+
+
+def _from_table(path: Path, labels: str | None) -> tuple[_Array, _Array | None, list[str]]:
+    # Tables alone need it; it has no types.
+    import pyarrow as pa  # type: ignore[import-untyped] # noqa: PLC0415
+    from pyarrow import csv, parquet  # type: ignore[import-untyped] # noqa: PLC0415
+
+    try:
+        table = csv.read_csv(path) if path.suffix == ".csv" else parquet.read_table(path)
+    except pa.ArrowException as error:
+        raise DataError(f"{path} can't be read: {' '.join(str(error).split())}") from None
+    names = table.column_names
+    if path.suffix == ".csv" and all(map(_is_number, names)):
+        raise DataError(f"{path}: the first line must name the columns, got {', '.join(names[:5])}")
+    if labels is not None and names.count(labels) != 1:
+        raise DataError(f"{path} has {names.count(labels)} columns {labels!r}: it has {', '.join(names)}")
+    columns, found, kept = [], None, []
+    for name, column in zip(names, table.columns, strict=True):
+        if name == labels:
+            if column.null_count:
+                row = next(i for i, value in enumerate(column) if not value.is_valid)
+                raise DataError(f"{path}: row {row} has no label in column {name!r}; fill or remove it")
+            found = column.to_numpy()
+            continue
+        kind = column.type
+        if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
+            raise DataError(f"{path}: column {name!r} holds {kind}, not numbers; drop it, or name it in data.labels")
+        columns.append(column.to_numpy().astype(np.float64))  # what is missing is NaN there
+        kept.append(name)
+    if not columns:
+        raise DataError(f"{path} has no column of values: it has {', '.join(names) or 'none'}")
+    return np.stack(columns, axis=1), found, kept
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _check_alike(first: _File, second: _File) -> None:
+    """The test part must be of the training part's dimensions, in its order."""
+    if first.columns != second.columns and first.columns is not None and second.columns is not None:
+        ours, theirs = next(
+            ((a, b) for a, b in zip(first.columns, second.columns, strict=False) if a != b), (None, None)
+        )
+        what = f"{ours!r} and {theirs!r} differ" if ours else f"{len(first.columns)} and {len(second.columns)} of them"
+        raise DataError(f"{first.path} and {second.path} must have the same columns in the same order; {what}")
+    ours, theirs = first.values.shape[1:], second.values.shape[1:]
+    if ours != theirs:
+        raise DataError(f"{second.path} must be of {first.path}'s shape {tuple(ours)}, got {tuple(theirs)}")
+
+
+def _numbered(files: list[_File]) -> tuple[list[Tensor], int]:
+    """int64 labels of each file, and how many there can be: 0 where there are none. Names are numbered over all files."""
+    labels = [file.labels for file in files if file.labels is not None]
+    if not labels:
+        return [torch.zeros(len(file.values), dtype=torch.int64) for file in files], 0
+    checked = [_whole_or_names(file) for file in files]
+    if all(array.dtype.kind == "i" for array in checked):
+        return [torch.from_numpy(array) for array in checked], int(max(array.max() for array in checked)) + 1
+    names = sorted({str(value) for array in checked for value in array})
+    place = {name: index for index, name in enumerate(names)}
+    return [torch.tensor([place[str(value)] for value in array]) for array in checked], len(names)
+
+
+def _whole_or_names(file: _File) -> _Array:
+    """int64 from 0, or strings."""
+    labels = file.labels
+    assert labels is not None, "files of one configuration have labels together"
+    if labels.dtype.kind in "OSU":
+        return labels.astype(np.str_)
+    numbers = labels.astype(np.float64)
+    wrong = np.flatnonzero(~((numbers >= 0) & (numbers == np.floor(numbers)) & (numbers < _LARGEST_LABEL)))
+    if len(wrong):
+        raise DataError(
+            f"{file.path}: labels must be names or whole numbers 0..{_LARGEST_LABEL - 1}, got {labels[wrong[0]]} "
+            f"in row {wrong[0]}"
+        )
+    return labels.astype(np.int64)
+
+
+_LARGEST_LABEL = 100_000  # more labels than this are numbers of something else
 
 
 def _locate(directory: Path, name: str) -> Path:

@@ -39,13 +39,14 @@ class Content:
     """One part of a set, training or test, as it was read."""
 
     images: Tensor  # uint8 0..levels or, where levels is 0, float32 as they are: [N, C, H, W]; may be memory-mapped
-    labels: Tensor  # int64 [N]; all 0 where the set has none
+    labels: Tensor  # int64 [n], 0..num_classes - 1; all 0 where the set has none
     levels: int
     num_classes: int  # 0 where the set has no labels
     validation: int = 0  # how many to hold out when the config doesn't say
     stratified: bool = False  # hold out each label's share
     official: Tensor | None = None  # indices that the set's makers held out; taken when the config doesn't say
     mapped: bool = False  # larger than memory: nothing may copy ``images`` whole
+    rows: Tensor | None = None  # of a mapped set: the rows of images, int64 [n], that this part is; None: all
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,13 +93,28 @@ class TrainingData:
 
 
 def content_digest(*tensors: Tensor) -> str:
-    """Sha256, in hex, over each tensor's dtype, shape and bytes."""
+    """Sha256, in hex, over each tensor's dtype, shape and bytes, in C order."""
     digest = hashlib.sha256()
     for tensor in tensors:
-        array = tensor.contiguous().numpy()
-        digest.update(f"{array.dtype.str}{array.shape}".encode())
-        digest.update(array.data)
+        _update(digest, tensor)
     return digest.hexdigest()
+
+
+def rows_digest(images: Tensor, index: Tensor, labels: Tensor) -> str:
+    """``content_digest(images[index], labels)``, of which no copy is made."""
+    digest = hashlib.sha256()
+    _update(digest, images, index)
+    _update(digest, labels)
+    return digest.hexdigest()
+
+
+def _update(digest: hashlib._Hash, tensor: Tensor, index: Tensor | None = None) -> None:
+    count = len(tensor) if index is None else len(index)
+    digest.update(f"{tensor[:0].numpy().dtype.str}{(count, *tensor.shape[1:])}".encode())
+    # In blocks: a memory-mapped tensor whose axes were permuted would be copied whole.
+    for start in range(0, count, BLOCK):
+        block = slice(start, min(start + BLOCK, count))
+        digest.update(tensor[block if index is None else index[block]].contiguous().numpy().data)
 
 
 def make_split(name: str, images: Tensor, labels: Tensor) -> Split:
@@ -107,13 +123,8 @@ def make_split(name: str, images: Tensor, labels: Tensor) -> Split:
 
 
 def mapped_split(name: str, content: Content, index: Tensor) -> Split:
-    """The split of ``content``'s rows at ``index``, of which nothing is copied. Its digest is that of the copy."""
-    digest = hashlib.sha256()
-    shape = (len(index), *content.images.shape[1:])
-    digest.update(f"{content.images[:0].numpy().dtype.str}{shape}".encode())
-    for block in index.split(BLOCK):
-        digest.update(content.images[block].contiguous().numpy().data)
+    """The split of ``content``'s examples at ``index``, of which nothing is copied. Its digest is that of the copy."""
+    rows = index if content.rows is None else content.rows[index]
     labels = content.labels[index]
-    digest.update(f"{labels.numpy().dtype.str}{tuple(labels.shape)}".encode())
-    digest.update(labels.numpy().data)
-    return Split(name=name, images=content.images, labels=labels, digest=digest.hexdigest(), index=index)
+    digest = rows_digest(content.images, rows, labels)
+    return Split(name=name, images=content.images, labels=labels, digest=digest, index=rows)

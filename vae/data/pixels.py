@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,7 +27,8 @@ class Pixels:
     """The examples of one split as rows, ready to be drawn by index.
 
     ``dynamic`` binarisation and dequantisation draw anew at every call of :meth:`batch` from torch's global
-    generator; everything else is a fixed function of the split and ``eval_seed``.
+    generator; everything else is a fixed function of the split and ``eval_seed``. Of a memory-mapped split only the
+    rows of a batch are ever read; its fixed draws are made again, row by row, whenever a row is asked for.
     """
 
     def __init__(
@@ -60,11 +62,6 @@ class Pixels:
         self.uniform: _FixedUniform | None = None
         if split.index is not None:
             if fixed and self.draw is not None:
-                if not held_out:
-                    raise DataError(
-                        f"data.binarisation 'static' needs data {data.kind!r} in memory, and it is memory-mapped; "
-                        "use 'dynamic'"
-                    )
                 self.uniform = _FixedUniform(eval_seed, stream, split)
             return
         rows = split.images.flatten(1)
@@ -110,30 +107,24 @@ class Pixels:
 
 
 class _FixedUniform:
-    """Uniform draws for held-out rows of a memory-mapped set: the same each time, made block by block when asked for."""
+    """Uniform draws for the rows of a memory-mapped set: the same each time, and kept nowhere.
+
+    Philox counts: the draws of row i start at counter i · 2¹⁹², so that a row's need no other's (Salmon et al. 2011).
+    """
 
     def __init__(self, seed: int, stream: str, split: Split) -> None:
-        self.seed = seed
-        self.names = (stream, split.name)
+        self.key = seeds.derive(seed, stream, split.name)
         self.size = len(split)
         self.dimensions = math.prod(split.shape)
-        self.kept: tuple[int, Tensor] | None = None
 
     def of(self, index: Tensor | slice) -> Tensor:
-        """[B, D], for the rows at ``index``."""
-        rows = torch.arange(self.size)[index]
-        drawn = torch.empty(len(rows), self.dimensions)
-        for block in (rows // BLOCK).unique().tolist():
-            here = (rows // BLOCK) == block
-            drawn[here] = self._block(block)[rows[here] - block * BLOCK]
-        return drawn
-
-    def _block(self, block: int) -> Tensor:
-        if self.kept is None or self.kept[0] != block:
-            generator = seeds.generator(self.seed, *self.names, block)
-            count = min(BLOCK, self.size - block * BLOCK)
-            self.kept = block, torch.rand((count, self.dimensions), generator=generator)
-        return self.kept[1]
+        """[B, D], float32 in [0, 1), for the rows at ``index``."""
+        rows = range(self.size)[index] if isinstance(index, slice) else index.tolist()
+        drawn = np.empty((len(rows), self.dimensions), np.float32)
+        for row, out in zip(rows, drawn, strict=True):
+            philox = np.random.Philox(key=self.key, counter=[0, 0, 0, row])
+            np.random.Generator(philox).random(out=out, dtype=np.float32)
+        return torch.from_numpy(drawn)
 
 
 def pixels_of(split: Split, config: TrainConfig, levels: int, device: torch.device, *, held_out: bool) -> Pixels:

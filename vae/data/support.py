@@ -9,6 +9,10 @@ import torch
 from vae.data.dataset import BLOCK, DataError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
     from vae.data.dataset import Split
     from vae.train_config import TrainConfig
 
@@ -35,21 +39,44 @@ def check_support(config: TrainConfig, split: Split, levels: int) -> None:
             )
 
 
-def check_finite(images: torch.Tensor, source: str) -> None:
-    """Refuse NaN and infinities, naming row and column.
+def check_finite(values: Tensor, source: str, columns: Sequence[str] | None = None) -> None:
+    """Refuse what is NaN or infinite as float32, naming row, from 0, and column: by name, or by place from 0.
 
     Raises:
         DataError: for the first of them.
 
     """
-    if not images.is_floating_point():
+    if not values.is_floating_point():
         return
-    for start in range(0, len(images), BLOCK):
-        rows = images[start : start + BLOCK].flatten(1)
-        bad = (~rows.isfinite()).nonzero()
+    for start in range(0, len(values), BLOCK):
+        rows = values[start : start + BLOCK].flatten(1)
+        bad = (~rows.float().isfinite()).nonzero()
         if len(bad):
-            row, column = bad[0].tolist()
-            value = rows[row, column].item()
+            row, place = bad[0].tolist()
+            column = place if columns is None else repr(columns[place])
             raise DataError(
-                f"{source}: row {start + row}, column {column} is {value}; remove or fill what is not a number"
+                f"{source}: row {start + row}, column {column} is {rows[row, place].item()}; "
+                "values must be finite float32: fill or remove it"
+            )
+
+
+def check_whole(values: Tensor, levels: int, source: str) -> None:
+    """Refuse what is no whole number in 0..``levels``, naming row and column, each from 0.
+
+    Raises:
+        DataError: for the first of them.
+
+    """
+    for start in range(0, len(values), BLOCK):
+        rows = values[start : start + BLOCK].flatten(1)
+        # Negated so that NaN is refused too. uint8 is whole and not negative.
+        right = rows <= levels
+        if rows.dtype != torch.uint8:
+            right &= (rows >= 0) & (rows == rows.floor())
+        bad = (~right).nonzero()
+        if len(bad):
+            row, place = bad[0].tolist()
+            raise DataError(
+                f"{source}: row {start + row}, column {place} is {rows[row, place].item():g}, but data.levels {levels} "
+                f"says whole numbers 0..{levels}; change data.levels, or leave it out for real values"
             )

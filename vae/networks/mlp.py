@@ -31,6 +31,14 @@ class Mlp:
     normalisation: VectorNormalisation = "none"
     dropout: FractionBelowOne = 0.0
 
+    def __post_init__(self) -> None:
+        """Refuse a layer that normalisation would make constant."""
+        if self.normalisation == "layer" and 1 in (*self.hidden, *(self.decoder_hidden or ())):
+            raise ValueError(
+                "hidden and decoder_hidden must be at least 2 with normalisation 'layer', got 1: "
+                "the layer would put out the same for every x; use 'batch' or 'none'"
+            )
+
     def build(self, sizes: Sizes) -> tuple[nn.Module, nn.Module]:
         """Encoder and decoder."""
         return MlpEncoder(self, sizes), MlpDecoder(self, sizes)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
 from torch import nn
@@ -10,7 +9,8 @@ from torch import nn
 VectorNormalisation = Literal["none", "batch", "layer"]
 ImageNormalisation = Literal["none", "batch", "group"]
 
-_GROUPS = 8  # at most: the largest divisor of the channels is taken
+_GROUPS = 8  # at most
+_GROUP_CHANNELS = 4  # in a group, at least: where the image is down to one pixel, a group of one channel is constant
 
 
 def vector_normalisation(name: VectorNormalisation, width: int) -> nn.Module | None:
@@ -25,14 +25,19 @@ def vector_normalisation(name: VectorNormalisation, width: int) -> nn.Module | N
 
 
 def image_normalisation(name: ImageNormalisation, channels: int) -> nn.Module | None:
-    """For [B, channels, H, W]: batch or group normalisation (Wu & He 2018); None for none."""
+    """For [B, channels, H, W]: batch or group normalisation (Wu & He 2018); None for none.
+
+    Of the numbers of groups that divide the channels, the largest that the bounds above allow; else one group.
+    """
     match name:
         case "none":
             return None
         case "batch":
             return nn.BatchNorm2d(channels)
         case "group":
-            return nn.GroupNorm(math.gcd(_GROUPS, channels), channels)
+            most = max(1, min(_GROUPS, channels // _GROUP_CHANNELS))
+            groups = max(count for count in range(1, most + 1) if channels % count == 0)
+            return nn.GroupNorm(groups, channels)
 
 
 def has_batch_norm(model: nn.Module) -> bool:

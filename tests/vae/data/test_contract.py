@@ -8,12 +8,21 @@ from typing import get_args
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from vae.data import DataConfig, Digits, Emnist, Mnist, TorchvisionSet, load_training
+from vae.data import Arrays, DataConfig, Digits, Emnist, ImageFolder, Mnist, TorchvisionSet, load_training
 from vae.data.torchvision_sets import default_validation, num_classes
+from vae.external import External
 
 ADAPTER: TypeAdapter[DataConfig] = TypeAdapter(DataConfig)
-PARTS = get_args(get_args(DataConfig)[0])
-KINDS = [part().kind for part in PARTS]
+PARTS = tuple(part for part in get_args(get_args(DataConfig)[0]) if part is not External)
+NEEDED = {ImageFolder: {"path": "faces"}, Arrays: {"path": "table.csv"}}  # what has no default
+
+
+def made(part, **fields):
+    """A config of ``part``."""
+    return part(**NEEDED.get(part, {}), **fields)
+
+
+KINDS = [made(part).kind for part in PARTS]
 
 
 def read(values: dict[str, object]) -> DataConfig:
@@ -24,7 +33,7 @@ def read(values: dict[str, object]) -> DataConfig:
 @pytest.mark.parametrize("part", PARTS, ids=KINDS)
 def test_json_round_trip(part: type[Digits]) -> None:
     """A config written as JSON and read back is the same config."""
-    config = part(validation=7, split_seed=3, dequantise=True, binarisation="static")
+    config = made(part, validation=7, split_seed=3, dequantise=True, binarisation="static")
     assert ADAPTER.validate_json(ADAPTER.dump_json(config)) == config
 
 
@@ -47,16 +56,16 @@ def test_json_round_trip(part: type[Digits]) -> None:
 def test_nonsense_is_refused(part: type[Digits], wrong: dict[str, object]) -> None:
     """Unknown keys, wrong types and impossible values are refused, never coerced."""
     with pytest.raises(ValidationError):
-        read({"kind": part().kind, **wrong})
+        read({"kind": made(part).kind, **NEEDED.get(part, {}), **wrong})
     with pytest.raises(ValidationError):
-        part(**wrong)  # type: ignore[arg-type]
+        made(part, **wrong)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("part", PARTS, ids=KINDS)
 def test_frozen_and_keyword_only(part: type[Digits]) -> None:
     """A config can't change after it was checked, nor be filled in by position."""
     with pytest.raises((AttributeError, ValidationError)):
-        part().split_seed = 1
+        made(part).split_seed = 1
     with pytest.raises((TypeError, ValidationError)):
         part(5)  # type: ignore[call-arg, misc]
 
@@ -69,9 +78,10 @@ def test_emnist_split_belongs_to_emnist() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_default_binarisation(kind: str) -> None:
-    """Grey sets are binarised anew at each draw by default; counts and colours are left as they are."""
-    expected = "none" if kind in {"digits", "cifar10", "svhn"} else "dynamic"
-    assert read({"kind": kind}).binarisation == expected
+    """Grey sets are binarised anew at each draw by default; counts, colours and files of one's own are left as they are."""
+    expected = "dynamic" if kind in {"mnist", "fashion_mnist", "kmnist", "emnist", "omniglot"} else "none"
+    part = PARTS[KINDS.index(kind)]
+    assert read({"kind": kind, **NEEDED.get(part, {})}).binarisation == expected
 
 
 @pytest.mark.parametrize(
