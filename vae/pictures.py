@@ -64,9 +64,12 @@ def draw(model: VAE, pixels: Pixels, *, seed: int) -> dict[str, bytes]:
     return drawn
 
 
-def png(rows: list[Tensor]) -> bytes:
-    """Rows of images, each [n, C, H, W] in [0, 1], as one PNG with a thin border between images."""
-    from PIL import Image  # noqa: PLC0415 - only pictures need it
+def png(rows: list[Tensor], *, captions: list[str] | None = None, title: str = "") -> bytes:
+    """Rows of images, each [n, C, H, W] in [0, 1], as one PNG with a thin border between images.
+
+    ``captions``: a line before each row; ``title``: one above all.
+    """
+    from PIL import Image, ImageDraw, ImageFont  # noqa: PLC0415 - only pictures need it
 
     channels, height, width = rows[0].shape[1:]
     factor = max(1, -(-MINIMUM_SIDE // max(height, width)))
@@ -79,6 +82,19 @@ def png(rows: list[Tensor]) -> bytes:
             canvas[:, top : top + large.shape[1], left : left + large.shape[2]] = large
     values = (canvas * 255).round().to(torch.uint8)
     array = values.permute(1, 2, 0).numpy() if channels == COLOUR else values.float().mean(0).to(torch.uint8).numpy()
+    picture = Image.fromarray(array)
+    if captions is not None:
+        font = ImageFont.load_default(11)
+        margin = max(round(font.getlength(caption)) for caption in captions) + 8
+        header = 18 if title else 0
+        wide = max(picture.width + margin, round(font.getlength(title)) + 8)
+        page = Image.new(picture.mode, (wide, picture.height + header), 255 if picture.mode == "L" else (255, 255, 255))
+        page.paste(picture, (margin, header))
+        pen = ImageDraw.Draw(page)
+        pen.text((4, 2), title, fill=0, font=font)
+        for i, caption in enumerate(captions):
+            pen.text((4, header + i * cell_h + cell_h // 2 - 7), caption, fill=0, font=font)
+        picture = page
     file = io.BytesIO()
-    Image.fromarray(array).save(file, format="PNG", optimize=True)
+    picture.save(file, format="PNG", optimize=True)
     return file.getvalue()

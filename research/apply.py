@@ -1,0 +1,356 @@
+"""Use of a kept model: its folder, the data it is asked about, and files as answers. The verbs are in ``cli_models``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from research.checkpoints import model_hash, trial_name
+from research.errors import UserError
+from research.ledger import Ledger
+from research.looks import write_look
+from research.spaces import on_other_data
+from vae.apply import codes, paired_difference, scores
+from vae.data import load_test, load_training
+from vae.data.pixels import pixels_of
+from vae.measure import measure_of
+from vae.pictures import png
+from vae.portable import load_model
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    from vae.data import Split
+    from vae.data.pixels import Pixels
+    from vae.measure import Measure
+    from vae.model import VAE
+    from vae.train_config import TrainConfig
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A kept model, where it came from, and the examples it is asked about."""
+
+    folder: Path
+    config: TrainConfig
+    model: VAE
+    pixels: Pixels
+    split: Split
+    measure: Measure
+
+
+def model_folder(place: Path, rank: int = 1) -> Path:
+    """The model folder that ``place`` means: one, a record in one, or the model of ``rank`` of a sweep.
+
+    Raises:
+        UserError: it is none of them, or the sweep did not keep that model.
+
+    """
+    if (place / "ledger").is_dir():
+        ranked = Ledger.open(place).ranked()
+        if not 1 <= rank <= len(ranked):
+            raise UserError(f"--rank must be 1 to {len(ranked)}, the trials of {place} that have a result, got {rank}")
+        folder = place / "models" / trial_name(ranked[rank - 1].number)
+        if not folder.is_dir():
+            raise UserError(f"the model of rank {rank} of {place} was not kept: choose a lower --rank, or reproduce it")
+        return folder
+    folder = place.parent if place.suffix == ".json" else place
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{place} is neither a model folder, nor a record in one, nor a sweep's directory")
+    return folder
+
+
+def open_model(
+    place: Path,
+    *,
+    split: str = "validation",
+    rank: int = 1,
+    data: str | None = None,
+    data_dir: Path | None = None,
+    device: str = "cpu",
+    why: str = "",
+) -> Kept:
+    """The model at ``place`` and the examples of ``split``; a look at test is written down, with ``why``.
+
+    Raises:
+        UserError: model and data don't go together.
+
+    """
+    folder = model_folder(place, rank)
+    config, model = load_model(folder)
+    if data is not None:
+        config = on_other_data(config, data)
+    training = load_training(config.data, data_dir)
+    examples = load_test(config.data, data_dir) if split == "test" else training.validation
+    if examples is None:
+        raise UserError("the model was trained with data.validation 0: there is no validation split; use --split test")
+    if examples.shape != model.shape or training.levels != model.levels:
+        asked, found = ("×".join(map(str, shape)) for shape in (model.shape, examples.shape))
+        raise UserError(
+            f"the model is of {asked} with values 0..{model.levels}; data {config.data.kind!r} has {found} with 0..{training.levels}"
+        )
+    measure = measure_of(config, examples, levels=training.levels)
+    if split == "test":
+        question = {"model": model_hash(folder), "measure": str(measure), "verb": why}
+        write_look(folder, question, {}, why)
+    pixels = pixels_of(examples, config, training.levels, torch.device(device), held_out=True)
+    return Kept(folder, config, model.to(device), pixels, examples, measure)
+
+
+def need_images(kept: Kept) -> None:
+    """Refuse to draw tables.
+
+    Raises:
+        UserError: an example is a row of a table.
+
+    """
+    if min(kept.model.shape[1:]) < 2:  # noqa: PLR2004 - a line of pixels is no picture
+        raise UserError("the model's data are no images: use --out FILE.npz for arrays, or encode and score")
+
+
+def write(out: Path, rows: Sequence[tuple[str, Tensor]], shape: tuple[int, int, int], title: str) -> None:
+    """``rows`` of (caption, [n, D]) as a captioned PNG, or as arrays by caption in an ``.npz``.
+
+    Raises:
+        UserError: ``out`` ends in neither, or can't be written.
+
+    """
+    if out.suffix not in {".png", ".npz"}:
+        raise UserError(f"--out must end in .png or .npz, got {str(out)!r}")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        if out.suffix == ".npz":
+            arrays: dict[str, Any] = {_key(name): x.unflatten(1, shape).cpu().numpy() for name, x in rows}
+            np.savez_compressed(out, **arrays)
+        else:
+            out.write_bytes(png([x.unflatten(1, shape) for _, x in rows], captions=[name for name, _ in rows], title=title))
+    except OSError as error:
+        raise UserError(f"{out} can't be written ({error.strerror}); choose another --out") from None
+
+
+def _key(caption: str) -> str:
+    return "_".join(caption.replace("=", "_").split())
+
+
+def encode(kept: Kept, out: Path) -> int:
+    """Posterior means, variances and labels as Parquet, one row an example; how many. Nothing is held but a batch."""
+    import pyarrow as pa  # noqa: PLC0415 - tables alone need it
+
+    size = kept.model.latent_size
+    names = [f"mean_{i}" for i in range(size)] + [f"variance_{i}" for i in range(size)]
+    schema = pa.schema([("index", pa.int64()), ("label", pa.int64()), *((name, pa.float32()) for name in names)])
+    written = 0
+    with _parquet(out, schema) as writer:
+        for mean, variance, labels in codes(kept.model, kept.pixels):
+            columns = [*mean.T, *variance.T]
+            index = torch.arange(written, written + len(labels))
+            arrays = [pa.array(column.numpy()) for column in (index, labels, *columns)]
+            writer.write_table(pa.table(arrays, schema=schema))
+            written += len(labels)
+    return written
+
+
+def plane(kept: Kept, how: str, *, limit: int = 10_000) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], float | None]:
+    """The codes of the first ``limit`` examples in 2-D, their labels, and 5-NN accuracy there (5-fold; None unlabelled).
+
+    ``how``: ``dimensions`` (the first two), ``pca`` or ``tsne``.
+    """
+    from sklearn.decomposition import PCA  # noqa: PLC0415 - takes seconds
+    from sklearn.manifold import TSNE  # noqa: PLC0415
+    from sklearn.model_selection import cross_val_score  # noqa: PLC0415
+    from sklearn.neighbors import KNeighborsClassifier  # noqa: PLC0415
+
+    means, labels = [], []
+    for mean, _, label in codes(kept.model, kept.pixels):
+        means.append(mean)
+        labels.append(label)
+        if sum(map(len, labels)) >= limit:
+            break
+    z, y = torch.cat(means)[:limit].numpy(), torch.cat(labels)[:limit].numpy()
+    if z.shape[1] < 2:  # noqa: PLR2004 - the second dimension is 0
+        z = np.concatenate([z, np.zeros_like(z)], axis=1)
+    match how:
+        case "dimensions":
+            flat = z[:, :2]
+        case "pca":
+            flat = PCA(2, random_state=0).fit_transform(z)
+        case _:
+            flat = TSNE(2, random_state=0, init="pca", perplexity=min(30, len(z) // 4)).fit_transform(z)
+    counts = np.unique(y, return_counts=True)[1]
+    accuracy = None
+    if len(counts) > 1 and counts.min() >= 5:  # noqa: PLR2004 - folds
+        accuracy = float(cross_val_score(KNeighborsClassifier(5), flat, y, cv=5).mean())
+    return flat, y, accuracy
+
+
+def score(kept: Kept, out: Path | None) -> dict[str, np.ndarray[Any, Any]]:
+    """Per-example scores by name, and as Parquet where ``out`` says so."""
+    import pyarrow as pa  # noqa: PLC0415 - tables alone need it
+
+    settings = kept.config.eval
+    asked: dict[str, Any] = {"seed": settings.seed, "samples": settings.samples, "split": kept.measure.split}
+    parts: dict[str, list[Any]] = {}
+    for found in scores(kept.model, kept.pixels, **asked):
+        for name, values in found.items():
+            parts.setdefault(name, []).append(values.numpy())
+    every = {name: np.concatenate(values) for name, values in parts.items()}
+    if out is not None:
+        labels = kept.split.labels.numpy()
+        columns = {"index": np.arange(len(labels)), "label": labels} | every
+        table = pa.table(columns)
+        with _parquet(out, table.schema) as writer:
+            writer.write_table(table)
+    return every
+
+
+def strangeness(every: dict[str, np.ndarray[Any, Any]]) -> tuple[str, np.ndarray[Any, Any]]:
+    """What anomalies are ranked by: −elbo where there is one, else the reconstruction's nats; larger is stranger."""
+    return ("−elbo", -every["elbo"]) if "elbo" in every else ("reconstruction", every["reconstruction"])
+
+
+def detection(scores_: np.ndarray[Any, Any], positive: np.ndarray[Any, Any]) -> dict[str, float]:
+    """AUROC and average precision of ``scores_`` for ``positive``.
+
+    Raises:
+        UserError: there is but one kind.
+
+    """
+    from sklearn.metrics import average_precision_score, roc_auc_score  # noqa: PLC0415 - takes seconds
+
+    if positive.all() or not positive.any():
+        raise UserError("AUROC needs examples of both kinds, and all of these are of one")
+    return {
+        "auroc": float(roc_auc_score(positive, scores_)),
+        "average_precision": float(average_precision_score(positive, scores_)),
+    }
+
+
+def compare(a: Kept, b: Kept) -> dict[str, Any]:
+    """The paired per-example difference of two models' elbo (or reconstruction), a − b, with its 95 % interval.
+
+    Raises:
+        UserError: their measures differ, so that the difference would mean nothing.
+
+    """
+    if a.measure != b.measure:
+        raise UserError(f"the models can't be compared: their numbers are of different things: {a.measure} and {b.measure}")
+    one, other = score(a, None), score(b, None)
+    name = "elbo" if "elbo" in one else "reconstruction"
+    mean, error, half = paired_difference(torch.from_numpy(one[name]), torch.from_numpy(other[name]))
+    return {
+        "quantity": name,
+        "a": float(one[name].mean()),
+        "b": float(other[name].mean()),
+        "difference": mean,
+        "standard_error": error,
+        "interval_95": [mean - half, mean + half],
+        "examples": len(one[name]),
+        "measure": str(a.measure),
+    }
+
+
+def _parquet(out: Path, schema: Any) -> Any:  # noqa: ANN401 - pyarrow's own
+    from pyarrow import parquet  # noqa: PLC0415 - tables alone need it
+
+    if out.suffix != ".parquet":
+        raise UserError(f"--out must end in .parquet, got {str(out)!r}")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        return parquet.ParquetWriter(out, schema)
+    except OSError as error:
+        raise UserError(f"{out} can't be written ({error.strerror or error}); choose another --out") from None
+
+
+def draw_mask(text: str, shape: tuple[int, int, int]) -> Tensor:
+    """What is missing, [D]: a ``.png`` or ``.npy`` of the images' size (above half is missing), or a named part.
+
+    Raises:
+        UserError: it is neither, or of another size.
+
+    """
+    from vae.conditioning import seen_pixels  # noqa: PLC0415 - here alone
+
+    halves: dict[str, tuple[Any, ...]] = {
+        "top": ("top_left", "top_right"),
+        "bottom": ("bottom_left", "bottom_right"),
+        "left": ("top_left", "bottom_left"),
+        "right": ("top_right", "bottom_right"),
+    }
+    quadrants: dict[str, tuple[Any, ...]] = {name: (name,) for half in halves.values() for name in half}
+    if named := (halves | quadrants).get(text):
+        return seen_pixels(shape, named).flatten()
+    path = Path(text)
+    if not path.is_file():
+        raise UserError(f"--mask must be a .png or .npy file, or one of {', '.join(halves | quadrants)}, got {text!r}")
+    try:
+        if path.suffix == ".npy":
+            values = np.load(path, allow_pickle=False).astype(float)
+        else:
+            from PIL import Image  # noqa: PLC0415 - image files alone need it
+
+            with Image.open(path) as image:
+                values = np.asarray(image.convert("L")) / 255
+    except (OSError, ValueError) as error:
+        raise UserError(f"--mask {text!r} can't be read: {error}") from None
+    if values.shape != shape[1:]:
+        raise UserError(f"--mask {text!r} must be {shape[1]}×{shape[2]}, as the images are, got {values.shape}")
+    return torch.from_numpy(values > 0.5).expand(shape).flatten()  # noqa: PLR2004 - half
+
+
+def export(kept: Kept, out: Path) -> dict[str, float]:
+    """``encoder.onnx`` and ``decoder.onnx`` in the folder ``out``, checked against the model on 64 examples.
+
+    Encoder: x [B, D] (and condition [B, K]) -> mean, variance [B, L]. Decoder: z [B, L] (and condition) -> mean of x
+    [B, D] and the raw outputs, a likelihood's logits say. Returns the largest differences.
+
+    Raises:
+        UserError: the packages are missing, or the graphs don't give the model's numbers.
+
+    """
+    try:
+        import onnxruntime  # noqa: PLC0415 - an extra
+        import onnxscript  # noqa: F401, PLC0415 - what torch exports with
+    except ImportError as error:
+        raise UserError(f"export needs {error.name}: pip install 'vae-research[export]'") from None
+    from research.onnx_graphs import DecoderGraph, EncoderGraph, export_graph  # noqa: PLC0415 - here alone
+
+    out.mkdir(parents=True, exist_ok=True)
+    x, labels = kept.pixels.batch(slice(0, 64)), kept.pixels.labels[:64]
+    model = kept.model.eval()
+    condition = model.condition(x, labels)
+    told = () if condition is None else (condition,)
+    names = [] if condition is None else ["condition"]
+    with torch.no_grad():
+        posterior = model.encode(x, condition)
+        z = posterior.mean
+        expected = {
+            "encoder": (posterior.mean, posterior.variance),
+            "decoder": (model.likelihood.mean(model.decode(z, condition)), model.decode(z, condition)),
+        }
+    asked: dict[str, tuple[Any, tuple[Tensor, ...], list[str], list[str]]] = {
+        "encoder": (EncoderGraph(model), (x, *(told if model.conditioning.encoder_size else ())), ["x", *(names if model.conditioning.encoder_size else [])], ["mean", "variance"]),
+        "decoder": (DecoderGraph(model), (z, *told), ["z", *names], ["x_mean", "output"]),
+    }
+    worst: dict[str, float] = {}
+    for name, (graph, inputs, input_names, output_names) in asked.items():
+        file = out / f"{name}.onnx"
+        export_graph(graph, inputs, file, input_names, output_names)
+        session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+        for count in (len(x), 3):  # the batch is free
+            feed = {key: value[:count].numpy() for key, value in zip(input_names, inputs, strict=True)}
+            found = session.run(None, feed)
+            for output, got, want in zip(output_names, found, expected[name], strict=True):
+                difference = float(np.abs(got - want[:count].numpy()).max())
+                relative = bool(np.allclose(got, want[:count].numpy(), rtol=1e-4, atol=1e-5))
+                worst[f"{name}.{output}"] = max(difference, worst.get(f"{name}.{output}", 0.0))
+                if not relative or (output == "mean" and difference > 1e-5):  # noqa: PLR2004 - what is promised
+                    raise UserError(f"{file}: {output} differs from the model's by {difference:.2g}: not exported faithfully")
+    return worst
+
+
