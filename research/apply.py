@@ -129,7 +129,9 @@ def write(out: Path, rows: Sequence[tuple[str, Tensor]], shape: tuple[int, int, 
             arrays: dict[str, Any] = {_key(name): x.unflatten(1, shape).cpu().numpy() for name, x in rows}
             np.savez_compressed(out, **arrays)
         else:
-            out.write_bytes(png([x.unflatten(1, shape) for _, x in rows], captions=[name for name, _ in rows], title=title))
+            out.write_bytes(
+                png([x.unflatten(1, shape) for _, x in rows], captions=[name for name, _ in rows], title=title)
+            )
     except OSError as error:
         raise UserError(f"{out} can't be written ({error.strerror}); choose another --out") from None
 
@@ -156,7 +158,9 @@ def encode(kept: Kept, out: Path) -> int:
     return written
 
 
-def plane(kept: Kept, how: str, *, limit: int = 10_000) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], float | None]:
+def plane(
+    kept: Kept, how: str, *, limit: int = 10_000
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], float | None]:
     """The codes of the first ``limit`` examples in 2-D, their labels, and 5-NN accuracy there (5-fold; None unlabelled).
 
     ``how``: ``dimensions`` (the first two), ``pca`` or ``tsne``.
@@ -239,7 +243,9 @@ def compare(a: Kept, b: Kept) -> dict[str, Any]:
 
     """
     if a.measure != b.measure:
-        raise UserError(f"the models can't be compared: their numbers are of different things: {a.measure} and {b.measure}")
+        raise UserError(
+            f"the models can't be compared: their numbers are of different things: {a.measure} and {b.measure}"
+        )
     one, other = score(a, None), score(b, None)
     name = "elbo" if "elbo" in one else "reconstruction"
     mean, error, half = paired_difference(torch.from_numpy(one[name]), torch.from_numpy(other[name]))
@@ -334,7 +340,12 @@ def export(kept: Kept, out: Path) -> dict[str, float]:
             "decoder": (model.likelihood.mean(model.decode(z, condition)), model.decode(z, condition)),
         }
     asked: dict[str, tuple[Any, tuple[Tensor, ...], list[str], list[str]]] = {
-        "encoder": (EncoderGraph(model), (x, *(told if model.conditioning.encoder_size else ())), ["x", *(names if model.conditioning.encoder_size else [])], ["mean", "variance"]),
+        "encoder": (
+            EncoderGraph(model),
+            (x, *(told if model.conditioning.encoder_size else ())),
+            ["x", *(names if model.conditioning.encoder_size else [])],
+            ["mean", "variance"],
+        ),
         "decoder": (DecoderGraph(model), (z, *told), ["z", *names], ["x_mean", "output"]),
     }
     worst: dict[str, float] = {}
@@ -350,7 +361,7 @@ def export(kept: Kept, out: Path) -> dict[str, float]:
                 relative = bool(np.allclose(got, want[:count].numpy(), rtol=1e-4, atol=1e-5))
                 worst[f"{name}.{output}"] = max(difference, worst.get(f"{name}.{output}", 0.0))
                 if not relative or (output == "mean" and difference > 1e-5):  # noqa: PLR2004 - what is promised
-                    raise UserError(f"{file}: {output} differs from the model's by {difference:.2g}: not exported faithfully")
+                    raise UserError(
+                        f"{file}: {output} differs from the model's by {difference:.2g}: not exported faithfully"
+                    )
     return worst
-
-

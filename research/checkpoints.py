@@ -8,11 +8,13 @@ run again.
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from typing import TYPE_CHECKING
 
 from research.errors import CorruptFile, UserError
 from research.folders import clear_leftovers, remove_folder, verify_folder, write_folder
+from research.model_card import model_card
 from research.records import RECORD, TrialRecord, pretty, row_json
 from vae.portable import WEIGHTS_FILE as WEIGHTS
 from vae.portable import weights_file
@@ -97,6 +99,9 @@ def _model_files(ledger: Ledger, sweep_dir: Path, trial: TrialView) -> dict[str,
         picture = _inside(sweep_dir, relative)
         if picture.is_file():  # a model without its picture is still a model
             files[f"{name}{picture.suffix}"] = picture
+    record = json.loads(TrialRecord.of(ledger, trial.number).to_json())
+    pictures = sorted(name for name in files if name.endswith(".png"))
+    files["README.md"] = model_card(record["config"], row_json(row.epoch, row.metrics), record, pictures).encode()
     return files
 
 

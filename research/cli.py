@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from research import cli_models
 from research.errors import UserError
 
 if TYPE_CHECKING:
@@ -326,6 +327,10 @@ def evaluate(
             "this question was asked before: the stored row" if answer.stored else "this look at test was written down"
         )
         console.print(told, highlight=False)
+
+
+for _verb in cli_models.VERBS:
+    app.command()(_verb)
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ from research import provenance
 from research.errors import UserError
 from research.folders import write_folder
 from research.metrics import default_metric
+from research.model_card import model_card
 from research.records import RECORD, TrialRecord, code_of, pretty
 from research.settings import Metric
 from research.trial_rows import describe_worker, finite
@@ -107,6 +109,8 @@ def train_once(
         "metrics.json": pretty(kept_row).encode(),
         RECORD: record.to_json().encode(),
     }
+    pictures = sorted(name for name in kept if name.endswith(".png"))
+    kept["README.md"] = model_card(to_dict(config), kept_row, json.loads(record.to_json()), pictures).encode()
     out.parent.mkdir(parents=True, exist_ok=True)
     write_folder(out, kept)
     return Run(rows=rows, kept_epoch=kept_row["epoch"], diverged=diverged)

@@ -33,7 +33,7 @@ def space(trial: optuna.Trial) -> TrainConfig:
         optimizer=Adam(lr=trial.suggest_float("lr", 3e-4, 1e-2, log=True)),
         initialisation=Initialisation(output_bias="data_mean"),
         # log q(z) is estimated from a batch: a small one biases it.
-        batch_size=trial.suggest_categorical("batch_size", [64, 128, 256]),
-        epochs=81,
+        batch_size=trial.suggest_categorical("batch_size", [64, 128]),
+        epochs=54,
         eval=Evaluation(samples=8),
     )

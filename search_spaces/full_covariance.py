@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def space(trial: optuna.Trial) -> TrainConfig:
     """Network, latent size and optimizer. The encoder's outputs grow with the square of the latent size."""
-    width = trial.suggest_int("width", 64, 512, log=True)
+    width = trial.suggest_int("width", 64, 256, log=True)
     depth = trial.suggest_int("depth", 1, 2)
     return TrainConfig(
         data=Digits(),
@@ -36,6 +36,6 @@ def space(trial: optuna.Trial) -> TrainConfig:
         schedule=Cosine(),
         initialisation=Initialisation(output_bias="data_mean"),
         gradient_clip=trial.suggest_float("gradient_clip", 10.0, 1000.0, log=True),
-        epochs=81,
+        epochs=54,
         eval=Evaluation(samples=8),
     )

@@ -27,7 +27,7 @@ LIKELIHOODS = {
 
 def space(trial: optuna.Trial) -> TrainConfig:
     """Likelihood, network, latent size and learning rate."""
-    width = trial.suggest_int("width", 64, 512, log=True)
+    width = trial.suggest_int("width", 64, 256, log=True)
     depth = trial.suggest_int("depth", 1, 2)
     return TrainConfig(
         data=Digits(),
@@ -37,6 +37,6 @@ def space(trial: optuna.Trial) -> TrainConfig:
         optimizer=Adam(lr=trial.suggest_float("lr", 3e-4, 3e-3, log=True)),
         schedule=Cosine(),
         initialisation=Initialisation(output_bias="data_mean"),
-        epochs=54,
+        epochs=27,
         eval=Evaluation(samples=8),
     )

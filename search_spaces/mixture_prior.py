@@ -1,6 +1,6 @@
 """VAEs with a learned mixture prior on the handwritten digits (Dilokthanakul et al. 2016; Tomczak & Welling 2018).
 
-The KL to a mixture has no closed form: rows say ``kl_estimate: monte_carlo`` with its standard error, and many
+The KL to a mixture has no closed form: rows say ``kl_estimate: monte_carlo`` with its standard error, and several
 samples are drawn of each validation image so that it does not decide the ranking.
 """
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def space(trial: optuna.Trial) -> TrainConfig:
     """Components, network, latent size and optimizer."""
-    width = trial.suggest_int("width", 64, 512, log=True)
+    width = trial.suggest_int("width", 64, 256, log=True)
     depth = trial.suggest_int("depth", 1, 2)
     return TrainConfig(
         data=Digits(),
@@ -31,10 +31,10 @@ def space(trial: optuna.Trial) -> TrainConfig:
             activation=trial.suggest_categorical("activation", ["relu", "tanh", "silu"]),
         ),
         latent_size=trial.suggest_int("latent_size", 2, 32, log=True),
-        prior=Mixture(components=trial.suggest_int("components", 2, 50, log=True)),
+        prior=Mixture(components=trial.suggest_int("components", 2, 30, log=True)),
         optimizer=Adam(lr=trial.suggest_float("lr", 3e-4, 1e-2, log=True)),
         schedule=Cosine(),
         initialisation=Initialisation(output_bias="data_mean"),
-        epochs=81,
-        eval=Evaluation(samples=16),
+        epochs=54,
+        eval=Evaluation(samples=8),
     )

@@ -34,7 +34,7 @@ def space(trial: optuna.Trial) -> TrainConfig:
         ),
         schedule=Cosine(warmup_epochs=1.0),
         initialisation=Initialisation(output_bias="data_mean"),
-        batch_size=64,
-        epochs=27,
-        eval=Evaluation(samples=8),
+        batch_size=128,
+        epochs=18,
+        eval=Evaluation(samples=2),
     )

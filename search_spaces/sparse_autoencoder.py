@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def space(trial: optuna.Trial) -> TrainConfig:
     """Network and optimizer around a code of 128 numbers in (0, 1), twice as many as pixels."""
     width = trial.suggest_int("width", 64, 512, log=True)
-    depth = trial.suggest_int("depth", 0, 2)
+    depth = trial.suggest_int("depth", 1, 2)
     return TrainConfig(
         data=Digits(),
         likelihood=Binomial(),

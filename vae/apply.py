@@ -13,21 +13,23 @@ from torch import Tensor
 
 from vae import seeds
 from vae.config import ConfigError
+from vae.priors.label_conditional import LabelConditionalPrior
+from vae.priors.standard_normal import StandardNormalPrior
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from vae.corruption import CorruptionConfig
     from vae.data.pixels import Pixels
     from vae.model import VAE
 
 BATCH = 1000
+_DRAWS = 10_000  # of a prior, for its moments
+_SAME = 1e-4  # radians: two directions closer than that are one
 
 
 @torch.no_grad()
-def sample(
-    model: VAE, count: int, *, seed: int, labels: Tensor | None = None, temperature: float = 1.0
-) -> Tensor:
+def sample(model: VAE, count: int, *, seed: int, labels: Tensor | None = None, temperature: float = 1.0) -> Tensor:
     """E[x|z] for ``count`` draws of z from the prior, [count, D]. ``labels`` [count]: what a labelled model is asked for.
 
     ``temperature`` multiplies the noise that z is made of: below 1, samples nearer to the prior's middle.
@@ -72,12 +74,24 @@ def denoise(model: VAE, x: Tensor, labels: Tensor, corruption: CorruptionConfig,
 def inpaint(model: VAE, x: Tensor, labels: Tensor, missing: Tensor, *, steps: int = 50) -> Tensor:
     """x with the dimensions where ``missing`` [D] is True filled in, [B, D].
 
-    They start at the middle of their range and are replaced ``steps`` times by what the model makes of the whole, the known ones put
-    back each time (Rezende et al. 2014, appendix F, at the posterior mean): a point that the model is content with, not
-    a draw from p(missing | known). A model that is told part of an image and misses the rest draws it in one step.
+    They start at the middle of their range (real values: at 0) and are replaced ``steps`` times by what the model makes
+    of the whole, the known ones put back each time (Rezende et al. 2014, appendix F, at the posterior mean): a point
+    that the model is content with, not a draw from p(missing | known), and it depends on where it started. A model that
+    is told part of an image makes the rest of that and of the middle of its prior, in one step.
+
+    Raises:
+        ConfigError: the model is told another part of the image than the one that is not missing.
+
     """
     model.eval()
-    filled = torch.where(missing, torch.full_like(x, 0.5), x)
+    seen = getattr(model.conditioning, "seen", None)
+    if seen is not None:
+        own = torch.ones_like(missing).index_fill(0, seen, False)  # noqa: FBT003 - torch's own argument
+        if not torch.equal(own, missing):
+            raise ConfigError("this model is told one fixed part of an image and makes the rest: no other mask fits it")
+        middle = x.new_zeros(len(x), model.latent_size)
+        return model.sample(middle, x.new_full((len(x),), 0.5), model.condition(x, labels))
+    filled = torch.where(missing, torch.full_like(x, 0.5 if model.levels else 0.0), x)
     for _ in range(steps):
         filled = torch.where(missing, reconstruct(model, filled, labels), x)
     return filled
@@ -87,7 +101,10 @@ def inpaint(model: VAE, x: Tensor, labels: Tensor, missing: Tensor, *, steps: in
 def interpolate(
     model: VAE, x: Tensor, labels: Tensor, *, steps: int, path: Literal["linear", "spherical"] = "linear"
 ) -> Tensor:
-    """Decodings along the way from the code of x[0] to that of x[1], [steps, D]; a labelled model keeps x[0]'s label."""
+    """Decodings along the way from the code of x[0] to that of x[1], [steps, D]; what else is told stays x[0]'s.
+
+    ``spherical``: along the arc between the two (White 2016, arXiv:1609.04468); the line where there is no one arc.
+    """
     model.eval()
     condition = model.condition(x, labels)
     start, end = model.encode(x, condition).mean
@@ -96,24 +113,70 @@ def interpolate(
         cosine = torch.nn.functional.cosine_similarity(start, end, dim=0).clamp(-1, 1)
         angle = torch.arccos(cosine)
         weights = torch.sin((1 - along) * angle), torch.sin(along * angle)
-        z = (weights[0] * start + weights[1] * end) / torch.sin(angle) if angle > 1e-4 else start.lerp(end, along)  # noqa: PLR2004
+        one_arc = _SAME < angle < math.pi - _SAME
+        z = (weights[0] * start + weights[1] * end) / torch.sin(angle) if one_arc else torch.lerp(start, end, along)
     else:
         z = torch.lerp(start, end, along)
     return model.reconstruct(z, None if condition is None else condition[:1].expand(steps, -1))
 
 
 @torch.no_grad()
-def traverse(model: VAE, x: Tensor, labels: Tensor, *, steps: int, reach: float) -> Tensor:
-    """Each latent dimension of the code of x [1, D] set to −``reach``..``reach``, the others kept: [L, steps, D]."""
+def traverse(
+    model: VAE,
+    x: Tensor,
+    labels: Tensor,
+    *,
+    steps: int,
+    reach: float,
+    dimensions: Sequence[int] | None = None,
+    moments: tuple[Tensor, Tensor] | None = None,
+) -> Tensor:
+    """Latent dimensions of the code of x [1, D] moved one at a time, the others kept: [dimensions, steps, D].
+
+    Each goes from mean − ``reach``·deviation to mean + ``reach``·deviation (Higgins et al. 2017, section 4.1) of
+    ``moments``, [L] each; the prior's, if not given. ``dimensions``: all, if not given.
+    """
     model.eval()
     condition = model.condition(x, labels)
     code = model.encode(x, condition).mean
+    mean, deviation = prior_moments(model, condition) if moments is None else moments
+    chosen = list(range(model.latent_size)) if dimensions is None else list(dimensions)
     values = torch.linspace(-reach, reach, steps, device=x.device)
-    z = code.expand(model.latent_size, steps, -1).clone()
-    for dimension in range(model.latent_size):
-        z[dimension, :, dimension] = values
-    told = None if condition is None else condition.expand(model.latent_size * steps, -1)
-    return model.reconstruct(z.flatten(0, 1), told).unflatten(0, (model.latent_size, steps))
+    z = code.expand(len(chosen), steps, -1).clone()
+    for row, dimension in enumerate(chosen):
+        z[row, :, dimension] = mean[dimension] + values * deviation[dimension]
+    told = None if condition is None else condition.expand(len(chosen) * steps, -1)
+    return model.reconstruct(z.flatten(0, 1), told).unflatten(0, (len(chosen), steps))
+
+
+@torch.no_grad()
+def prior_moments(model: VAE, condition: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each dimension of p(z), or of p(z|y) of one example's condition [1, K]; [L] each.
+
+    Exact for one Gaussian; of a mixture, from draws that are always the same.
+    """
+    device = _device(model)
+    if isinstance(model.prior, StandardNormalPrior):
+        return torch.zeros(model.latent_size, device=device), torch.ones(model.latent_size, device=device)
+    if isinstance(model.prior, LabelConditionalPrior):
+        mean, log_variance = model.prior.moments(condition)
+        return mean[0], torch.exp(0.5 * log_variance[0])
+    generator = seeds.generator(0, "prior moments")
+    noise = torch.randn((_DRAWS, model.latent_size), generator=generator).to(device)
+    uniform = torch.rand(_DRAWS, generator=generator).to(device)
+    z = model.draw_prior(noise, uniform, None if condition is None else condition.expand(_DRAWS, -1))
+    return z.mean(0), z.std(0)
+
+
+@torch.no_grad()
+def code_moments(model: VAE, pixels: Pixels) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation over the first examples of each dimension of their codes, [L] each.
+
+    What a code's scale is where no prior says so.
+    """
+    mean, _, _ = next(codes(model, pixels))
+    device = _device(model)
+    return mean.mean(0).to(device), mean.std(0, correction=0).to(device)
 
 
 @torch.no_grad()

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 ACTIVE_VARIANCE = 0.01  # Burda et al. 2016, arXiv:1509.00519, section 5.2
 COLLAPSED_KL = 0.1  # nats; a proposal: below it the code carries nothing that anyone could use
 
-# One decoder call of the importance-weighted estimate: images × samples. Fixed, so that its noise is too.
+# One decoder call of the importance-weighted estimate: images × samples. Fixed, so that its noise is too; and so many
+# images are corrupted at once.
 IMAGES_AT_ONCE = 20
 SAMPLES_AT_ONCE = 100
 
@@ -124,7 +125,8 @@ def denoise_error(
     """
     noise_of = seeds.generator(settings.seed, "corruption", split)
     squared = 0.0
-    for rows in _blocks(len(pixels), settings.batch_size):
+    # Not ``batch_size`` at once: torch's normal draws depend on how many are asked for.
+    for rows in _blocks(len(pixels), IMAGES_AT_ONCE):
         x = pixels.batch(rows)
         condition = model.condition(x, pixels.labels[rows])
         z = model.encode(corruption.apply(x, noise_of), condition).mean

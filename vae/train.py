@@ -121,10 +121,11 @@ def train(
     autocast = torch.autocast(device.type, torch.bfloat16) if config.precision == "bfloat16" else nullcontext()
     base_rate = config.optimizer.lr
     clean = isinstance(config.corruption, NoCorruption)
-    if has_batch_norm(model) and len(pixels) % config.batch_size == 1:
+    if has_batch_norm(model) and (config.batch_size == 1 or len(pixels) % config.batch_size == 1):
+        fits = next(size for size in range(config.batch_size + 1, len(pixels) + 2) if len(pixels) % size != 1)
         raise ConfigError(
-            f"batch_size must not leave a last batch of one example with normalisation 'batch', got {config.batch_size} "
-            f"for {len(pixels)} examples; choose {config.batch_size + 1}"
+            f"batch_size must not leave a batch of one example with normalisation 'batch', got {config.batch_size} "
+            f"for {len(pixels)} examples; the next that fits is {fits}"
         )
     steps_per_epoch = math.ceil(len(pixels) / config.batch_size)
     total_steps = config.epochs * steps_per_epoch

@@ -9,7 +9,6 @@ import pytest
 import torch
 from small import few_digits, small_config
 
-import vae.train
 from vae.objectives import Elbo
 from vae.optimizers import SGD, Adam, RMSprop
 from vae.train import train

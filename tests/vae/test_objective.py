@@ -106,6 +106,7 @@ def test_a_cycle_has_no_jump_but_at_its_start(cycles, ramp, steps_per_epoch, epo
         (ConstantBeta(), 10, 0),
         (LinearWarmup(epochs=3), 10, 3),
         (LinearWarmup(epochs=2.25), 10, 3),
+        (CosineWarmup(epochs=2.25), 10, 3),
         (Cyclical(cycles=4), 10, 3),
         (Cyclical(cycles=5), 10, 2),
     ],
@@ -116,7 +117,21 @@ def test_annealing_epochs(schedule, epochs, expected):
     assert schedule.annealing_epochs(epochs) == expected
 
 
-@pytest.mark.parametrize("schedule", [ConstantBeta(), LinearWarmup(epochs=1.5), Cyclical(cycles=2)], ids=str)
+@given(epochs=st.floats(0.01, 30), steps_per_epoch=st.integers(1, 30))
+def test_a_warmup_never_falls_and_ends_at_beta(epochs, steps_per_epoch):
+    """Both start at 0, rise with every step, and are whole from the end of the warm-up to the end of the run."""
+    for schedule in (LinearWarmup(epochs=epochs), CosineWarmup(epochs=epochs)):
+        values = fractions(schedule, steps_per_epoch=steps_per_epoch, epochs=math.ceil(epochs) + 1)
+        assert values[0] == 0
+        assert values == sorted(values)
+        assert set(values[math.ceil(epochs * steps_per_epoch) :]) == {1.0}
+        assert all(value < 1 for value in values[: math.floor(epochs * steps_per_epoch * (1 - 1e-6))])
+
+
+WARMUPS = [ConstantBeta(), LinearWarmup(epochs=1.5), CosineWarmup(epochs=1.5), Cyclical(cycles=2)]
+
+
+@pytest.mark.parametrize("schedule", WARMUPS, ids=str)
 def test_rows_say_the_beta_in_force(schedule):
     """train/beta is β at the epoch's last step, and the loss used it."""
     config = small_config(objective=Elbo(beta=3.0, beta_schedule=schedule), epochs=4, batch_size=96)

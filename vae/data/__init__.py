@@ -1,7 +1,14 @@
 """Data sets: which examples train, select and test, as integer pixels or real values.
 
-A set is a config with the fields of :class:`DataFields` and ``binarisation``, and ``load(directory, train=...)``,
-which reads one part of it as a :class:`Content`. ``vae.data.pixels`` turns it into what a model sees.
+A set is one file and one line in :data:`DataConfig`, or, as ``kind: external``, a class anywhere else. It has
+
+* ``kind``: its name in records;
+* ``validation``, ``split_seed``, ``dequantise`` (:class:`DataFields` has them) and ``binarisation``;
+* ``load(directory, *, train) -> Content``: the training or the test part, always the same, read from below the data
+  directory or made; a :class:`DataError` of one line where it can't be.
+
+:class:`Content` says what else is known of it: its levels, how many labels it has, how many examples to hold out, and
+whether it is memory-mapped. ``vae.data.pixels`` turns it into what a model sees.
 """
 
 from __future__ import annotations
@@ -28,10 +35,12 @@ from vae.data.dataset import (
     content_digest,
     make_split,
     mapped_split,
+    rows_digest,
 )
 from vae.data.digits import Digits
 from vae.data.image_folder import ImageFolder
 from vae.data.omniglot import Omniglot
+from vae.data.support import check_finite, check_whole
 from vae.data.torchvision_sets import Cifar10, Emnist, FashionMnist, Kmnist, Mnist, Svhn, TorchvisionSet
 from vae.external import External
 
@@ -53,6 +62,8 @@ DataConfig = Annotated[
     | External,
     Field(discriminator="kind"),
 ]
+
+_IMAGE_DIMENSIONS = 4
 
 
 def data_directory(data_dir: Path | None) -> Path:
@@ -96,7 +107,7 @@ def _content(config: DataConfig) -> DataConfig:
 # Trials that follow each other in one process share one copy. Two, so that a comparison of two sets fits.
 @lru_cache(maxsize=2)
 def _load_training(config: DataConfig, directory: Path) -> TrainingData:
-    content = config.load(directory, train=True)
+    content = _checked(config, config.load(directory, train=True))
     total = len(content.labels)
     if config.validation is None and content.official is not None:
         out = content.official
@@ -104,7 +115,7 @@ def _load_training(config: DataConfig, directory: Path) -> TrainingData:
         mask[out] = False
         kept = mask.nonzero().flatten()
     else:
-        count = content.validation if config.validation is None else config.validation
+        count = min(content.validation, total - 1) if config.validation is None else config.validation
         strata = content.labels if content.stratified else None
         kept, out = splits.held_out(total, count, config.split_seed, "validation", labels=strata)
     return TrainingData(
@@ -112,15 +123,44 @@ def _load_training(config: DataConfig, directory: Path) -> TrainingData:
         validation=_split("validation", content, out) if len(out) else None,
         levels=content.levels,
         num_classes=content.num_classes,
-        data_hash=content_digest(content.images, content.labels),
+        data_hash=_digest(content),
         split_hash=content_digest(kept, out),
     )
 
 
 @lru_cache(maxsize=2)
 def _load_test(config: DataConfig, directory: Path) -> Split:
-    content = config.load(directory, train=False)
+    content = _checked(config, config.load(directory, train=False))
     return _split("test", content, torch.arange(len(content.labels)))
+
+
+def _digest(content: Content) -> str:
+    if content.rows is None:
+        return content_digest(content.images, content.labels)
+    return rows_digest(content.images, content.rows, content.labels)
+
+
+def _checked(config: DataConfig, content: Content) -> Content:
+    """``content``, if it is what it must be: a reader's mistake would else be a wrong number much later."""
+    images, labels, levels = content.images, content.labels, content.levels
+    count = len(images) if content.rows is None else len(content.rows)
+    dtype = torch.uint8 if levels > 0 else torch.float32
+    wrong = None
+    if images.dim() != _IMAGE_DIMENSIONS or count == 0 or images[:1].numel() == 0:
+        wrong = f"images must be [N, C, H, W] and not empty, got {list(images.shape)}"
+    elif images.dtype != dtype:
+        wrong = f"images must be {dtype} where levels is {levels}, got {images.dtype}"
+    elif labels.dtype != torch.int64 or labels.shape != (count,):
+        wrong = f"labels must be int64 [{count}], one for each image, got {labels.dtype} {list(labels.shape)}"
+    elif int(labels.min()) < 0 or int(labels.max()) >= max(1, content.num_classes):
+        wrong = f"labels must be 0..{max(1, content.num_classes) - 1}, got {int(labels.min())}..{int(labels.max())}"
+    name = f"data {(config.path if isinstance(config, External) else config.kind)!r}"
+    if wrong is not None:
+        raise DataError(f"{name}: {wrong}")
+    check_finite(images, name)
+    if 0 < levels < torch.iinfo(torch.uint8).max:
+        check_whole(images, levels, name)
+    return content
 
 
 def _split(name: str, content: Content, index: Tensor) -> Split:

@@ -23,6 +23,7 @@ _TEST_SEED = 0  # no setting: every sweep's test figures are of the same rows
 _TABLE, _GREY, _COLOUR = 2, 3, 4  # dimensions of an array
 _CHANNELS = {1, 3, 4}
 _BYTE = 255
+_LARGEST_LABEL = 100_000  # what is larger is the number of something else
 
 _Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -107,7 +108,7 @@ class Arrays(DataFields):
             return Content(file.values, labels, levels, classes, validation=usual, mapped=True, rows=chosen)
         images = file.values if len(chosen) == len(file.values) else file.values[chosen]
         if levels > 0:
-            images = images.to(torch.uint8)
+            images = images.to(torch.uint8)  # bool, or wider
         elif self.scaling != "none":
             # In the file's own precision: a float32 of a time in seconds is good to two minutes.
             shift, scale = self._scaling(first.values[kept].double())
@@ -184,8 +185,11 @@ class Arrays(DataFields):
         if values.dtype.kind not in "fiub":
             raise DataError(f"{path}: values must be numbers, got {values.dtype}")
         if values.dtype not in {np.dtype(np.uint8), np.dtype(np.bool_), np.dtype(np.float32)}:
-            # No copy of the file as it is on disk: the caller refuses to map this type.
-            values = values.astype(np.float64) if not isinstance(values, np.memmap) else values[:1].astype(np.float64)
+            if isinstance(values, np.memmap):
+                raise DataError(
+                    f"{path} is larger than {MEMORY_LIMIT:,} bytes and stays on disk: store uint8 or float32, got {values.dtype}"
+                )
+            values = values.astype(np.float64)
         images = torch.from_numpy(values)
         match images.dim():
             case n if n == _TABLE:
@@ -225,7 +229,8 @@ def _array(path: Path, *, mapped: bool = False) -> _Array:
 
 
 def _from_npz(path: Path, values: str, labels: str | None) -> tuple[_Array, _Array | None]:
-    with np.load(path, allow_pickle=False) as file:
+    # Opened here: numpy leaves a damaged archive's file open.
+    with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
         for name in (values, labels):
             if name is not None and name not in file.files:
                 raise DataError(f"{path} has no array {name!r}: it has {', '.join(file.files)}")
@@ -235,7 +240,7 @@ def _from_npz(path: Path, values: str, labels: str | None) -> tuple[_Array, _Arr
 def _from_table(path: Path, labels: str | None) -> tuple[_Array, _Array | None, list[str]]:
     # Tables alone need it; it has no types.
     import pyarrow as pa  # type: ignore[import-untyped] # noqa: PLC0415
-    from pyarrow import csv, parquet  # type: ignore[import-untyped] # noqa: PLC0415
+    from pyarrow import csv, parquet  # noqa: PLC0415
 
     try:
         table = csv.read_csv(path) if path.suffix == ".csv" else parquet.read_table(path)
@@ -280,9 +285,9 @@ def _check_alike(first: _File, second: _File) -> None:
         )
         what = f"{ours!r} and {theirs!r} differ" if ours else f"{len(first.columns)} and {len(second.columns)} of them"
         raise DataError(f"{first.path} and {second.path} must have the same columns in the same order; {what}")
-    ours, theirs = first.values.shape[1:], second.values.shape[1:]
-    if ours != theirs:
-        raise DataError(f"{second.path} must be of {first.path}'s shape {tuple(ours)}, got {tuple(theirs)}")
+    shape, other = tuple(first.values.shape[1:]), tuple(second.values.shape[1:])
+    if shape != other:
+        raise DataError(f"{second.path} must be of {first.path}'s shape {shape}, got {other}")
 
 
 def _numbered(files: list[_File]) -> tuple[list[Tensor], int]:
@@ -312,9 +317,6 @@ def _whole_or_names(file: _File) -> _Array:
             f"in row {wrong[0]}"
         )
     return labels.astype(np.int64)
-
-
-_LARGEST_LABEL = 100_000  # more labels than this are numbers of something else
 
 
 def _locate(directory: Path, name: str) -> Path:

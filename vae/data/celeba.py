@@ -43,12 +43,16 @@ class CelebA(DataFields):
         """
         root = directory / "celeba"
         parts = _read_table(root / "list_eval_partition.txt", directory)
-        wrong = next((name for name, (value, *_) in parts.items() if value not in _PARTS), None)
+        wrong = next((name for name, values in parts.items() if len(values) != 1 or values[0] not in _PARTS), None)
         if wrong is not None:
             raise DataError(
-                f"{root / 'list_eval_partition.txt'}: the part of {wrong} must be 0, 1 or 2, got {parts[wrong][0]!r}"
+                f"{root / 'list_eval_partition.txt'}: the part of {wrong} must be 0, 1 or 2, got {' '.join(parts[wrong])!r}"
             )
         names = [name for name, (value, *_) in parts.items() if (_PARTS[value] != "test") == train]
+        if not names:
+            raise DataError(
+                f"{root / 'list_eval_partition.txt'} names no {'training' if train else 'test'} image: replace it"
+            )
         files = [root / "img_align_celeba" / name for name in names]
         if missing := next((file for file in files if not file.is_file()), None):
             raise DataError(
@@ -62,7 +66,8 @@ class CelebA(DataFields):
             directory=directory,
         )
         labels, classes = self._labels(root / "list_attr_celeba.txt", directory, names)
-        official = torch.tensor([i for i, name in enumerate(names) if parts[name][0] == "1"]) if train else None
+        held_out = [i for i, name in enumerate(names) if parts[name][0] == "1"]
+        official = torch.tensor(held_out, dtype=torch.int64) if train else None
         return Content(images, labels, LEVELS, classes, official=official, mapped=mapped)
 
     def _labels(self, path: Path, directory: Path, names: list[str]) -> tuple[torch.Tensor, int]:
@@ -83,6 +88,8 @@ class CelebA(DataFields):
     def _prepare(self, image: Image) -> Image:
         from PIL import Image as Images  # noqa: PLC0415 - image files alone need it
 
+        if min(image.size) < self.crop:
+            raise ValueError(f"it is {image.width}×{image.height}, and data.crop is {self.crop}")
         image = image.convert("RGB")
         left, top = (image.width - self.crop) // 2, (image.height - self.crop) // 2
         box = (left, top, left + self.crop, top + self.crop)

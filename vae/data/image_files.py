@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import struct
 import tempfile
+import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,6 +22,10 @@ if TYPE_CHECKING:
 
 MEMORY_LIMIT = 2 << 30  # bytes; a larger array stays on disk
 WORTH_KEEPING = 2_000  # files: fewer are decoded again each time
+_ORIENTATION, _LYING = 0x0112, {5, 6, 7, 8}  # Exif's tag, and its values of pictures that are turned by 90 degrees
+# What Pillow raises for files that are damaged.
+_UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, TypeError, IndexError, struct.error, zlib.error)
+_Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 
 
@@ -46,22 +52,45 @@ def decode(
         _fill(values, files, prepare)
         return torch.from_numpy(values), False
     kept = _place(directory) / f"{_key(files, shape, settings)}.npy"
-    if not kept.is_file():
-        handle, name = tempfile.mkstemp(dir=kept.parent, suffix=".tmp")
-        os.close(handle)
+    found = _kept(kept, (len(files), *shape), mapped=mapped)
+    if found is None:
         try:
-            array = np.lib.format.open_memmap(name, "w+", np.uint8, (len(files), *shape))
-            _fill(array, files, prepare)
-            array.flush()
-            os.replace(name, kept)  # noqa: PTH105 - whole or not at all
-        finally:
-            Path(name).unlink(missing_ok=True)
-    values = np.load(kept, mmap_mode="c" if mapped else None, allow_pickle=False)
-    return torch.from_numpy(values), mapped
+            _keep(kept, files, shape, prepare)
+        except OSError as error:
+            raise DataError(
+                f"decoded images can't be kept in {kept.parent} ({error.strerror or error}): {size:,} bytes are needed"
+            ) from None
+        found = _kept(kept, (len(files), *shape), mapped=mapped)
+        assert found is not None, "it was just written"
+    return torch.from_numpy(found), mapped
+
+
+def _kept(path: Path, shape: tuple[int, ...], *, mapped: bool) -> _Pixels | None:
+    """What was decoded earlier; None where there is nothing, or something damaged."""
+    try:
+        # "c": what torch would write, if it did, stays in this process.
+        values: _Pixels = np.load(path, mmap_mode="c" if mapped else None, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    return values if values.shape == shape and values.dtype == np.uint8 else None
+
+
+def _keep(path: Path, files: Sequence[Path], shape: tuple[int, int, int], prepare: Callable[[Image], Image]) -> None:
+    """Whole or not at all: other processes may be looking for it."""
+    handle, name = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
+    os.close(handle)
+    try:
+        array = np.lib.format.open_memmap(name, "w+", np.uint8, (len(files), *shape))
+        _fill(array, files, prepare)
+        array.flush()
+        Path(name).chmod(0o644)  # of a shared data directory everybody may profit
+        Path(name).replace(path)
+    finally:
+        Path(name).unlink(missing_ok=True)
 
 
 def image_size(file: Path) -> tuple[int, int]:
-    """Height and width, from the file's header.
+    """Height and width of the upright picture, from the file's header.
 
     Raises:
         DataError: it is no image.
@@ -71,19 +100,23 @@ def image_size(file: Path) -> tuple[int, int]:
 
     try:
         with Image.open(file) as image:
-            return image.height, image.width
-    except (OSError, ValueError, SyntaxError) as error:
+            lying = image.getexif().get(_ORIENTATION) in _LYING
+            return (image.width, image.height) if lying else (image.height, image.width)
+    except (*_UNREADABLE, Image.DecompressionBombError) as error:
         raise _unreadable(file, error) from None
 
 
-def _fill(values: np.ndarray, files: Sequence[Path], prepare: Callable[[Image], Image]) -> None:  # type: ignore[type-arg] # uint8
+def _fill(values: _Pixels, files: Sequence[Path], prepare: Callable[[Image], Image]) -> None:
     from PIL import Image  # noqa: PLC0415 - image files alone need it
 
     for index, file in enumerate(files):
         try:
             with Image.open(file) as image:
+                if image.mode.startswith(("I", "F")):
+                    # Pillow would cut its values off at 255 and say nothing.
+                    raise ValueError(f"its pixels are {image.mode!r}, not 8 bits")
                 array = np.asarray(prepare(image))
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        except (*_UNREADABLE, Image.DecompressionBombError) as error:
             raise _unreadable(file, error) from None
         values[index] = array[None] if array.ndim == 2 else array.transpose(2, 0, 1)  # noqa: PLR2004 - grey has no channels
 
@@ -111,5 +144,5 @@ def _key(files: Sequence[Path], shape: tuple[int, int, int], settings: str) -> s
     digest = hashlib.sha256(f"{shape}{settings}".encode())
     for file in files:
         status = file.stat()
-        digest.update(f"\0{file}\0{status.st_size}\0{status.st_mtime_ns}".encode())
+        digest.update(os.fsencode(file) + f"\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
     return digest.hexdigest()[:32]

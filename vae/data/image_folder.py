@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -14,6 +15,7 @@ from vae.data.image_files import SUFFIXES, decode, image_size
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from torch import Tensor
 
 LEVELS = 255
 _HASH_RANGE = 1 << 32
@@ -47,17 +49,18 @@ class ImageFolder(DataFields):
         """
         root = _locate(directory, self.path)
         divided = (root / "train").is_dir() and (root / "test").is_dir()
-        files = _images_below(root / ("train" if train else "test") if divided else root)
-        classes = sorted(
-            {file.relative_to(root).parts[1 if divided else 0] for file in files if self._labelled(file, root, divided)}
-        )
-        if not divided:
-            files = [file for file in files if self._is_test(file.relative_to(root)) != train]
-        if not files:
+        parts = [root / "train", root / "test"] if divided else [root]
+        # Sizes and labels are those of both parts, whichever is asked for.
+        everything = [(file, file.relative_to(part)) for part in parts for file in _images_below(part)]
+        classes, labels = _labelled(everything)
+        height, width = (self.size, self.size) if self.size else _common_size([file for file, _ in everything])
+        tests = [file.is_relative_to(root / "test") if divided else self._is_test(name) for file, name in everything]
+        chosen = [index for index, test in enumerate(tests) if test != train]
+        if not chosen:
             raise DataError(
                 f"{root} has no {'training' if train else 'test'} images; change data.test_fraction or the folder"
             )
-        height, width = (self.size, self.size) if self.size else _common_size(files)
+        files = [everything[index][0] for index in chosen]
         images, mapped = decode(
             files,
             (3 if self.colour else 1, height, width),
@@ -65,19 +68,11 @@ class ImageFolder(DataFields):
             settings=f"{self.size} {self.colour}",
             directory=directory if directory.is_dir() else root,
         )
-        depth = 1 if divided else 0
-        labels = torch.zeros(len(files), dtype=torch.int64)
-        if classes:
-            place = {name: index for index, name in enumerate(classes)}
-            labels = torch.tensor([place[file.relative_to(root).parts[depth]] for file in files])
         held_out = int(len(files) * self.validation_fraction)
-        return Content(images, labels, LEVELS, len(classes), validation=held_out, mapped=mapped)
-
-    def _labelled(self, file: Path, root: Path, divided: bool) -> bool:  # noqa: FBT001 - private
-        return len(file.relative_to(root).parts) > (2 if divided else 1)
+        return Content(images, labels[chosen], LEVELS, len(classes), validation=held_out, mapped=mapped)
 
     def _is_test(self, name: Path) -> bool:
-        drawn = int.from_bytes(hashlib.sha256(name.as_posix().encode()).digest()[:4], "big")
+        drawn = int.from_bytes(hashlib.sha256(os.fsencode(name.as_posix())).digest()[:4], "big")
         return drawn < self.test_fraction * _HASH_RANGE
 
     def _prepare(self, image: Image) -> Image:
@@ -92,6 +87,17 @@ def _images_below(root: Path) -> list[Path]:
     if not found:
         raise DataError(f"no images in {root}: looked for {', '.join(SUFFIXES)}")
     return sorted(path for path in found if path.is_file())
+
+
+def _labelled(files: list[tuple[Path, Path]]) -> tuple[list[str], Tensor]:
+    """The labels' names, none where all files lie flat, and int64 [N] by (file, name below its part)."""
+    classes = sorted({name.parts[0] for _, name in files if len(name.parts) > 1})
+    if not classes:
+        return [], torch.zeros(len(files), dtype=torch.int64)
+    if flat := next((file for file, name in files if len(name.parts) == 1), None):
+        raise DataError(f"{flat} has no label, and other images lie in folders, their labels: put it in one")
+    place = {name: index for index, name in enumerate(classes)}
+    return classes, torch.tensor([place[name.parts[0]] for _, name in files])
 
 
 def _hidden(path: Path, root: Path) -> bool:

@@ -69,9 +69,9 @@ def check_whole(values: Tensor, levels: int, source: str) -> None:
     """
     for start in range(0, len(values), BLOCK):
         rows = values[start : start + BLOCK].flatten(1)
-        # Negated so that NaN is refused too. uint8 is whole and not negative.
+        # What is right, so that NaN is not. uint8 and bool are whole and not negative.
         right = rows <= levels
-        if rows.dtype != torch.uint8:
+        if rows.dtype not in {torch.uint8, torch.bool}:
             right &= (rows >= 0) & (rows == rows.floor())
         bad = (~right).nonzero()
         if len(bad):

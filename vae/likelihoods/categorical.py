@@ -34,21 +34,22 @@ class CategoricalLikelihood(nn.Module):
 
     def nll(self, output: Tensor, x: Tensor) -> Tensor:
         """[B, (levels + 1)·D] logits, [B, D] integers divided by ``levels`` -> [B, D] nats."""
-        logits = output.unflatten(1, (self.levels + 1, -1))
+        logits: Tensor = output.unflatten(1, (self.levels + 1, -1))
         values = (x * self.levels).round().long().unsqueeze(1)
         return torch.logsumexp(logits, dim=1) - logits.gather(1, values).squeeze(1)
 
     def mean(self, output: Tensor) -> Tensor:
         """E[k]/levels, [B, D]."""
         weights = torch.softmax(output.unflatten(1, (self.levels + 1, -1)), dim=1)
-        values = torch.linspace(0, 1, self.levels + 1, device=output.device)
+        values = torch.linspace(0, 1, self.levels + 1, dtype=weights.dtype, device=weights.device)
         return torch.einsum("bkd,k->bd", weights, values)
 
     def output_bias(self, mean: Tensor) -> Tensor:
         """Binomial log-probabilities with the data's mean: of all that have it, one that is smooth."""
         p = mean.clamp(1e-3, 1 - 1e-3)
         values = torch.arange(self.levels + 1, device=mean.device).unsqueeze(1)
-        return torch.distributions.Binomial(self.levels, probs=p).log_prob(values).flatten()
+        log_p: Tensor = torch.distributions.Binomial(self.levels, probs=p).log_prob(values)
+        return log_p.flatten()
 
     def diagnostics(self, output: Tensor) -> dict[str, Tensor]:
         """Nothing to watch."""

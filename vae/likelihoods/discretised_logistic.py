@@ -10,7 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vae.config import PositiveFloat, part
+from vae.likelihoods.inverse import parameter_of_mean
 from vae.likelihoods.support import integer_levels
+
+_NARROW = 1e-3  # bins of fewer scales than this: the error of the series is below 1e-7
 
 
 @part
@@ -50,7 +53,14 @@ class DiscretisedLogisticLikelihood(nn.Module):
         above, below = (x - mean + half) * inverse, (x - mean - half) * inverse
         # log(σ(a) − σ(b)) = log σ(a) + log σ(−b) + log(1 − e^−(a − b)): nothing cancels, however far the tails.
         inside = functional.logsigmoid(above) + functional.logsigmoid(-below)
-        inside = inside + torch.log(-torch.expm1(-2 * half * inverse))
+        # Under a scale so wide that a − b underflows, log(1 − e^−w) = log w − w/2 + ..., or the gradient would be NaN.
+        width = 2 * half * inverse
+        log_width = torch.where(
+            width < _NARROW,
+            -log_scale - math.log(self.levels) - width / 2,
+            torch.log(-torch.expm1(-width.clamp(min=_NARROW))),
+        )
+        inside = inside + log_width
         lowest, highest = functional.logsigmoid(above), functional.logsigmoid(-below)
         log_mass = torch.where(x < half, lowest, torch.where(x > 1 - half, highest, inside))
         return -log_mass
@@ -65,8 +75,14 @@ class DiscretisedLogisticLikelihood(nn.Module):
         return total / self.levels
 
     def output_bias(self, mean: Tensor) -> Tensor:
-        """The data's mean (of the density, before its tails are folded in), and the starting scale."""
-        return torch.cat([mean, torch.zeros_like(mean)])
+        """The locations whose mean, with the tails folded in, is the data's, and the starting scale."""
+
+        def mean_of(location: Tensor) -> Tensor:
+            return self.mean(torch.cat([location, torch.zeros_like(location)]).unsqueeze(0)).squeeze(0)
+
+        reach = 20 * math.exp(max(self.start, self.floor))  # of the scale: what is beyond weighs e^−20
+        location = parameter_of_mean(mean_of, mean.clamp(1e-3, 1 - 1e-3), low=-reach, high=1 + reach)
+        return torch.cat([location, torch.zeros_like(location)])
 
     def diagnostics(self, output: Tensor) -> dict[str, Tensor]:
         """``at_floor``: the fraction of each example's pixels whose scale is held by the floor, [B]."""

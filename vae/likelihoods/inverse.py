@@ -1,0 +1,28 @@
+"""Which parameter has a given mean, for distributions whose mean has no closed inverse."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+_STEPS = 60  # halvings: what is left of the interval is below float64's resolution
+
+
+def parameter_of_mean(mean_of: Callable[[Tensor], Tensor], mean: Tensor, *, low: float, high: float) -> Tensor:
+    """The parameters [D] in ``low``..``high`` at which ``mean_of``, increasing in each of them, is ``mean`` [D].
+
+    By bisection in float64, which needs no slope and so survives where a mean saturates. It runs once for a model.
+    """
+    target = mean.double()
+    below, above = torch.full_like(target, low), torch.full_like(target, high)
+    for _ in range(_STEPS):
+        middle = (below + above) / 2
+        too_small = mean_of(middle) < target
+        below, above = torch.where(too_small, middle, below), torch.where(too_small, above, middle)
+    return ((below + above) / 2).to(mean.dtype)
