@@ -28,7 +28,7 @@ from vae.conditioning import OnLabel
 from vae.corruption import SaltAndPepper
 from vae.data import Mnist, load_test, load_training
 from vae.data.pixels import pixels_of
-from vae.evaluate import denoise_error, importance_weighted_nll
+from vae.evaluate import ImportanceWeighted, denoise_error, importance_weighted_nll
 from vae.likelihoods import Bernoulli, Gaussian
 from vae.networks import Mlp
 from vae.objectives import Elbo, Iwae, Reconstruction
@@ -70,7 +70,7 @@ class Bench:
         folder = self.out / name
         if not folder.exists():
             options = {"data_dir": self.data_dir, "threads": 1, "device": "cpu"}
-            train_once(config, source="benchmarks/family.py", out=folder, on_row=lambda row: None, **options)
+            train_once(config, source="benchmarks/family.py", out=folder, on_row=lambda _: None, **options)
             print(f"trained {name}", file=sys.stderr, flush=True)
         kept, model = load_model(folder)
         if dataclasses.replace(kept) != config:
@@ -115,7 +115,7 @@ def beta(bench: Bench) -> None:
     table(["β", "val/kl", "val/reconstruction", "val/elbo", "active units"], rows)
 
 
-def _nll(bench: Bench, name: str, config: TrainConfig, k: int = 500, images: int = 1000) -> Any:
+def _nll(bench: Bench, name: str, config: TrainConfig, k: int = 500, images: int = 1000) -> ImportanceWeighted:
     model, _ = bench.model(name, config)
     data = load_training(config.data, bench.data_dir)
     assert data.validation is not None
@@ -180,7 +180,7 @@ def cvae(bench: Bench) -> None:
 
 def tradeoff(bench: Bench) -> None:
     """CVAE, label at every layer, two hidden layers: latent size and β against samples as asked and the bound."""
-    from sklearn.linear_model import LogisticRegression  # noqa: PLC0415 - here alone
+    from sklearn.linear_model import LogisticRegression
 
     data = load_training(DYNAMIC, bench.data_dir)
     classifier = classifier_of(data, DYNAMIC, 0, torch.device("cpu"))
@@ -233,9 +233,7 @@ def tradeoff(bench: Bench) -> None:
 def _codes_and_swaps(
     model: VAE, classifier: torch.nn.Module, config: TrainConfig, data_dir: Path
 ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], float]:
-    """Posterior means and labels of the validation images, and how often an image's code decoded with the next label
-    is classified as that label.
-    """
+    """Codes and labels of the validation images; how often a code decoded with the next label is classified as that."""
     data = load_training(config.data, data_dir)
     assert data.validation is not None
     pixels = pixels_of(data.validation, config, data.levels, torch.device("cpu"), held_out=True)
@@ -252,7 +250,7 @@ def _codes_and_swaps(
 
 def denoise(bench: Bench) -> None:
     """Squared error per image on 25 % salt-and-pepper, validation images: what each makes of the same noisy ones."""
-    from scipy.ndimage import median_filter  # noqa: PLC0415 - here alone
+    from scipy.ndimage import median_filter
 
     noise = SaltAndPepper(fraction=0.25)
     data = load_training(Mnist(binarisation="none"), bench.data_dir)
@@ -273,7 +271,7 @@ def denoise(bench: Bench) -> None:
             model, _ = bench.model(f"{label.lower()}-{latent_size}", config)
             error = denoise_error(model, pixels, Evaluation(), noise, split="validation")
             rows.append([f"{label}, {latent_size} latents, 10 epochs", error])
-    from vae import seeds  # noqa: PLC0415 - here alone
+    from vae import seeds
 
     x = pixels.batch(slice(0, len(pixels)))
     generator = seeds.generator(0, "corruption", "validation")
@@ -299,9 +297,9 @@ LARGEST = 20_000  # training examples; larger sets are cut, by the seed, and the
 
 def anomaly(bench: Bench) -> None:
     """AUROC on tabular sets, trained on normal examples alone: half of them; the rest and all anomalies are the test."""
-    from sklearn.decomposition import PCA  # noqa: PLC0415 - here alone
-    from sklearn.ensemble import IsolationForest  # noqa: PLC0415 - here alone
-    from sklearn.metrics import roc_auc_score  # noqa: PLC0415 - here alone
+    from sklearn.decomposition import PCA
+    from sklearn.ensemble import IsolationForest
+    from sklearn.metrics import roc_auc_score
 
     from vae.data import Arrays
 
@@ -361,9 +359,9 @@ def _anomaly_scores(model: VAE, rows: np.ndarray[Any, Any]) -> np.ndarray[Any, A
 
 def labels(bench: Bench) -> None:
     """Accuracy on 10,000 test images of probes that saw few labels: on the VAE's code, raw pixels, PCA; and in 2-D."""
-    from sklearn.decomposition import PCA  # noqa: PLC0415 - here alone
-    from sklearn.linear_model import LogisticRegression  # noqa: PLC0415 - here alone
-    from sklearn.neighbors import KNeighborsClassifier  # noqa: PLC0415 - here alone
+    from sklearn.decomposition import PCA
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.neighbors import KNeighborsClassifier
 
     data = load_training(DYNAMIC, bench.data_dir)
     assert data.validation is not None

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+import math
+import os
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,18 +15,21 @@ import torch
 
 from research.checkpoints import model_hash, trial_name
 from research.errors import UserError
+from research.folders import MANIFEST, verify_folder
 from research.ledger import Ledger
-from research.looks import write_look
+from research.looks import earlier_look, write_look
+from research.records import RECORD
 from research.spaces import on_other_data
 from vae.apply import codes, paired_difference, scores
 from vae.data import load_test, load_training
 from vae.data.pixels import pixels_of
+from vae.data.support import check_support
 from vae.measure import measure_of
 from vae.pictures import png
 from vae.portable import load_model
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from torch import Tensor
 
@@ -33,16 +40,32 @@ if TYPE_CHECKING:
     from vae.train_config import TrainConfig
 
 
+COLUMNS = 10  # images in a row of a picture, where the rows may be folded
+
+
 @dataclass(frozen=True)
-class Kept:
-    """A kept model, where it came from, and the examples it is asked about."""
+class Model:
+    """A kept model and where it came from."""
 
     folder: Path
     config: TrainConfig
     model: VAE
+
+
+@dataclass(frozen=True)
+class Kept(Model):
+    """A kept model, and the examples it is asked about. ``question``: what is asked of the test split, else empty."""
+
     pixels: Pixels
     split: Split
     measure: Measure
+    why: str = ""
+    question: dict[str, Any] = field(default_factory=dict)
+
+    def seen(self, row: dict[str, Any]) -> None:
+        """Add what was seen to the look at test that was written down when the split was read."""
+        if self.question and (look := earlier_look(self.folder, self.question)) is not None and not look["row"]:
+            write_look(self.folder, self.question, row, self.why)
 
 
 def model_folder(place: Path, rank: int = 1) -> Path:
@@ -50,6 +73,7 @@ def model_folder(place: Path, rank: int = 1) -> Path:
 
     Raises:
         UserError: it is none of them, or the sweep did not keep that model.
+        CorruptFile: a file of the folder is not what its manifest says.
 
     """
     if (place / "ledger").is_dir():
@@ -59,11 +83,22 @@ def model_folder(place: Path, rank: int = 1) -> Path:
         folder = place / "models" / trial_name(ranked[rank - 1].number)
         if not folder.is_dir():
             raise UserError(f"the model of rank {rank} of {place} was not kept: choose a lower --rank, or reproduce it")
-        return folder
-    folder = place.parent if place.suffix == ".json" else place
-    if not (folder / "config.json").is_file():
-        raise UserError(f"{place} is neither a model folder, nor a record in one, nor a sweep's directory")
+    else:
+        folder = place.parent if place.suffix == ".json" else place
+        if not (folder / "config.json").is_file():
+            raise UserError(f"{place} is neither a model folder, nor a record in one, nor a sweep's directory")
+        if rank != 1:
+            raise UserError(f"--rank {rank}: {place} is one model; only a sweep's directory has ranks")
+    if (folder / MANIFEST).exists():
+        verify_folder(folder)
     return folder
+
+
+def open_alone(place: Path, *, rank: int = 1, device: str = "cpu") -> Model:
+    """The model at ``place``, without any data."""
+    folder = model_folder(place, rank)
+    config, model = load_model(folder)
+    return Model(folder, config, model.to(device))
 
 
 def open_model(
@@ -75,15 +110,19 @@ def open_model(
     data_dir: Path | None = None,
     device: str = "cpu",
     why: str = "",
+    asked: dict[str, Any] | None = None,
 ) -> Kept:
     """The model at ``place`` and the examples of ``split``; a look at test is written down, with ``why``.
+
+    ``asked``: what with (JSON): the same question asked again is the same look. ``data_dir``: the record's, if None.
 
     Raises:
         UserError: model and data don't go together.
 
     """
-    folder = model_folder(place, rank)
-    config, model = load_model(folder)
+    alone = open_alone(place, rank=rank, device=device)
+    folder, config, model = alone.folder, alone.config, alone.model
+    data_dir = data_dir or _recorded_data_dir(folder)
     if data is not None:
         config = on_other_data(config, data)
     training = load_training(config.data, data_dir)
@@ -95,15 +134,31 @@ def open_model(
         raise UserError(
             f"the model is of {asked} with values 0..{model.levels}; data {config.data.kind!r} has {found} with 0..{training.levels}"
         )
+    if model.labelled and (highest := int(examples.labels.max())) >= model.num_classes:
+        raise UserError(
+            f"the model knows labels 0 to {model.num_classes - 1}; data {config.data.kind!r} has label {highest}"
+        )
     measure = measure_of(config, examples, levels=training.levels)
-    if split == "test":
-        question = {"model": model_hash(folder), "measure": str(measure), "verb": why}
-        write_look(folder, question, {}, why)
+    question: dict[str, Any] = {}
+    if split == "test":  # before anything is shown
+        question = {"model": model_hash(folder), "measure": str(measure), "verb": why, "asked": asked or {}}
+        if earlier_look(folder, question) is None:
+            write_look(folder, question, {}, why)
+    check_support(config, examples, training.levels)
     pixels = pixels_of(examples, config, training.levels, torch.device(device), held_out=True)
-    return Kept(folder, config, model.to(device), pixels, examples, measure)
+    return Kept(folder, config, model, pixels, examples, measure, why, question)
 
 
-def need_images(kept: Kept) -> None:
+def _recorded_data_dir(folder: Path) -> Path | None:
+    """Where the data lay in training, if that place is still there."""
+    try:
+        recorded = json.loads((folder / RECORD).read_bytes())["data_dir"]
+    except (OSError, ValueError, KeyError):
+        return None
+    return Path(recorded) if recorded and Path(recorded).is_dir() else None
+
+
+def need_images(kept: Model) -> None:
     """Refuse to draw tables.
 
     Raises:
@@ -114,8 +169,12 @@ def need_images(kept: Kept) -> None:
         raise UserError("the model's data are no images: use --out FILE.npz for arrays, or encode and score")
 
 
-def write(out: Path, rows: Sequence[tuple[str, Tensor]], shape: tuple[int, int, int], title: str) -> None:
+def write(
+    out: Path, rows: Sequence[tuple[str, Tensor]], shape: tuple[int, int, int], title: str, *, fold: bool = True
+) -> None:
     """``rows`` of (caption, [n, D]) as a captioned PNG, or as arrays by caption in an ``.npz``.
+
+    ``fold``: rows longer than a page are broken, those of one height together. ``out`` is written whole or not at all.
 
     Raises:
         UserError: ``out`` ends in neither, or can't be written.
@@ -124,16 +183,36 @@ def write(out: Path, rows: Sequence[tuple[str, Tensor]], shape: tuple[int, int, 
     if out.suffix not in {".png", ".npz"}:
         raise UserError(f"--out must end in .png or .npz, got {str(out)!r}")
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        if out.suffix == ".npz":
-            arrays: dict[str, Any] = {_key(name): x.unflatten(1, shape).cpu().numpy() for name, x in rows}
-            np.savez_compressed(out, **arrays)
-        else:
-            out.write_bytes(
-                png([x.unflatten(1, shape) for _, x in rows], captions=[name for name, _ in rows], title=title)
-            )
+        with _whole(out) as temporary:
+            if out.suffix == ".npz":
+                arrays: dict[str, Any] = {_key(name): x.unflatten(1, shape).cpu().numpy() for name, x in rows}
+                with temporary.open("wb") as file:
+                    np.savez_compressed(file, **arrays)
+            else:
+                shown = _folded(rows) if fold else rows
+                captions = [name for name, _ in shown]
+                temporary.write_bytes(png([x.unflatten(1, shape) for _, x in shown], captions=captions, title=title))
     except OSError as error:
         raise UserError(f"{out} can't be written ({error.strerror}); choose another --out") from None
+
+
+def _folded(rows: Sequence[tuple[str, Tensor]]) -> list[tuple[str, Tensor]]:
+    """The first columns of all rows, then the next of all rows, and so on."""
+    most = max(len(x) for _, x in rows)
+    starts = range(0, most, COLUMNS)
+    return [(name, x[start : start + COLUMNS]) for start in starts for name, x in rows if start < len(x)]
+
+
+@contextmanager
+def _whole(out: Path) -> Iterator[Path]:
+    """A name beside ``out`` to write to; ``out`` is there when all went well, and what it was when not."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        temporary.rename(out)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _key(caption: str) -> str:
@@ -261,14 +340,24 @@ def compare(a: Kept, b: Kept) -> dict[str, Any]:
     }
 
 
-def _parquet(out: Path, schema: Any) -> Any:  # noqa: ANN401 - pyarrow's own
+def known_anomalies(kept: Kept) -> list[int]:
+    """The labels that the data themselves call anomalous: all but the one trained on; 1 where labels are 0 and 1."""
+    present = kept.split.labels.unique().tolist()
+    normal = getattr(kept.config.data, "train_label", None)
+    if normal is not None:
+        return [label for label in present if label != normal]
+    return [1] if present == [0, 1] else []
+
+
+@contextmanager
+def _parquet(out: Path, schema: Any) -> Iterator[Any]:  # noqa: ANN401 - pyarrow's own
     from pyarrow import parquet  # noqa: PLC0415 - tables alone need it
 
     if out.suffix != ".parquet":
         raise UserError(f"--out must end in .parquet, got {str(out)!r}")
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        return parquet.ParquetWriter(out, schema)
+        with _whole(out) as temporary, parquet.ParquetWriter(temporary, schema) as writer:
+            yield writer
     except OSError as error:
         raise UserError(f"{out} can't be written ({error.strerror or error}); choose another --out") from None
 
@@ -309,8 +398,8 @@ def draw_mask(text: str, shape: tuple[int, int, int]) -> Tensor:
     return torch.from_numpy(values > 0.5).expand(shape).flatten()  # noqa: PLR2004 - half
 
 
-def export(kept: Kept, out: Path) -> dict[str, float]:
-    """``encoder.onnx`` and ``decoder.onnx`` in the folder ``out``, checked against the model on 64 examples.
+def export(kept: Model, out: Path) -> dict[str, float]:
+    """``encoder.onnx`` and ``decoder.onnx`` in the folder ``out``, checked against the model on 64 random inputs.
 
     Encoder: x [B, D] (and condition [B, K]) -> mean, variance [B, L]. Decoder: z [B, L] (and condition) -> mean of x
     [B, D] and the raw outputs, a likelihood's logits say. Returns the largest differences.
@@ -326,15 +415,19 @@ def export(kept: Kept, out: Path) -> dict[str, float]:
         raise UserError(f"export needs {error.name}: pip install 'vae-research[export]'") from None
     from research.onnx_graphs import DecoderGraph, EncoderGraph, export_graph  # noqa: PLC0415 - here alone
 
-    out.mkdir(parents=True, exist_ok=True)
-    x, labels = kept.pixels.batch(slice(0, 64)), kept.pixels.labels[:64]
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{out} can't be made a folder ({error.strerror}); choose another --out") from None
     model = kept.model.eval()
-    condition = model.condition(x, labels)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand((64, math.prod(model.shape)), generator=generator)
+    condition = model.condition(x, torch.arange(64) % max(1, model.num_classes))
     told = () if condition is None else (condition,)
     names = [] if condition is None else ["condition"]
     with torch.no_grad():
         posterior = model.encode(x, condition)
-        z = posterior.mean
+        z = posterior.mean + torch.randn(posterior.mean.shape, generator=generator)
         expected = {
             "encoder": (posterior.mean, posterior.variance),
             "decoder": (model.likelihood.mean(model.decode(z, condition)), model.decode(z, condition)),

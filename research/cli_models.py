@@ -62,8 +62,8 @@ def sample(
         drawn = draw(network, len(labels), seed=seed, labels=labels, temperature=temperature)
         rows = [(f"label {y}", block) for y, block in enumerate(drawn.split(each))]
     else:
-        labels = None if label is None else torch.full((count,), label)
-        drawn = draw(network, count, seed=seed, labels=labels, temperature=temperature)
+        asked = None if label is None else torch.full((count,), label)
+        drawn = draw(network, count, seed=seed, labels=asked, temperature=temperature)
         rows = [
             (f"samples {8 * i}" if label is None else f"label {label}, {8 * i}", b)
             for i, b in enumerate(drawn.split(8))

@@ -15,6 +15,7 @@ from research.spaces import on_other_data
 from research.trial_rows import finite
 from vae.data import Split, load_test, load_training
 from vae.data.pixels import pixels_of
+from vae.data.support import check_support
 from vae.evaluate import evaluate, importance_weighted_nll
 from vae.measure import measure_of
 from vae.portable import load_model
@@ -77,6 +78,7 @@ def evaluate_model(
     if split == "test" and (look := earlier_look(folder, question)) is not None:
         return Answer(row=look["row"], stored=True)
     model.to(device)
+    check_support(config, examples, levels)
     pixels = pixels_of(examples, config, levels, torch.device(device), held_out=True)
     prefix = "val" if split == "validation" else split
     row: dict[str, Any] = {

@@ -29,12 +29,12 @@ def space(trial: optuna.Trial) -> TrainConfig:
         ),
         latent_size=trial.suggest_int("latent_size", 4, 32, log=True),
         optimizer=AdamW(
-            lr=trial.suggest_float("lr", 5e-4, 5e-3, log=True),
+            lr=trial.suggest_float("lr", 2e-3, 2e-2, log=True),
             weight_decay=trial.suggest_float("weight_decay", 1e-4, 0.1, log=True),
         ),
         schedule=Cosine(warmup_epochs=1.0),
         initialisation=Initialisation(output_bias="data_mean"),
-        batch_size=128,
+        batch_size=64,
         epochs=18,
         eval=Evaluation(samples=2),
     )

@@ -146,7 +146,8 @@ def traverse(
     for row, dimension in enumerate(chosen):
         z[row, :, dimension] = mean[dimension] + values * deviation[dimension]
     told = None if condition is None else condition.expand(len(chosen) * steps, -1)
-    return model.reconstruct(z.flatten(0, 1), told).unflatten(0, (len(chosen), steps))
+    moved: Tensor = model.reconstruct(z.flatten(0, 1), told).unflatten(0, (len(chosen), steps))
+    return moved
 
 
 @torch.no_grad()

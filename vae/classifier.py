@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from vae import seeds
 from vae.data.pixels import Pixels
+from vae.external import External
 
 if TYPE_CHECKING:
     from vae.data import DataConfig, TrainingData
@@ -77,7 +78,9 @@ def _network(shape: tuple[int, int, int], num_classes: int) -> nn.Module:
 
 def grey(data: TrainingData, config: DataConfig, split: str, seed: int) -> Pixels:
     """A split's pixels as they are, not binarised: a decoder's means are grey too."""
-    plain = dataclasses.replace(config, binarisation="none", dequantise=False)
+    plain: Any = config
+    if not isinstance(config, External):
+        plain = dataclasses.replace(config, binarisation="none", dequantise=False)
     examples = data.train if split == "train" else data.validation
     assert examples is not None, "asked only where there is a validation split"
     return Pixels(

@@ -49,9 +49,9 @@ class External:
 
     @property
     def source_sha256(self) -> str:
-        """Sha256 of the file that defines the class."""
-        module, _ = _load(self.path)
-        return hashlib.sha256(Path(inspect.getfile(module)).read_bytes()).hexdigest()
+        """Sha256 of the file that the class was read from, as it was then."""
+        _, digest = _load(self.path)
+        return digest
 
 
 def external_sources(config: object) -> dict[str, str]:
@@ -72,7 +72,7 @@ def search_path() -> list[Path]:
 
 @lru_cache(maxsize=64)
 def _resolve(path: str, settings: str) -> Any:  # noqa: ANN401 - the user's own object
-    _, made_by = _load(path)
+    made_by, _ = _load(path)
     try:
         return made_by(**json.loads(settings))
     except ValidationError as error:
@@ -84,18 +84,23 @@ def _resolve(path: str, settings: str) -> Any:  # noqa: ANN401 - the user's own 
 
 
 @lru_cache(maxsize=64)
-def _load(path: str) -> tuple[ModuleType, Any]:
+def _load(path: str) -> tuple[Any, str]:
     place, colon, name = path.rpartition(":")
     if not colon or not place or not name.isidentifier():
         raise ValueError(f"path must be 'package.module:Class' or 'file.py:Class', got {path!r}")
     try:
         module = _file_module(place) if place.endswith(".py") else _named_module(place)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever a user's file raises
         line = " ".join(str(error).split())
         raise ValueError(f"external part {path!r} can't be imported: {type(error).__name__}: {line}") from None
     if not callable(made_by := getattr(module, name, None)):
         raise ValueError(f"external part {path!r}: {place} has no class {name!r}")
-    return module, made_by
+    try:
+        # Now and not when a record asks: the file may be edited while what was imported stays.
+        digest = hashlib.sha256(Path(inspect.getfile(module)).read_bytes()).hexdigest()
+    except (TypeError, OSError):
+        raise ValueError(f"external part {path!r}: {place} has no source file that could be recorded") from None
+    return made_by, digest
 
 
 def _file_module(place: str) -> ModuleType:

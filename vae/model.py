@@ -65,6 +65,8 @@ class VAE(nn.Module):
             decoder_condition=self.conditioning.decoder_size,
             condition_everywhere=self.conditioning.everywhere,
         )
+        self.encoder: nn.Module
+        self.decoder: nn.Module
         self.encoder, self.decoder = config.network.build(sizes)
         self.prior: Prior = config.prior.build(
             latent_size=config.latent_size,
@@ -90,7 +92,8 @@ class VAE(nn.Module):
         """q(z|x), of B examples."""
         outputs = self.encoder(x, condition if self.conditioning.encoder_size else None)
         # In float32 under autocast too: the KL is a small difference of large numbers, lost in bfloat16.
-        return self.posterior_config.read(outputs.float(), self.latent_size)
+        posterior: Posterior = self.posterior_config.read(outputs.float(), self.latent_size)
+        return posterior
 
     def encode_alone(self, x: Tensor) -> Posterior:
         """q(z|x) of a model that is told nothing else: what VampPrior's pseudo-inputs go through."""
@@ -98,7 +101,8 @@ class VAE(nn.Module):
 
     def decode(self, z: Tensor, condition: Tensor | None) -> Tensor:
         """What the likelihood needs, [B, outputs_per_dimension × D], from z [B, L]."""
-        return cast("Tensor", self.decoder(z, condition))
+        # In float32 under autocast too: a log variance in bfloat16 moves a score by nats.
+        return cast("Tensor", self.decoder(z, condition)).float()
 
     def reconstruct(self, z: Tensor, condition: Tensor | None) -> Tensor:
         """E[x|z], [B, D]; where pixels are given, those are as given."""
@@ -112,7 +116,8 @@ class VAE(nn.Module):
         if samples > 1:
             condition = None if condition is None else condition.repeat(samples, 1)
             x = x.repeat(samples, 1)
-        return self.score(self.decode(z.flatten(0, 1), condition), x).unflatten(0, (samples, -1))
+        scores = self.score(self.decode(z.flatten(0, 1), condition), x)
+        return scores.view(samples, -1)
 
     def score(self, output: Tensor, x: Tensor) -> Tensor:
         """−log p(x|z) of decoder outputs, summed over the scored dimensions: [B] nats."""

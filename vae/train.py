@@ -6,7 +6,7 @@ import math
 import time
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from vae.data import TrainingData
     from vae.data.pixels import Pixels
+    from vae.objectives.loss import Adversarial
     from vae.train_config import TrainConfig
 
 
@@ -63,7 +64,7 @@ def build(config: TrainConfig, data: TrainingData, device: torch.device | str = 
     initialise(model, config.initialisation, pixels.mean())
     if isinstance(model.prior, VampPrior):
         chosen = torch.randperm(len(pixels), generator=seeds.generator(config.seed, "pseudo-inputs"))
-        model.prior.start_from(pixels.batch(chosen[: config.prior.components]))
+        model.prior.start_from(pixels.batch(chosen[: len(model.prior.pseudo_inputs)]))
     if model.labelled:
         counts = torch.bincount(data.train.labels, minlength=data.num_classes).double()
         model.label_log_prior.copy_((counts / counts.sum()).log())
@@ -94,11 +95,12 @@ def train(
     optimizer = build_optimizer(config.optimizer, parameters)
     ema = None if config.ema_decay is None else [p.detach().clone() for p in parameters]
     # Some objectives train a network of their own against the model (FactorVAE's discriminator).
+    adversarial = cast("Adversarial", config.objective) if hasattr(config.objective, "adversary") else None
     adversary: tuple[nn.Module, torch.optim.Optimizer] | None = None
-    if hasattr(config.objective, "adversary"):
+    if adversarial is not None:
         torch.manual_seed(seeds.derive(config.seed, "adversary"))
-        opponent = config.objective.adversary(config.latent_size).to(device)
-        adversary = opponent, build_optimizer(config.objective.optimizer, opponent.parameters())
+        opponent = adversarial.adversary(config.latent_size).to(device)
+        adversary = opponent, build_optimizer(adversarial.optimizer, opponent.parameters())
     identity = config_hash(config)
     step, first_epoch = 0, 1
     if resume is not None:
@@ -159,10 +161,10 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate
             optimizer.step()
-            if adversary is not None:
+            if adversarial is not None and adversary is not None:
                 opponent, its_optimizer = adversary
                 opponent.zero_grad()  # of what the model's loss left there
-                adversary_loss = config.objective.adversary_loss(batch)
+                adversary_loss = adversarial.adversary_loss(batch)
                 adversary_loss.backward()
                 its_optimizer.step()
                 others.setdefault("adversary_loss", []).append(adversary_loss.detach())
@@ -191,8 +193,15 @@ def train(
             "train/learning_rate": learning_rate,
             **{f"train/{name}": value for name, value in settings.items()},
         }
-        run = {"config_hash": identity, "epoch": epoch, "step": step}
-        state = capture(**run, model=model, optimizer=optimizer, ema=ema, adversary=adversary)
+        state = capture(
+            config_hash=identity,
+            epoch=epoch,
+            step=step,
+            model=model,
+            optimizer=optimizer,
+            ema=ema,
+            adversary=adversary,
+        )
         diverged = _what_diverged(by_step, parameters, first_step=step - len(sizes) + 1)
         with _evaluated_weights(parameters, ema):
             if diverged is None and validation is not None and measure is not None:

@@ -51,8 +51,7 @@ class Evaluation:
 
 @part
 class TrainConfig:
-    """One training run. A model is network × posterior × prior × likelihood × conditioning; an objective is a function
-    of the terms that it yields.
+    """One training run: a model (network × posterior × prior × likelihood × conditioning) and what it minimises.
 
     ``seed`` covers weights, data order and noise in training. ``gradient_clip`` is a bound on the gradient's
     global norm. ``ema_decay``: evaluate and keep an exponential moving average of the weights.
@@ -120,8 +119,9 @@ class TrainConfig:
         if posterior not in objective.posteriors:
             allowed = " or ".join(repr(kind) for kind in objective.posteriors)
             raise ValueError(f"objective.kind {objective.kind!r} needs posterior.kind {allowed}, got {posterior!r}")
-        if prior not in getattr(objective, "priors", (prior,)):
-            allowed = " or ".join(repr(kind) for kind in objective.priors)
+        priors: tuple[str, ...] = getattr(objective, "priors", (prior,))
+        if prior not in priors:
+            allowed = " or ".join(repr(kind) for kind in priors)
             raise ValueError(f"objective.kind {objective.kind!r} needs prior.kind {allowed}, got {prior!r}")
         if self.prior.needs_label and self.conditioning.given != "label":
             raise ValueError(f"prior.kind {prior!r} needs conditioning.kind 'label', got {self.conditioning.kind!r}")

@@ -103,6 +103,15 @@ def test_another_source_has_another_digest(tmp_path):
     assert len(digests) == 2
 
 
+def test_the_digest_is_of_what_was_imported(file):
+    """A file that is edited after it was read does not change what a record says was run."""
+    part = External(path=f"{file}:Tempered")
+    file.write_text(SOURCE.replace("2.0", "9.0"), encoding="utf-8")
+    again = External(path=f"{file}:Tempered")
+    assert again.weight == 2.0
+    assert again.source_sha256 == part.source_sha256 == hashlib.sha256(SOURCE.encode()).hexdigest()
+
+
 def test_files_and_modules_are_looked_for_beside_the_working_directory(tmp_path, monkeypatch):
     """A relative path, and a module of a package, are found in the folders that $RESEARCH_PATH lists, in order."""
     for folder, weight in (("first", 5.0), ("second", 6.0)):
@@ -131,6 +140,7 @@ def test_the_working_directory_comes_first(tmp_path, monkeypatch):
         ("{file}:not a name", {}, "path must be"),
         ("{folder}/absent.py:Tempered", {}, "can't be imported: FileNotFoundError: no such file in"),
         ("no_such_module_anywhere:Tempered", {}, "can't be imported: ModuleNotFoundError"),
+        ("builtins:dict", {}, "builtins has no source file"),
         ("{file}:Absent", {}, "has no class 'Absent'"),
         ("{file}:annotations", {}, "has no class 'annotations'"),
         ("{folder}/broken.py:Tempered", {}, "can't be imported: SyntaxError"),

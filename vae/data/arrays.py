@@ -239,7 +239,7 @@ def _from_npz(path: Path, values: str, labels: str | None) -> tuple[_Array, _Arr
 
 def _from_table(path: Path, labels: str | None) -> tuple[_Array, _Array | None, list[str]]:
     # Tables alone need it; it has no types.
-    import pyarrow as pa  # type: ignore[import-untyped] # noqa: PLC0415
+    import pyarrow as pa  # noqa: PLC0415
     from pyarrow import csv, parquet  # noqa: PLC0415
 
     try:

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from vae.model import VAE, Terms
+    from vae.optimizers import OptimizerConfig
 
 
 class Progress(NamedTuple):
@@ -66,3 +67,17 @@ class Objective(Protocol):
 
     def cycle_epochs(self, epochs: int) -> float | None:
         """The length of a cycle, at whose ends alone runs compare; None where nothing cycles."""
+
+
+class Adversarial(Protocol):
+    """What else the loop asks of an objective that trains a network of its own against the model."""
+
+    @property
+    def optimizer(self) -> OptimizerConfig:
+        """That network's."""
+
+    def adversary(self, latent_size: int) -> nn.Module:
+        """The network, drawn from torch's generator."""
+
+    def adversary_loss(self, batch: Batch) -> Tensor:
+        """What it minimises, after each step of the model; ``batch.adversary`` is the network."""

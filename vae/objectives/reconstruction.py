@@ -26,6 +26,7 @@ class NoSparsity:
     def penalty(self, code: Tensor) -> Tensor | None:
         """None."""
         del code
+        return None
 
 
 @part

@@ -60,6 +60,7 @@ class Point:
 
     def log_density(self, z: Tensor) -> NoReturn:
         """A point has none."""
+        del z
         raise TypeError("a deterministic code has no density")
 
     def kl_to_standard_normal(self) -> Tensor:
