@@ -130,9 +130,9 @@ def open_model(
     if examples is None:
         raise UserError("the model was trained with data.validation 0: there is no validation split; use --split test")
     if examples.shape != model.shape or training.levels != model.levels:
-        asked, found = ("×".join(map(str, shape)) for shape in (model.shape, examples.shape))
+        wanted, found = ("×".join(map(str, shape)) for shape in (model.shape, examples.shape))
         raise UserError(
-            f"the model is of {asked} with values 0..{model.levels}; data {config.data.kind!r} has {found} with 0..{training.levels}"
+            f"the model is of {wanted} with values 0..{model.levels}; data {config.data.kind!r} has {found} with 0..{training.levels}"
         )
     if model.labelled and (highest := int(examples.labels.max())) >= model.num_classes:
         raise UserError(

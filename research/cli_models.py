@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +12,7 @@ import typer
 from research.errors import UserError
 
 if TYPE_CHECKING:
-    from research.apply import Kept
+    from research.apply import Kept, Model
 
 Place = Annotated[Path, typer.Argument(help="A kept model's folder, a record in one, or a sweep's directory.")]
 Rank = Annotated[int, typer.Option(min=1, help="Of a sweep: which of its best.")]
@@ -29,6 +30,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text
 
 def sample(
     model: Place,
+    *,
     count: Count = 64,
     label: Annotated[
         int | None, typer.Option(min=0, help="Of a labelled model; default: a row for each label.")
@@ -41,8 +43,9 @@ def sample(
     device: Device = "cpu",
     threads: Threads = 1,
 ) -> None:
-    """Draw from the prior and decode."""
-    kept = _open(model, rank=rank, data_dir=data_dir, device=device, threads=threads)
+    """Draw from the prior and decode. Needs no data."""
+    del data_dir  # taken as by every verb
+    kept = _open_alone(model, rank=rank, device=device, threads=threads)
     import torch  # noqa: PLC0415
 
     from research.apply import need_images  # noqa: PLC0415
@@ -64,15 +67,13 @@ def sample(
     else:
         asked = None if label is None else torch.full((count,), label)
         drawn = draw(network, count, seed=seed, labels=asked, temperature=temperature)
-        rows = [
-            (f"samples {8 * i}" if label is None else f"label {label}, {8 * i}", b)
-            for i, b in enumerate(drawn.split(8))
-        ]
+        rows = [("samples" if label is None else f"label {label}", drawn)]
     _written(kept, place, rows, f"samples, E[x|z], temperature {temperature:g}, seed {seed}")
 
 
 def reconstruct(
     model: Place,
+    *,
     count: Count = 16,
     split: SplitName = "validation",
     out: Out = None,
@@ -82,7 +83,16 @@ def reconstruct(
     threads: Threads = 1,
 ) -> None:
     """Examples above what the model makes of them, at the posterior mean."""
-    kept = _open(model, split=split, rank=rank, data_dir=data_dir, device=device, threads=threads, verb="reconstruct")
+    kept = _open(
+        model,
+        split=split,
+        rank=rank,
+        data_dir=data_dir,
+        device=device,
+        threads=threads,
+        verb="reconstruct",
+        asked={"count": count},
+    )
     from vae.apply import reconstruct as again  # noqa: PLC0415
 
     x, labels = _first(kept, count)
@@ -96,6 +106,7 @@ def reconstruct(
 
 def denoise(
     model: Place,
+    *,
     corruption: Annotated[
         str | None,
         typer.Option(help="gaussian, masking or salt_and_pepper. Default: the model's own, else salt_and_pepper."),
@@ -114,13 +125,23 @@ def denoise(
     threads: Threads = 1,
 ) -> None:
     """Corrupt examples and have the model clean them."""
-    kept = _open(model, split=split, rank=rank, data_dir=data_dir, device=device, threads=threads, verb="denoise")
+    kept = _open(
+        model,
+        split=split,
+        rank=rank,
+        data_dir=data_dir,
+        device=device,
+        threads=threads,
+        verb="denoise",
+        asked={"count": count, "corruption": corruption, "amount": amount, "seed": seed},
+    )
     from vae.apply import denoise as clean  # noqa: PLC0415
 
     chosen = _corruption(kept, corruption, amount)
     x, labels = _first(kept, count)
     corrupted, cleaned = clean(kept.model, x, labels, chosen, seed=seed)
     before, after = (float((found - x).square().sum(1).mean()) for found in (corrupted, cleaned))
+    kept.seen({"corrupted": before, "denoised": after})
     _written(
         kept,
         out or Path("denoise.png"),
@@ -132,12 +153,14 @@ def denoise(
 
 def inpaint(
     model: Place,
+    *,
     mask: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="What is missing: top, bottom, left, right, a quadrant, or a .png/.npy, white where missing."
+            help="What is missing: top, bottom, left, right, a quadrant, or a .png/.npy, white where missing. "
+            "Default: what the model is not told, where it is told a part; else bottom."
         ),
-    ] = "bottom",
+    ] = None,
     steps: Annotated[int, typer.Option(min=1, help="How often the missing part is made anew from the whole.")] = 50,
     count: Count = 16,
     split: SplitName = "validation",
@@ -147,16 +170,37 @@ def inpaint(
     device: Device = "cpu",
     threads: Threads = 1,
 ) -> None:
-    """Fill in a missing part of examples."""
-    kept = _open(model, split=split, rank=rank, data_dir=data_dir, device=device, threads=threads, verb="inpaint")
+    """Fill in a missing part of examples: a point that the model is content with, not a draw from p(missing | given)."""
+    kept = _open(
+        model,
+        split=split,
+        rank=rank,
+        data_dir=data_dir,
+        device=device,
+        threads=threads,
+        verb="inpaint",
+        asked={"count": count, "mask": mask, "steps": steps},
+    )
+    import torch  # noqa: PLC0415
+
     from research.apply import draw_mask, need_images  # noqa: PLC0415
     from vae.apply import inpaint as fill  # noqa: PLC0415
 
     need_images(kept)
-    missing = draw_mask(mask, kept.model.shape).to(kept.pixels.labels.device)
+    told = getattr(kept.model.conditioning, "seen", None)
+    if mask is None and told is not None:
+        missing = torch.ones(math.prod(kept.model.shape), dtype=torch.bool, device=told.device)
+        missing[told] = False
+        mask = "what it is not told"
+    else:
+        mask = mask or "bottom"
+        missing = draw_mask(mask, kept.model.shape).to(kept.pixels.labels.device)
+    if not missing.any():
+        raise UserError(f"--mask {mask!r} marks nothing as missing: white, or above half, is missing")
     x, labels = _first(kept, count)
     filled = fill(kept.model, x, labels, missing, steps=steps)
     error = float((filled - x)[:, missing].square().sum(1).mean())
+    kept.seen({"squared_error": error})
     rows = [("original", x), ("given", x * ~missing), ("filled in", filled)]
     _written(kept, out or Path("inpaint.png"), rows, f"{mask} missing: squared error there {error:.2f}")
     _say(f"squared error per example where it was missing: {error:.3f}")
@@ -164,6 +208,7 @@ def inpaint(
 
 def interpolate(
     model: Place,
+    *,
     start: Annotated[int, typer.Option("--from", min=0, help="An example of the split.")] = 0,
     end: Annotated[int, typer.Option("--to", min=0, help="Another.")] = 1,
     steps: Annotated[int, typer.Option(min=2, help="Pictures on the way, both ends included.")] = 10,
@@ -176,7 +221,16 @@ def interpolate(
     threads: Threads = 1,
 ) -> None:
     """Decode the way between two examples' codes."""
-    kept = _open(model, split=split, rank=rank, data_dir=data_dir, device=device, threads=threads, verb="interpolate")
+    kept = _open(
+        model,
+        split=split,
+        rank=rank,
+        data_dir=data_dir,
+        device=device,
+        threads=threads,
+        verb="interpolate",
+        asked={"from": start, "to": end, "steps": steps, "spherical": spherical},
+    )
     import torch  # noqa: PLC0415
 
     from vae.apply import interpolate as between  # noqa: PLC0415
@@ -184,14 +238,26 @@ def interpolate(
     index = _examples(kept, start, end)
     x, labels = kept.pixels.batch(torch.tensor(index)), kept.pixels.labels[index]
     way = between(kept.model, x, labels, steps=steps, path="spherical" if spherical else "linear")
-    _written(kept, out or Path("interpolate.png"), [("originals", x), ("between", way)], f"{split} {start} to {end}")
+    rows = [("originals", x), ("between", way)]
+    _written(kept, out or Path("interpolate.png"), rows, f"{split} {start} to {end}", fold=False)
 
 
 def traverse(
     model: Place,
+    *,
     example: Annotated[int, typer.Option(min=0, help="Whose code the other dimensions are.")] = 0,
+    dimension: Annotated[
+        list[int] | None, typer.Option(min=0, help="A latent dimension. Repeatable. Default: all.")
+    ] = None,
     steps: Annotated[int, typer.Option(min=2, help="Values of each dimension.")] = 9,
-    reach: Annotated[float, typer.Option("--range", min=0.0, help="From −RANGE to RANGE.")] = 3.0,
+    reach: Annotated[
+        float,
+        typer.Option(
+            "--range",
+            min=0.0,
+            help="So many standard deviations of the prior to each side of its mean; of the codes, where there is no prior.",
+        ),
+    ] = 3.0,
     split: SplitName = "validation",
     out: Out = None,
     rank: Rank = 1,
@@ -200,23 +266,44 @@ def traverse(
     threads: Threads = 1,
 ) -> None:
     """Change one latent dimension at a time: a row for each."""
-    kept = _open(model, split=split, rank=rank, data_dir=data_dir, device=device, threads=threads, verb="traverse")
+    kept = _open(
+        model,
+        split=split,
+        rank=rank,
+        data_dir=data_dir,
+        device=device,
+        threads=threads,
+        verb="traverse",
+        asked={"example": example, "steps": steps, "range": reach, "dimension": dimension},
+    )
     import torch  # noqa: PLC0415
 
+    from vae.apply import code_moments  # noqa: PLC0415
     from vae.apply import traverse as walk  # noqa: PLC0415
 
+    network = kept.model
+    for asked in dimension or []:
+        if asked >= network.latent_size:
+            raise UserError(f"--dimension must be 0 to {network.latent_size - 1}, got {asked}")
     index = _examples(kept, example)
     changed = walk(
-        kept.model, kept.pixels.batch(torch.tensor(index)), kept.pixels.labels[index], steps=steps, reach=reach
+        network,
+        kept.pixels.batch(torch.tensor(index)),
+        kept.pixels.labels[index],
+        steps=steps,
+        reach=reach,
+        dimensions=dimension,
+        moments=None if network.generative else code_moments(network, kept.pixels),
     )
-    rows = [(f"z_{i}", row) for i, row in enumerate(changed)]
-    _written(
-        kept, out or Path("traverse.png"), rows, f"{split} example {example}, each dimension −{reach:g} to {reach:g}"
-    )
+    rows = [(f"z_{i}", row) for i, row in zip(dimension or range(network.latent_size), changed, strict=True)]
+    whose = "the prior" if network.generative else f"{split} codes"
+    title = f"{split} example {example}, mean ± {reach:g} standard deviations of {whose}"
+    _written(kept, out or Path("traverse.png"), rows, title, fold=False)
 
 
 def encode(
     model: Place,
+    *,
     out: Annotated[Path, typer.Option(help="A .parquet of posterior means, variances and labels.")] = Path(
         "codes.parquet"
     ),
@@ -231,7 +318,16 @@ def encode(
     """Write the codes of a split, and draw them."""
     if by not in {"dimensions", "pca", "tsne"}:
         raise UserError(f"--by must be dimensions, pca or tsne, got {by!r}")
-    kept = _open(model, split=split, rank=rank, data_dir=data_dir, device=device, threads=threads, verb="encode")
+    kept = _open(
+        model,
+        split=split,
+        rank=rank,
+        data_dir=data_dir,
+        device=device,
+        threads=threads,
+        verb="encode",
+        asked={"by": by if picture is not None else None},
+    )
     from research import apply  # noqa: PLC0415
 
     _say(f"{apply.encode(kept, out)} codes in {out}")
@@ -239,6 +335,7 @@ def encode(
         from research.scatter import scatter  # noqa: PLC0415
 
         flat, labels, accuracy = apply.plane(kept, by)
+        kept.seen({"accuracy": accuracy})
         told = "" if accuracy is None else f", 5-NN accuracy in 2-D {100 * accuracy:.1f} %"
         scatter(flat, labels, picture, f"{len(flat)} {split} codes by {by}{told}")
         _say(f"{picture}: {len(flat)} codes by {by}{told}")
@@ -246,9 +343,15 @@ def encode(
 
 def score(
     model: Place,
+    *,
     out: Annotated[Path | None, typer.Option(help="A .parquet with a row for each example.")] = None,
     anomaly: Annotated[
-        list[int] | None, typer.Option(help="A label that is anomalous: AUROC of finding it. Repeatable.")
+        list[int] | None,
+        typer.Option(
+            "--anomaly-label",
+            help="A label that is anomalous: AUROC of finding it. Repeatable. Default: all but the one trained on, or 1 of "
+            "labels 0 and 1.",
+        ),
     ] = None,
     against: Annotated[
         str | None, typer.Option(help="Another data set of the same shape: AUROC of telling it apart.")
@@ -262,7 +365,8 @@ def score(
 ) -> None:
     """Score every example of a split; find anomalies, or another data set."""
     opened: dict[str, Any] = {"split": split, "rank": rank, "data_dir": data_dir, "device": device, "threads": threads}
-    kept = _open(model, **opened, verb="score")
+    asked = {"anomaly": anomaly, "against": against}
+    kept = _open(model, **opened, verb="score", asked=asked)
     import numpy as np  # noqa: PLC0415
 
     from research import apply  # noqa: PLC0415
@@ -271,18 +375,24 @@ def score(
     found: dict[str, Any] = {name: float(values.mean()) for name, values in every.items()}
     found |= {"examples": len(kept.split), "measure": str(kept.measure)}
     name, strange = apply.strangeness(every)
-    if anomaly:
-        positive = np.isin(kept.split.labels.numpy(), anomaly)
-        found |= {"ranked_by": name, "anomalies": int(positive.sum())} | apply.detection(strange, positive)
+    if anomalous := anomaly or apply.known_anomalies(kept):
+        positive = np.isin(kept.split.labels.numpy(), anomalous)
+        found |= {"anomalies": int(positive.sum()), "of_label": anomalous}
+        for by, values in ((name, strange), ("squared_error", every["squared_error"])):
+            found |= {f"{what}_by_{by}": figure for what, figure in apply.detection(values, positive).items()}
     if against is not None:
-        other = apply.strangeness(apply.score(_open(model, **opened, data=against, verb="score"), None))[1]
+        elsewhere = _open(model, **opened, data=against, verb="score", asked=asked)
+        other = apply.strangeness(apply.score(elsewhere, None))[1]
         both = np.concatenate([strange, other])
         positive = np.arange(len(both)) >= len(strange)
-        found |= {"against": against, "ranked_by": name} | apply.detection(both, positive)
+        found["against"] = against
+        found |= {f"{what}_against_by_{name}": figure for what, figure in apply.detection(both, positive).items()}
         found["known_failure"] = (
             "likelihoods can be higher out of distribution (Nalisnick et al. 2019, arXiv:1810.09136): an AUROC below 0.5 is "
             "that failure, and one near 1 may be nothing but darker or simpler images"
         )
+        elsewhere.seen(found)
+    kept.seen(found)
     _answer(found, as_json=as_json)
     if out is not None and not as_json:
         _say(f"scores of {len(kept.split)} examples in {out}")
@@ -291,6 +401,7 @@ def score(
 def compare(
     a: Place,
     b: Annotated[Path, typer.Argument(help="Another.")],
+    *,
     split: SplitName = "validation",
     data_dir: DataDir = None,
     device: Device = "cpu",
@@ -307,7 +418,10 @@ def compare(
         "threads": threads,
         "verb": "compare",
     }
-    found = apply.compare(_open(a, **opened), _open(b, **opened))
+    one, other = _open(a, **opened), _open(b, **opened)
+    found = apply.compare(one, other)
+    one.seen(found)
+    other.seen(found)
     if as_json:
         _answer(found, as_json=True)
         return
@@ -323,13 +437,15 @@ def compare(
 
 def export(
     model: Place,
+    *,
     out: Annotated[Path, typer.Option(help="A folder for encoder.onnx and decoder.onnx.")] = Path("onnx"),
     rank: Rank = 1,
     data_dir: DataDir = None,
     threads: Threads = 1,
 ) -> None:
-    """Write the model as ONNX, and check it against the model on real examples."""
-    kept = _open(model, rank=rank, data_dir=data_dir, device="cpu", threads=threads)
+    """Write the model as ONNX, and check it against the model on random inputs. Needs no data."""
+    del data_dir  # taken as by every verb
+    kept = _open_alone(model, rank=rank, device="cpu", threads=threads)
     from research import apply  # noqa: PLC0415
 
     worst = apply.export(kept, out)
@@ -339,6 +455,16 @@ def export(
 
 
 VERBS = (sample, reconstruct, denoise, inpaint, interpolate, traverse, encode, score, compare, export)
+
+
+def _open_alone(place: Path, *, rank: int, threads: int, device: str) -> Model:
+    from research.cli import _check_device, _set_threads  # noqa: PLC0415
+
+    _set_threads(threads)
+    _check_device(device)
+    from research.apply import open_alone  # noqa: PLC0415
+
+    return open_alone(place, rank=rank, device=device)
 
 
 def _open(place: Path, *, threads: int, device: str, data_dir: Path | None, verb: str = "", **options: Any) -> Kept:  # noqa: ANN401 - open_model's own
@@ -387,12 +513,12 @@ def _corruption(kept: Kept, name: str | None, amount: float | None) -> Any:  # n
         ) from None
 
 
-def _written(kept: Kept, out: Path, rows: list[tuple[str, Any]], title: str) -> None:
+def _written(kept: Model, out: Path, rows: list[tuple[str, Any]], title: str, *, fold: bool = True) -> None:
     from research.apply import need_images, write  # noqa: PLC0415
 
     if out.suffix == ".png":
         need_images(kept)
-    write(out, rows, kept.model.shape, f"{kept.folder.name}: {title}")
+    write(out, rows, kept.model.shape, f"{kept.folder.name}: {title}", fold=fold)
     _say(f"{out}: {title}")
 
 

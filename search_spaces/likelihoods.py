@@ -34,7 +34,7 @@ def space(trial: optuna.Trial) -> TrainConfig:
         likelihood=LIKELIHOODS[trial.suggest_categorical("likelihood", list(LIKELIHOODS))],
         network=Mlp(hidden=(width,) * depth, dropout=trial.suggest_float("dropout", 0.0, 0.3)),
         latent_size=trial.suggest_int("latent_size", 2, 32, log=True),
-        optimizer=Adam(lr=trial.suggest_float("lr", 3e-4, 3e-3, log=True)),
+        optimizer=Adam(lr=trial.suggest_float("lr", 1e-3, 1e-2, log=True)),
         schedule=Cosine(),
         initialisation=Initialisation(output_bias="data_mean"),
         epochs=27,

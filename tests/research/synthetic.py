@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from research.ledger import Ledger, RowReported, SessionStarted, SweepCreated, TrialCreated, TrialFailed
 from research.settings import Metric, SpaceSource, SweepSettings
+from vae.optimizers import Adam
+from vae.serialization import to_dict
+from vae.train_config import TrainConfig
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,11 +63,9 @@ def trial(number: int, **changes: Any) -> TrialCreated:
         "trial": number,
         "params": {"lr": 1e-3 / (number + 3), "latent_size": 2 + number},
         "distributions": {"lr": "{}", "latent_size": "{}"},
-        "config": {
-            "latent_size": 2 + number,
-            "optimizer": {"kind": "adam", "learning_rate": 1e-3 / (number + 3)},
-            "seed": 7 + number,
-        },
+        "config": to_dict(
+            TrainConfig(latent_size=2 + number, optimizer=Adam(lr=1e-3 / (number + 3)), seed=7 + number)
+        ),
         "config_hash": f"hash-{number}",
         "seed": 7 + number,
         "sampler_seed": number,

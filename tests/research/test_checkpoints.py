@@ -71,6 +71,7 @@ def test_a_model_folder_is_the_best_row_and_nothing_else(tmp_path: Path) -> None
         "config.json",
         WEIGHTS,
         "metrics.json",
+        "README.md",
         "record.json",
         "samples.png",
     }
