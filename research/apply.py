@@ -294,7 +294,7 @@ def score(kept: Kept, out: Path | None) -> dict[str, np.ndarray[Any, Any]]:
 
 def strangeness(every: dict[str, np.ndarray[Any, Any]]) -> tuple[str, np.ndarray[Any, Any]]:
     """What anomalies are ranked by: −elbo where there is one, else the reconstruction's nats; larger is stranger."""
-    return ("−elbo", -every["elbo"]) if "elbo" in every else ("reconstruction", every["reconstruction"])
+    return ("negative_elbo", -every["elbo"]) if "elbo" in every else ("reconstruction", every["reconstruction"])
 
 
 def detection(scores_: np.ndarray[Any, Any], positive: np.ndarray[Any, Any]) -> dict[str, float]:

@@ -191,7 +191,7 @@ def inpaint(
     if mask is None and told is not None:
         missing = torch.ones(math.prod(kept.model.shape), dtype=torch.bool, device=told.device)
         missing[told] = False
-        mask = "what it is not told"
+        mask = "the rest"
     else:
         mask = mask or "bottom"
         missing = draw_mask(mask, kept.model.shape).to(kept.pixels.labels.device)

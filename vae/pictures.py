@@ -91,7 +91,7 @@ def png(rows: list[Tensor], *, captions: list[str] | None = None, title: str = "
         page = Image.new(picture.mode, (wide, picture.height + header), 255 if picture.mode == "L" else (255, 255, 255))
         page.paste(picture, (margin, header))
         pen = ImageDraw.Draw(page)
-        pen.text((4, 2), title, fill=0, font=font)
+        pen.text((4, 2), title.replace("−", "-"), fill=0, font=font)  # the font has no minus sign
         for i, caption in enumerate(captions):
             pen.text((4, header + i * cell_h + cell_h // 2 - 7), caption, fill=0, font=font)
         picture = page
