@@ -63,9 +63,7 @@ def trial(number: int, **changes: Any) -> TrialCreated:
         "trial": number,
         "params": {"lr": 1e-3 / (number + 3), "latent_size": 2 + number},
         "distributions": {"lr": "{}", "latent_size": "{}"},
-        "config": to_dict(
-            TrainConfig(latent_size=2 + number, optimizer=Adam(lr=1e-3 / (number + 3)), seed=7 + number)
-        ),
+        "config": to_dict(TrainConfig(latent_size=2 + number, optimizer=Adam(lr=1e-3 / (number + 3)), seed=7 + number)),
         "config_hash": f"hash-{number}",
         "seed": 7 + number,
         "sampler_seed": number,
