@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from vae.data import DataConfig, TrainingData
     from vae.model import VAE
 
-EPOCHS = 3  # at least: of MNIST's 50,000 images, enough for 98.5 %
+EPOCHS = 6  # at least; three at a constant rate gave 98.3 % of MNIST's validation images
 STEPS = 600  # at least: small sets get more epochs
 BATCH = 128
 SMALLEST_IMAGE = 8  # below it there is nothing to convolve twice
@@ -47,13 +47,16 @@ def _train(data: TrainingData, config: DataConfig, seed: int) -> nn.Module:
     model = _network(data.shape, data.num_classes)
     pixels = grey(data, config, "train", seed)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
-    for epoch in range(max(EPOCHS, STEPS * BATCH // len(pixels))):
+    epochs = max(EPOCHS, STEPS * BATCH // len(pixels))
+    rate = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 1 / epochs, epochs - 1)
+    for epoch in range(epochs):
         order = torch.randperm(len(pixels), generator=seeds.generator(seed, "classifier order", epoch))
         for index in order.split(BATCH):
             loss = functional.cross_entropy(model(pixels.batch(index)), pixels.labels[index])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+        rate.step()
     return model.eval().requires_grad_(requires_grad=False)
 
 
