@@ -15,15 +15,14 @@ import torch
 
 from research.checkpoints import model_hash, trial_name
 from research.errors import UserError
+from research.evaluation import examples_of
 from research.folders import MANIFEST, verify_folder
 from research.ledger import Ledger
 from research.looks import earlier_look, write_look
 from research.records import RECORD
 from research.spaces import on_other_data
 from vae.apply import codes, paired_difference, scores
-from vae.data import load_test, load_training
 from vae.data.pixels import pixels_of
-from vae.data.support import check_support
 from vae.measure import measure_of
 from vae.pictures import png
 from vae.portable import load_model
@@ -125,27 +124,14 @@ def open_model(
     data_dir = data_dir or _recorded_data_dir(folder)
     if data is not None:
         config = on_other_data(config, data)
-    training = load_training(config.data, data_dir)
-    examples = load_test(config.data, data_dir) if split == "test" else training.validation
-    if examples is None:
-        raise UserError("the model was trained with data.validation 0: there is no validation split; use --split test")
-    if examples.shape != model.shape or training.levels != model.levels:
-        wanted, found = ("×".join(map(str, shape)) for shape in (model.shape, examples.shape))
-        raise UserError(
-            f"the model is of {wanted} with values 0..{model.levels}; data {config.data.kind!r} has {found} with 0..{training.levels}"
-        )
-    if model.labelled and (highest := int(examples.labels.max())) >= model.num_classes:
-        raise UserError(
-            f"the model knows labels 0 to {model.num_classes - 1}; data {config.data.kind!r} has label {highest}"
-        )
-    measure = measure_of(config, examples, levels=training.levels)
+    examples, levels = examples_of(config, model, split, data_dir)
+    measure = measure_of(config, examples, levels=levels)
     question: dict[str, Any] = {}
     if split == "test":  # before anything is shown
         question = {"model": model_hash(folder), "measure": str(measure), "verb": why, "asked": asked or {}}
         if earlier_look(folder, question) is None:
             write_look(folder, question, {}, why)
-    check_support(config, examples, training.levels)
-    pixels = pixels_of(examples, config, training.levels, torch.device(device), held_out=True)
+    pixels = pixels_of(examples, config, levels, torch.device(device), held_out=True)
     return Kept(folder, config, model, pixels, examples, measure, why, question)
 
 

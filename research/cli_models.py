@@ -187,7 +187,7 @@ def inpaint(
     from vae.apply import inpaint as fill  # noqa: PLC0415
 
     need_images(kept)
-    told = getattr(kept.model.conditioning, "seen", None)
+    told = kept.model.conditioning.seen
     if mask is None and told is not None:
         missing = torch.ones(math.prod(kept.model.shape), dtype=torch.bool, device=told.device)
         missing[told] = False

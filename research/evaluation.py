@@ -23,6 +23,7 @@ from vae.portable import load_model
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from vae.model import VAE
     from vae.train_config import TrainConfig
 
 
@@ -54,12 +55,7 @@ def evaluate_model(
     config, model = load_model(folder)
     if data is not None:
         config = on_other_data(config, data)  # so that the numbers mean the same
-    examples, levels = _load(config, split, data_dir)
-    if tuple(examples.images.shape[1:]) != model.shape or levels != model.levels:
-        asked = f"{_shape(model.shape)} with values 0..{model.levels}"
-        raise UserError(
-            f"the model is of images {asked}; {config.data.kind!r} has {_shape(examples.images.shape[1:])} with 0..{levels}"
-        )
+    examples, levels = examples_of(config, model, split, data_dir)
     if nll_k > 0 and not model.has_density:
         raise UserError("--nll needs a density over z; the model's code is deterministic")
     measure = measure_of(config, examples, levels=levels)
@@ -78,7 +74,6 @@ def evaluate_model(
     if split == "test" and (look := earlier_look(folder, question)) is not None:
         return Answer(row=look["row"], stored=True)
     model.to(device)
-    check_support(config, examples, levels)
     pixels = pixels_of(examples, config, levels, torch.device(device), held_out=True)
     prefix = "val" if split == "validation" else split
     row: dict[str, Any] = {
@@ -99,14 +94,26 @@ def evaluate_model(
     return Answer(row=row, stored=False)
 
 
-def _load(config: TrainConfig, split: str, data_dir: Path | None) -> tuple[Split, int]:
+def examples_of(config: TrainConfig, model: VAE, split: str, data_dir: Path | None) -> tuple[Split, int]:
+    """The examples of ``split`` that ``model`` is asked about, and their levels.
+
+    Raises:
+        UserError: there is no such split, or the model is of other data.
+        DataError: the likelihood gives a value no probability.
+
+    """
     training = load_training(config.data, data_dir)
-    if split == "test":
-        return load_test(config.data, data_dir), training.levels
-    if training.validation is None:
+    examples = load_test(config.data, data_dir) if split == "test" else training.validation
+    if examples is None:
         raise UserError("the model was trained with data.validation 0: there is no validation split; use --split test")
-    return training.validation, training.levels
-
-
-def _shape(shape: tuple[int, ...]) -> str:
-    return "×".join(map(str, shape))
+    if examples.shape != model.shape or training.levels != model.levels:
+        wanted, found = ("×".join(map(str, shape)) for shape in (model.shape, examples.shape))
+        raise UserError(
+            f"the model is of {wanted} with values 0..{model.levels}; data {config.data.kind!r} has {found} with 0..{training.levels}"
+        )
+    if model.labelled and (highest := int(examples.labels.max())) >= model.num_classes:
+        raise UserError(
+            f"the model knows labels 0 to {model.num_classes - 1}; data {config.data.kind!r} has label {highest}"
+        )
+    check_support(config, examples, training.levels)
+    return examples, training.levels

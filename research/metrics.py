@@ -82,12 +82,15 @@ def check_constraints(constraints: Sequence[Constraint], configs: Sequence[Train
 
     """
     for constraint in constraints:
-        if constraint.metric == "val/samples_as_asked" and configs[0].eval.classified_samples == 0:
-            raise UserError(
-                f"constraint '{constraint}' needs eval.classified_samples > 0 in the space, got 0; e.g. 10000"
-            )
-        if constraint.metric == "val/nll_iwae" and configs[0].eval.nll_k == 0:
-            raise UserError(f"constraint '{constraint}' needs eval.nll_k > 0 in the space, got 0; e.g. nll_k=100")
+        _refuse_unasked(f"constraint '{constraint}'", constraint.metric, configs[0])
+
+
+def _refuse_unasked(what: str, metric: str, config: TrainConfig) -> None:
+    """Some metrics are reported only where ``eval`` asks for them."""
+    if metric == "val/samples_as_asked" and config.eval.classified_samples == 0:
+        raise UserError(f"{what} needs eval.classified_samples > 0 in the space, got 0; e.g. 10000")
+    if metric == "val/nll_iwae" and config.eval.nll_k == 0:
+        raise UserError(f"{what} needs eval.nll_k > 0 in the space, got 0; e.g. nll_k=100")
 
 
 def default_metric(configs: Sequence[TrainConfig]) -> Metric:
@@ -144,12 +147,7 @@ def check_metric(metric: Metric, configs: Sequence[TrainConfig]) -> None:
             raise UserError(
                 f"metric 'val/denoise_error' needs one corruption for all trials, but {found}; fix it in the space"
             )
-    if metric.name == "val/samples_as_asked" and first.eval.classified_samples == 0:
-        raise UserError(
-            "metric 'val/samples_as_asked' needs eval.classified_samples > 0 in the space, got 0; e.g. 10000"
-        )
-    if metric.name == "val/nll_iwae" and first.eval.nll_k == 0:
-        raise UserError("metric 'val/nll_iwae' needs eval.nll_k > 0 in the space, got 0; e.g. nll_k=100")
+    _refuse_unasked(f"metric {metric.name!r}", metric.name, first)
     if metric.name == "val/bits_per_dimension" and not _has_bits(first):
         raise UserError(
             "metric 'val/bits_per_dimension' has no meaning here: cross-entropy on grey pixels and densities without "

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from vae import seeds
 from vae.config import ConfigError
+from vae.evaluate import blocks
 from vae.priors.label_conditional import LabelConditionalPrior
 from vae.priors.standard_normal import StandardNormalPrior
 
@@ -84,7 +85,7 @@ def inpaint(model: VAE, x: Tensor, labels: Tensor, missing: Tensor, *, steps: in
 
     """
     model.eval()
-    seen = getattr(model.conditioning, "seen", None)
+    seen = model.conditioning.seen
     if seen is not None:
         own = torch.ones_like(missing).index_fill(0, seen, False)  # noqa: FBT003 - torch's own argument
         if not torch.equal(own, missing):
@@ -184,7 +185,7 @@ def code_moments(model: VAE, pixels: Pixels) -> tuple[Tensor, Tensor]:
 def codes(model: VAE, pixels: Pixels) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Posterior means [b, L], variances [b, L] and labels [b], batch by batch."""
     model.eval()
-    for rows in _blocks(len(pixels)):
+    for rows in blocks(len(pixels), BATCH):
         x, labels = pixels.batch(rows), pixels.labels[rows]
         posterior = model.encode(x, model.condition(x, labels))
         yield posterior.mean.cpu(), posterior.variance.cpu(), labels.cpu()
@@ -199,7 +200,7 @@ def scores(model: VAE, pixels: Pixels, *, seed: int, samples: int, split: str) -
     model.eval()
     noise_of = seeds.generator(seed, "z", split)
     noise = torch.randn((samples, len(pixels), model.latent_size), generator=noise_of)
-    for rows in _blocks(len(pixels)):
+    for rows in blocks(len(pixels), BATCH):
         x, labels = pixels.batch(rows), pixels.labels[rows]
         condition = model.condition(x, labels)
         posterior = model.encode(x, condition)
@@ -222,8 +223,3 @@ def paired_difference(a: Tensor, b: Tensor) -> tuple[float, float, float]:
 
 def _device(model: VAE) -> torch.device:
     return next(model.parameters()).device
-
-
-def _blocks(count: int) -> Iterator[slice]:
-    for start in range(0, count, BATCH):
-        yield slice(start, min(start + BATCH, count))

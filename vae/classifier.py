@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from vae import seeds
 from vae.data.pixels import Pixels
+from vae.evaluate import blocks
 from vae.external import External
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 EPOCHS = 6  # at least; three at a constant rate gave 98.3 % of MNIST's validation images
 STEPS = 600  # at least: small sets get more epochs
 BATCH = 128
+AT_ONCE = 1000  # examples judged
 SMALLEST_IMAGE = 8  # below it there is nothing to convolve twice
 
 _KEPT: dict[tuple[str, str, int], nn.Module] = {}
@@ -95,8 +97,7 @@ def grey(data: TrainingData, config: DataConfig, split: str, seed: int) -> Pixel
 def accuracy(classifier: nn.Module, pixels: Pixels) -> float:
     """The share of examples whose label is the classifier's first choice."""
     right = 0
-    for start in range(0, len(pixels), 1000):
-        rows = slice(start, min(start + 1000, len(pixels)))
+    for rows in blocks(len(pixels), AT_ONCE):
         right += int((classifier(pixels.batch(rows)).argmax(1) == pixels.labels[rows]).sum())
     return right / len(pixels)
 
@@ -110,7 +111,7 @@ def samples_as_asked(model: VAE, classifier: nn.Module, *, count: int, seed: int
     labels = (torch.arange(count) % model.num_classes).to(device)
     generator = seeds.generator(seed, "samples as asked")
     right = 0
-    for block in labels.split(1000):
+    for block in labels.split(AT_ONCE):
         noise = torch.randn((len(block), model.latent_size), generator=generator).to(device)
         uniform = torch.rand(len(block), generator=generator).to(device)
         condition = model.condition(noise.new_zeros(len(block), prod(model.shape)), block)

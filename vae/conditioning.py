@@ -24,6 +24,7 @@ Quadrant = Literal["top_left", "top_right", "bottom_left", "bottom_right"]
 class Conditioning(nn.Module):
     """No condition; see the configs for the others."""
 
+    seen: Tensor | None  # indices of the dimensions that the decoder is told; None: none
     scored: Tensor | None  # indices of the dimensions that are scored; None: all
 
     def __init__(self, *, encoder_size: int = 0, decoder_size: int = 0, everywhere: bool = False) -> None:
@@ -31,6 +32,7 @@ class Conditioning(nn.Module):
         self.encoder_size = encoder_size
         self.decoder_size = decoder_size
         self.everywhere = everywhere
+        self.register_buffer("seen", None, persistent=False)
         self.register_buffer("scored", None, persistent=False)
 
     def condition(self, x: Tensor, labels: Tensor) -> Tensor | None:

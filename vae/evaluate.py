@@ -67,7 +67,7 @@ def _bound(model: VAE, pixels: Pixels, settings: Evaluation, measure: Measure) -
     kls, codes = [], []
     noise_of = seeds.generator(settings.seed, "z", measure.split)
     noise = torch.randn((settings.samples, len(pixels), model.latent_size), generator=noise_of)
-    for rows in _blocks(len(pixels), settings.batch_size):
+    for rows in blocks(len(pixels), settings.batch_size):
         x = pixels.batch(rows)
         condition = model.condition(x, pixels.labels[rows])
         posterior = model.encode(x, condition)
@@ -106,7 +106,7 @@ def _bound(model: VAE, pixels: Pixels, settings: Evaluation, measure: Measure) -
 
 def _errors(model: VAE, pixels: Pixels, settings: Evaluation) -> dict[str, Any]:
     reconstruction = squared = 0.0
-    for rows in _blocks(len(pixels), settings.batch_size):
+    for rows in blocks(len(pixels), settings.batch_size):
         x = pixels.batch(rows)
         condition = model.condition(x, pixels.labels[rows])
         z = model.encode(x, condition).mean
@@ -126,7 +126,7 @@ def denoise_error(
     noise_of = seeds.generator(settings.seed, "corruption", split)
     squared = 0.0
     # Not ``batch_size`` at once: torch's normal draws depend on how many are asked for.
-    for rows in _blocks(len(pixels), IMAGES_AT_ONCE):
+    for rows in blocks(len(pixels), IMAGES_AT_ONCE):
         x = pixels.batch(rows)
         condition = model.condition(x, pixels.labels[rows])
         z = model.encode(corruption.apply(x, noise_of), condition).mean
@@ -216,7 +216,7 @@ def importance_weighted_nll(
     images = min(images, len(pixels))
     noise_of = seeds.generator(seed, "importance", split)
     at_k, at_half = [], []
-    for rows in _blocks(images, IMAGES_AT_ONCE):
+    for rows in blocks(images, IMAGES_AT_ONCE):
         x = pixels.batch(rows)
         if marginal:
             per_label = []
@@ -263,6 +263,7 @@ def _log_mean_weight(model: VAE, x: Tensor, condition: Tensor | None, k: int, no
     return torch.stack([at_half - math.log(half), total - math.log(k)])
 
 
-def _blocks(count: int, size: int) -> Iterator[slice]:
+def blocks(count: int, size: int) -> Iterator[slice]:
+    """0..``count`` in slices of ``size``, the last one shorter."""
     for start in range(0, count, size):
         yield slice(start, min(start + size, count))

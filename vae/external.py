@@ -37,7 +37,7 @@ class External:
 
     def __post_init__(self) -> None:
         """Refuse what can't be imported or made, while the config is being read."""
-        _resolve(self.path, json.dumps(self.settings, sort_keys=True))
+        self._part()
 
     def __hash__(self) -> int:
         return hash((self.path, json.dumps(self.settings, sort_keys=True)))
@@ -45,7 +45,10 @@ class External:
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the user's class has
         if name.startswith("_"):
             raise AttributeError(name)
-        return getattr(_resolve(self.path, json.dumps(self.settings, sort_keys=True)), name)
+        return getattr(self._part(), name)
+
+    def _part(self) -> Any:  # noqa: ANN401 - the user's own object
+        return _resolve(self.path, json.dumps(self.settings, sort_keys=True))
 
     @property
     def source_sha256(self) -> str:

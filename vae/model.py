@@ -107,7 +107,7 @@ class VAE(nn.Module):
     def reconstruct(self, z: Tensor, condition: Tensor | None) -> Tensor:
         """E[x|z], [B, D]; where pixels are given, those are as given."""
         mean = self.likelihood.mean(self.decode(z, condition))
-        seen = getattr(self.conditioning, "seen", None)
+        seen = self.conditioning.seen
         return mean if seen is None or condition is None else mean.index_copy(1, seen, condition)
 
     def nll(self, z: Tensor, condition: Tensor | None, x: Tensor) -> Tensor:

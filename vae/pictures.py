@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from vae import seeds
+from vae.apply import reconstruct
 
 if TYPE_CHECKING:
     from vae.data.pixels import Pixels
@@ -24,8 +25,7 @@ def reconstructions(model: VAE, pixels: Pixels, *, count: int = 32) -> bytes:
     model.eval()
     rows = slice(0, min(count, len(pixels)))
     x = pixels.batch(rows)
-    condition = model.condition(x, pixels.labels[rows])
-    back = model.reconstruct(model.encode(x, condition).mean, condition)
+    back = reconstruct(model, x, pixels.labels[rows])
     pairs = [row for eight in zip(x.split(8), back.split(8), strict=True) for row in eight]
     return png([row.unflatten(1, model.shape) for row in pairs])
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import zipfile
 import zlib
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -14,9 +13,12 @@ from pydantic import Field
 from torch import Tensor
 
 from vae.config import FractionBelowOne, NonNegativeInt, part
-from vae.data.dataset import Binarisation, Content, DataError, DataFields
+from vae.data.dataset import Binarisation, Content, DataError, DataFields, locate
 from vae.data.splits import held_out
 from vae.data.support import check_finite, check_whole
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 MEMORY_LIMIT = 2 << 30  # bytes; an .npy file that is larger is memory-mapped
 _TEST_SEED = 0  # no setting: every sweep's test figures are of the same rows
@@ -147,7 +149,7 @@ class Arrays(DataFields):
         return shift, torch.where(scale > 0, scale, 1.0)
 
     def _read(self, directory: Path, name: str) -> _File:
-        path = _locate(directory, name)
+        path = locate(directory, name, "file")
         mapped, columns, labels = False, None, None
         try:
             match path.suffix:
@@ -156,7 +158,7 @@ class Arrays(DataFields):
                     values = _array(path, mapped=mapped)
                     # A test file's labels can't have the training file's name.
                     if self.labels is not None and self.test_path is None:
-                        labels = _array(_locate(directory, self.labels))
+                        labels = _array(locate(directory, self.labels, "file"))
                 case ".npz":
                     values, labels = _from_npz(path, self.values, self.labels)
                 case ".parquet" | ".csv":
@@ -317,11 +319,3 @@ def _whole_or_names(file: _File) -> _Array:
             f"in row {wrong[0]}"
         )
     return labels.astype(np.int64)
-
-
-def _locate(directory: Path, name: str) -> Path:
-    candidates = [directory / name, Path.cwd() / name]
-    for path in candidates:
-        if path.is_file():
-            return path
-    raise DataError(f"no file {name!r}: looked for {candidates[0]} and {candidates[1]}; give data.path or --data-dir")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from vae.config import NonNegativeInt, part
@@ -18,6 +19,20 @@ Binarisation = Literal["none", "expected", "static", "dynamic"]
 
 class DataError(ValueError):
     """Data that is missing, corrupt or too small: one line with the file or set, the rule and the remedy."""
+
+
+def locate(directory: Path, name: str, kind: Literal["file", "folder"]) -> Path:
+    """The file or folder of one's own called ``name``: from the data directory, else from where the program runs.
+
+    Raises:
+        DataError: naming both places.
+
+    """
+    candidates = [directory / name, Path.cwd() / name]
+    for path in candidates:
+        if path.is_file() if kind == "file" else path.is_dir():
+            return path
+    raise DataError(f"no {kind} {name!r}: looked for {candidates[0]} and {candidates[1]}; give data.path or --data-dir")
 
 
 @part

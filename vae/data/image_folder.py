@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import torch
 
 from vae.config import FractionBelowOne, PositiveInt, part
-from vae.data.dataset import Binarisation, Content, DataError, DataFields
+from vae.data.dataset import Binarisation, Content, DataError, DataFields, locate
 from vae.data.image_files import SUFFIXES, decode, image_size
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from PIL.Image import Image
     from torch import Tensor
 
@@ -47,7 +48,7 @@ class ImageFolder(DataFields):
             DataError: one line; there is no such folder, or an image is not what it should be.
 
         """
-        root = _locate(directory, self.path)
+        root = locate(directory, self.path, "folder")
         divided = (root / "train").is_dir() and (root / "test").is_dir()
         parts = [root / "train", root / "test"] if divided else [root]
         # Sizes and labels are those of both parts, whichever is asked for.
@@ -112,11 +113,3 @@ def _common_size(files: list[Path]) -> tuple[int, int]:
                 f"{file} is {size[0]}×{size[1]}, but {files[0].name} is {first[0]}×{first[1]}: give data.size to resize all"
             )
     return first
-
-
-def _locate(directory: Path, name: str) -> Path:
-    candidates = [directory / name, Path.cwd() / name]
-    for path in candidates:
-        if path.is_dir():
-            return path
-    raise DataError(f"no folder {name!r}: looked for {candidates[0]} and {candidates[1]}; give data.path or --data-dir")
