@@ -29,15 +29,15 @@ BATCH = 128
 AT_ONCE = 1000  # examples judged
 SMALLEST_IMAGE = 8  # below it there is nothing to convolve twice
 
-_KEPT: dict[tuple[str, str, int], nn.Module] = {}
+_KEPT: dict[tuple[str, int], nn.Module] = {}  # by digest of the examples trained on, and seed
 
 
 def classifier_of(data: TrainingData, config: DataConfig, seed: int, device: torch.device) -> nn.Module:
     """The classifier of ``data``'s labels, [B, D] in the scale of x -> logits [B, K]; in evaluation mode.
 
-    A function of data, split and ``seed`` alone. Torch's global generator is left as it was.
+    A function of the training examples and ``seed`` alone. Torch's global generator is left as it was.
     """
-    key = (data.data_hash, data.split_hash, seed)
+    key = (data.train.digest, seed)
     if key not in _KEPT:
         with torch.random.fork_rng():
             _KEPT[key] = _train(data, config, seed)

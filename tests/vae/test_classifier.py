@@ -21,6 +21,14 @@ def test_it_learns_the_digits():
     assert classifier_of(digits(), Digits(), 0, CPU) is first
 
 
+def test_other_examples_have_another():
+    """Part of a set, whose set and split are the same, is not judged by the whole set's."""
+    part = classifier_of(few_digits(), Digits(), 0, CPU)
+    whole = classifier_of(digits(), Digits(), 0, CPU)
+    assert part is not whole
+    assert classifier_of(few_digits(), Digits(), 0, CPU) is part
+
+
 def test_it_leaves_the_generator_as_it_was():
     """A trial that asks for it trains as one that doesn't."""
     asked = small_config(conditioning=OnLabel(), eval=Evaluation(classified_samples=40))
