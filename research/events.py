@@ -6,10 +6,12 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, JsonValue
 
-from research.settings import SweepSettings
-from vae.config import NonNegativeInt, part
+from research.settings import Budget, SpaceSource, SweepSettings
+from vae.config import NonNegativeInt, PositiveInt, part
 
-FailKind = Literal["bug", "diverged", "out_of_memory", "lost", "config", "data"]
+# The last two name draws that were never trained: impossible by the space's own word, or trained already.
+FailKind = Literal["bug", "diverged", "out_of_memory", "lost", "config", "data", "impossible", "duplicate"]
+SKIPPED: tuple[FailKind, ...] = ("impossible", "duplicate")
 Facts = dict[str, JsonValue]
 
 
@@ -58,6 +60,8 @@ class TrialCreated:
     seed: int
     sampler_seed: int
     sampler_attributes: Facts = Field(default_factory=dict)  # what the sampler wrote on the trial, to rebuild it
+    source: str | None = None  # where a config that was not sampled comes from
+    parent_trial: int | None = None  # of a finalist: the trial of the parent sweep whose config it repeats
 
 
 @part
@@ -110,7 +114,48 @@ class Interrupted:
     reason: Text
 
 
+@part
+class SweepExtended:
+    """The sweep was given more to do: what holds from here on."""
+
+    type: Literal["extended"] = "extended"
+    trials: PositiveInt
+    budget: Budget
+    space: SpaceSource | None = None  # another space than before
+
+
+@part
+class LearnedTrial:
+    """A finished trial of another sweep: what a sampler needs of it."""
+
+    trial: NonNegativeInt
+    params: Facts
+    distributions: dict[str, str]
+    complete: bool  # else pruned
+    values: list[float]  # of the objectives, where complete
+    curve: dict[str, float]  # of the metric, by epoch
+    violations: list[float] = Field(default_factory=list)
+
+
+@part
+class TrialsLearned:
+    """Another sweep's finished trials, which the sampler is told of before its first draw."""
+
+    type: Literal["learned"] = "learned"
+    name: str
+    identity: str
+    trials: list[LearnedTrial]
+
+
 Event = Annotated[
-    SweepCreated | SessionStarted | TrialCreated | RowReported | TrialRetried | TrialFailed | Interrupted,
+    SweepCreated
+    | SweepExtended
+    | TrialsLearned
+    | SessionStarted
+    | TrialCreated
+    | RowReported
+    | TrialRetried
+    | TrialFailed
+    | Interrupted,
     Field(discriminator="type"),
 ]

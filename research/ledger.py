@@ -14,6 +14,7 @@ The Optuna study, the W&B runs, the kept models and the live table are views, ma
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import math
@@ -26,17 +27,21 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
+from research import pareto
 from research.errors import CorruptFile, UserError
 from research.events import (
+    SKIPPED,
     Event,
     FailKind,
     Interrupted,
     RowReported,
     SessionStarted,
     SweepCreated,
+    SweepExtended,
     TrialCreated,
     TrialFailed,
     TrialRetried,
+    TrialsLearned,
 )
 from research.folders import sync_directory, write_file
 from vae.config import NonNegativeInt, part
@@ -53,13 +58,15 @@ __all__ = [
     "SessionStarted",
     "Status",
     "SweepCreated",
+    "SweepExtended",
     "TrialCreated",
     "TrialFailed",
     "TrialRetried",
     "TrialView",
+    "TrialsLearned",
 ]
 
-Status = Literal["RUNNING", "COMPLETE", "PRUNED", "FAIL"]
+Status = Literal["RUNNING", "COMPLETE", "PRUNED", "FAIL", "SKIPPED"]
 
 
 @part
@@ -101,7 +108,7 @@ class TrialView:
     @property
     def status(self) -> Status:
         if self.failure is not None:
-            return "FAIL"
+            return "SKIPPED" if self.failure.kind in SKIPPED else "FAIL"
         if self.final is None:
             return "RUNNING"
         return _STATUS[self.final.decision]
@@ -165,6 +172,9 @@ class Ledger:
     identity: str  # sha256 of the first event: tells this sweep from any other of the same name
     trials: dict[int, TrialView]
     sessions: list[SessionStarted]
+    spans: list[tuple[str, str]]  # iso times, utc, of each session's first and latest event
+    learned: list[TrialsLearned]
+    extended: SweepExtended | None  # the latest
     interrupted: Interrupted | None  # how the latest session ended, if it was asked to stop
     updated: str  # iso time, utc, of the latest event
 
@@ -172,6 +182,7 @@ class Ledger:
         """Nothing is read yet: use ``Ledger.create`` or ``Ledger.open``."""
         self.directory = Path(sweep_dir).absolute()
         self.trials, self.sessions, self.interrupted = {}, [], None
+        self.spans, self.learned, self.extended = [], [], None
         self._count = 0
         self._previous = ""
         self._wrote = False
@@ -225,7 +236,13 @@ class Ledger:
 
     @property
     def settings(self) -> SweepSettings:
-        return self.created.settings
+        """What holds now: as the sweep was created, with what it was extended by."""
+        return self._settings
+
+    @property
+    def trained(self) -> int:
+        """How many trials count against the sweep's number: all but skipped draws."""
+        return sum(trial.status != "SKIPPED" for trial in self.trials.values())
 
     def append(self, event: Event) -> None:
         """Make ``event`` durable, then take it in; when this returns, a power cut can't lose it.
@@ -280,17 +297,52 @@ class Ledger:
     def ranked(self, *, include_running: bool = False) -> list[TrialView]:
         """COMPLETE and PRUNED trials with a finite value of the metric: best first, then lower number.
 
-        Those that satisfy the sweep's constraints come before those that don't.
+        Those that satisfy the sweep's constraints come before those that don't; with several objectives
+        the Pareto rank counts before the metric.
         """
         metric = self.settings.metric
         pick, sign = (max, -1.0) if metric.direction == "maximize" else (min, 1.0)
         statuses = {"COMPLETE", "PRUNED"} | ({"RUNNING"} if include_running else set())
+        ranks = self.pareto_ranks()
         keyed = [
-            (not self.feasible(trial), sign * pick(curve.values()), trial.number, trial)
+            (
+                not self.feasible(trial),
+                ranks.get(trial.number, math.inf),
+                sign * pick(curve.values()),
+                trial.number,
+                trial,
+            )
             for trial in self.trials.values()
             if trial.status in statuses and (curve := trial.curve(metric.name))
         ]
-        return [trial for *_, trial in sorted(keyed, key=lambda key: key[:3])]
+        return [trial for *_, trial in sorted(keyed, key=lambda key: key[:4])]
+
+    def point(self, trial: TrialView) -> tuple[float, ...] | None:
+        """The objectives at the trial's best row (by the metric: one model, one point); None where one is missing."""
+        best = trial.best(self.settings.metric)
+        metrics = {} if best is None else best.metrics
+        found = [value for target in self.settings.targets if (value := _finite(metrics.get(target.name))) is not None]
+        return tuple(found) if len(found) == len(self.settings.targets) else None
+
+    def pareto_ranks(self) -> dict[int, int]:
+        """By number, the Pareto rank of each COMPLETE trial that satisfies the constraints: 1 is the front.
+
+        Pruned trials have none: their point is of another budget. Empty for a sweep of one objective.
+        """
+        if not self.settings.objectives:
+            return {}
+        points = {
+            number: point
+            for number, trial in self.trials.items()
+            if trial.status == "COMPLETE" and self.feasible(trial) and (point := self.point(trial)) is not None
+        }
+        ranks = pareto.ranks(list(points.values()), self.settings.objectives)
+        return dict(zip(points, ranks, strict=True))
+
+    def front(self) -> list[TrialView]:
+        """The trials that no other beats in every objective, by the first one; empty for one objective."""
+        front = [self.trials[number] for number, rank in self.pareto_ranks().items() if rank == 1]
+        return sorted(front, key=lambda trial: (self.point(trial) or (), trial.number))
 
     def violations(self, trial: TrialView) -> list[float]:
         """By how much the trial's best row misses each constraint; at most 0 where it satisfies it."""
@@ -346,8 +398,18 @@ class Ledger:
         match event:
             case SweepCreated():
                 self.created, self.identity = event, seal
+                self._settings = event.settings
+            case SweepExtended():
+                self.extended = event
+                changes: dict[str, Any] = {"trials": event.trials, "budget": event.budget}
+                if event.space is not None:
+                    changes["space"] = event.space
+                self._settings = dataclasses.replace(self._settings, **changes)
+            case TrialsLearned():
+                self.learned.append(event)
             case SessionStarted():
                 self.sessions.append(event)
+                self.spans.append((time, time))
                 self.interrupted = None
             case TrialCreated():
                 self.trials[event.trial] = TrialView(event, time, time, session)
@@ -355,6 +417,8 @@ class Ledger:
                 self.interrupted = event
             case _:
                 self.trials[event.trial].fold(event, time, session)
+        if self.spans and not isinstance(event, SweepExtended):
+            self.spans[-1] = (self.spans[-1][0], time)
         self._count, self._previous, self.updated = self._count + 1, seal, time
 
     @staticmethod
