@@ -16,6 +16,7 @@ from research.errors import CorruptFile, UserError
 from research.folders import clear_leftovers, remove_folder, verify_folder, write_folder
 from research.model_card import model_card
 from research.records import RECORD, TrialRecord, pretty, row_json
+from research.replicates import KEPT, row_of_kept, seeds_of
 from vae.portable import WEIGHTS_FILE as WEIGHTS
 from vae.portable import weights_file
 from vae.state import STATE_FILE, StateError, TrainState
@@ -88,10 +89,14 @@ def _model_files(ledger: Ledger, sweep_dir: Path, trial: TrialView) -> dict[str,
     state = checkpoint / STATE_FILE
     if hashlib.sha256(state.read_bytes()).hexdigest() != row.checkpoint_sha256:
         raise CorruptFile(f"{state} is damaged (its sha256 is not the ledger's)")
+    # Of several replicates one is kept: the config and the figures beside the weights are that one's.
+    kept = row.metrics.get(KEPT)
+    seed = seeds_of(trial.created.seed, ledger.settings.replicates)[kept if isinstance(kept, int) else 0]
+    metrics = row_of_kept(row.metrics)
     files: dict[str, bytes | Path] = {
-        "config.json": pretty(trial.created.config).encode(),
+        "config.json": pretty({**trial.created.config, "seed": seed}).encode(),
         WEIGHTS: weights_file(TrainState.load(checkpoint)),
-        "metrics.json": pretty(row_json(row.epoch, row.metrics)).encode(),
+        "metrics.json": pretty(row_json(row.epoch, metrics)).encode(),
         RECORD: TrialRecord.of(ledger, trial.number).to_json().encode(),
     }
     pictured = (trial.rows[epoch].pictures for epoch in sorted(trial.rows, reverse=True))
@@ -101,7 +106,8 @@ def _model_files(ledger: Ledger, sweep_dir: Path, trial: TrialView) -> dict[str,
             files[f"{name}{picture.suffix}"] = picture
     record = json.loads(TrialRecord.of(ledger, trial.number).to_json())
     pictures = sorted(name for name in files if name.endswith(".png"))
-    files["README.md"] = model_card(record["config"], row_json(row.epoch, row.metrics), record, pictures).encode()
+    config = {**record["config"], "seed": seed}
+    files["README.md"] = model_card(config, row_json(row.epoch, metrics), record, pictures).encode()
     return files
 
 

@@ -44,8 +44,15 @@ def sweep(
     trials: Annotated[int, typer.Option(min=1, help="How many configs to try.")] = 20,
     epochs: Annotated[int | None, typer.Option(min=1, help="Full budget of a trial. Default: the space's own.")] = None,
     metric: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What trials are ranked by. Default: val/elbo, where there is one that orders them. "
+            "Given twice or more: objectives of a Pareto front, e.g. val/reconstruction:min and val/kl:min."
+        ),
+    ] = None,
+    stop_by: Annotated[
         str | None,
-        typer.Option(help="What trials are ranked by. Default: val/elbo, where there is one that orders them."),
+        typer.Option(help="With several --metric: the scalar of early stopping and of each trial's best epoch."),
     ] = None,
     constraint: Annotated[
         list[str] | None,
@@ -67,13 +74,43 @@ def sweep(
         bool,
         typer.Option(help="Make the sweep a function of seed and slots: trials wait for those before them."),
     ] = False,
-    sampler: Annotated[str, typer.Option(help="tpe or random.")] = "tpe",
-    scheduler: Annotated[str, typer.Option(help="asha or none.")] = "asha",
-    grace: Annotated[
-        int | None, typer.Option(min=1, help="ASHA's first rung, in epochs. Default: past any warm-up.")
+    sampler: Annotated[
+        str, typer.Option(help="tpe, random, grid, quasi-random, nsga2, or an Optuna sampler by its class name.")
+    ] = "tpe",
+    sampler_option: Annotated[
+        list[str] | None, typer.Option(help="NAME=VALUE for the sampler, e.g. startup_trials=20. Repeatable.")
     ] = None,
-    reduction: Annotated[int, typer.Option(min=2, help="ASHA keeps the best 1/REDUCTION at each rung.")] = 3,
-    min_population: Annotated[int, typer.Option(min=2, help="ASHA stops nothing at a rung before so many trials.")] = 5,
+    scheduler: Annotated[str, typer.Option(help="Early stopping: asha, hyperband, median or none.")] = "asha",
+    grace: Annotated[
+        int | None, typer.Option(min=1, help="The first epoch at which a trial may stop. Default: past any warm-up.")
+    ] = None,
+    reduction: Annotated[
+        int, typer.Option(min=2, help="ASHA and HyperBand keep the best 1/REDUCTION at each rung.")
+    ] = 3,
+    min_population: Annotated[int, typer.Option(min=2, help="Nothing stops at a rung before so many trials.")] = 5,
+    hours: Annotated[
+        float | None, typer.Option(help="Stop after so many hours of wall clock; running trials can be resumed.")
+    ] = None,
+    trial_hours: Annotated[
+        float | None, typer.Option(help="Start no more trials after so many hours of training, all trials together.")
+    ] = None,
+    total_epochs: Annotated[int | None, typer.Option(help="Start no more trials after so many epochs in all.")] = None,
+    patience: Annotated[
+        int | None, typer.Option(help="Start no more trials after so many without a better one.")
+    ] = None,
+    replicates: Annotated[
+        int, typer.Option(min=1, help="Seeds of each config: a row is their mean, early stopping judges the mean.")
+    ] = 1,
+    start_from: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Configs to try first: a sweep's best, a record, a model, or JSON of parameters. Repeatable."
+        ),
+    ] = None,
+    learn_from: Annotated[
+        list[Path] | None,
+        typer.Option(help="A sweep whose finished trials the sampler learns from. Repeatable."),
+    ] = None,
     wandb: Annotated[
         str | None,
         typer.Option(help="offline, online or disabled. Default: online when logged in, else offline."),
@@ -81,48 +118,61 @@ def sweep(
     wandb_project: Annotated[str, typer.Option(help="The W&B project.")] = "vae-research",
 ) -> None:
     """Search a space: many trials, the best models kept, every number in the ledger."""
-    from research import preflight, settings  # noqa: PLC0415
+    from research import growth, preflight, settings  # noqa: PLC0415
     from research.metrics import parse_constraint, parse_metric  # noqa: PLC0415
+    from research.options import budget_of, sampler_of, scheduler_of  # noqa: PLC0415
+    from research.samplers import rehearse  # noqa: PLC0415
     from research.spaces import load_space  # noqa: PLC0415
     from research.tracking import default_mode  # noqa: PLC0415
 
     loaded = load_space(space)
     stem = Path(space).stem
     sweep_dir = preflight.check_place(storage, f"{stem}-{datetime.now(UTC):%Y%m%d-%H%M%S}" if name is None else name)
-    asked_for = None if metric is None else parse_metric(metric)
+    asked_for = tuple(parse_metric(text) for text in metric or [])
+    if stop_by is not None and len(asked_for) < 2:  # noqa: PLR2004 - a front has two
+        raise UserError(f"--stop-by {stop_by!r} is for two or more --metric; one is stopped by itself")
+    objectives = asked_for if len(asked_for) > 1 else ()
+    scalar = parse_metric(stop_by) if stop_by is not None else None if objectives or not asked_for else asked_for[0]
     constraints = tuple(parse_constraint(text) for text in constraint or [])
     if constraints and scheduler != "none":
         raise UserError(
             "--constraint needs --scheduler none: early stopping looks at the metric alone and would end the trials that "
             "satisfy the constraint first"
         )
+    chosen_sampler = sampler_of(sampler, sampler_option or [])
+    stopping = scheduler_of(scheduler, reduction=reduction, min_population=min_population)
+    budget = budget_of(hours=hours, trial_hours=trial_hours, total_epochs=total_epochs, patience=patience)
+    firsts = [start for source in start_from or [] for start in growth.start_from(source)]
     directory = _data_directory(data_dir)
     if address is not None:
         preflight.check_address(address)
     resources = _resources(concurrent, cpus_per_trial, gpus_per_trial, address)
     found = preflight.check_space(
         loaded,
-        metric=asked_for,
+        metric=scalar,
         epochs=epochs,
         seed=seed,
         data_dir=directory,
         data=data,
         constraints=constraints,
+        objectives=objectives,
     )
-    asked = _one_of("--scheduler", scheduler, {"asha": settings.Asha, "none": settings.NoScheduler})
-    stopping = asked(reduction=reduction, min_population=min_population) if asked is settings.Asha else asked()
     chosen = settings.SweepSettings(
         name=sweep_dir.name,
         space=loaded.source,
         metric=found.metric,
+        objectives=objectives,
         constraints=constraints,
         data=data,
         trials=trials,
         epochs=epochs,
         keep=keep,
         seed=seed,
-        sampler=_one_of("--sampler", sampler, {"tpe": settings.Tpe, "random": settings.RandomSearch})(),
+        sampler=chosen_sampler,
         scheduler=preflight.resolve_scheduler(stopping, found.survey.configs, grace=grace),
+        budget=budget,
+        start_from=tuple(firsts),
+        replicates=replicates,
         deterministic=deterministic,
         resources=resources,
         measure=found.measure,
@@ -132,16 +182,22 @@ def sweep(
         wandb=_one_of("--wandb", wandb or default_mode(), {mode: mode for mode in ("offline", "online", "disabled")}),
         wandb_project=wandb_project,
     )
+    learned = [growth.learn_from(source, chosen) for source in learn_from or []]
+    rehearse(loaded, chosen, [trial for event in learned for trial in event.trials])
     from research.sweep import create, reopen  # noqa: PLC0415 - Ray takes seconds to import: after the checks
 
     console = _console()
+    if objectives:
+        ranking = f"front of {', '.join(o.name for o in objectives)}, stopped by {found.metric.name}"
+    else:
+        ranking = f"ranked by {found.metric.name} ({found.metric.direction})"
     console.print(
-        f"sweep {sweep_dir}: {trials} trials of space {space}, ranked by {found.metric.name} ({found.metric.direction}), "
+        f"sweep {sweep_dir}: {trials} trials of space {space}, {ranking}, "
         f"{resources.concurrent} at a time on {resources.threads} thread{'s' if resources.threads > 1 else ''} each",
         highlight=False,
         soft_wrap=True,
     )
-    create(sweep_dir, chosen, sys.argv)
+    create(sweep_dir, chosen, sys.argv, learned)
     _drive(*reopen(sweep_dir, allow_changed_code=False), console, address)
 
 
@@ -162,6 +218,37 @@ def resume(
 
     ledger, space = reopen(directory, allow_changed_code=allow_changed_code)
     _drive(ledger, space, _console(), address)
+
+
+@app.command()
+def extend(
+    directory: Annotated[Path, typer.Argument(help="A sweep's directory.")],
+    trials: Annotated[str | None, typer.Option(help="+N more trials, or a new total.")] = None,
+    space: Annotated[str | None, typer.Option(help="Draw from another space from here on, e.g. a wider one.")] = None,
+    hours: Annotated[str | None, typer.Option(help="+HOURS of wall clock, or a new limit.")] = None,
+    trial_hours: Annotated[str | None, typer.Option(help="+HOURS of training, or a new limit.")] = None,
+    total_epochs: Annotated[str | None, typer.Option(help="+N epochs, or a new limit.")] = None,
+    patience: Annotated[str | None, typer.Option(help="+N trials without a better one, or a new limit.")] = None,
+    address: Annotated[str | None, typer.Option(help="An existing Ray cluster. Default: a Ray of its own.")] = None,
+    allow_changed_code: Annotated[
+        bool, typer.Option(help="Go on although the code is not what the sweep was begun with.")
+    ] = False,
+) -> None:
+    """Give a sweep more to do and go on: its sampler knows all that was tried."""
+    from research.budget import More  # noqa: PLC0415
+    from research.growth import extend as write_down  # noqa: PLC0415
+
+    if address is not None:
+        from research.preflight import check_address  # noqa: PLC0415
+
+        check_address(address)
+    more = More(hours=hours, trial_hours=trial_hours, total_epochs=total_epochs, patience=patience)
+    event = write_down(directory, trials=trials, space=space, more=more)
+    from research.sweep import reopen  # noqa: PLC0415
+
+    console = _console()
+    console.print(f"sweep {directory}: {event.trials} trials in all", highlight=False, soft_wrap=True)
+    _drive(*reopen(directory, allow_changed_code=allow_changed_code), console, address)
 
 
 @app.command()
@@ -386,6 +473,13 @@ def _drive(ledger: Any, space: Any, console: Console, address: str | None) -> No
             f"stopped. Continue with: research resume {relative(ledger.directory)}", highlight=False, soft_wrap=True
         )
         raise typer.Exit(128 + outcome.signal)
+    if outcome.budget is not None:
+        option = outcome.budget.split()[0]
+        console.print(
+            f"{outcome.budget}: nothing more was started. research extend {relative(ledger.directory)} {option} +N goes on",
+            highlight=False,
+            soft_wrap=True,
+        )
     if not ledger.ranked():
         console.print("no trial gave a result; the reasons are above and in research show --json", highlight=False)
         raise typer.Exit(1)

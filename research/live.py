@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from rich.console import Group
@@ -10,6 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from research.budget import limits
 from research.show import counts, number_text, parameters, value_of
 
 if TYPE_CHECKING:
@@ -30,7 +32,7 @@ class LiveView:
         self.began = time.monotonic()
         self.first_row: float | None = None  # the cold start before it says nothing about the rest
         self.rows_seen = 0
-        self.ended_before = sum(view.terminal for view in ledger.trials.values())
+        self.ended_before = _ended(ledger)
         self.drawn = 0.0
         self.notes: list[str] = []
         self.live: Live | None = None
@@ -77,19 +79,22 @@ class LiveView:
 
     def time_left(self) -> str:
         """What the trials ended in this session suggest for the rest."""
-        ended = sum(view.terminal for view in self.ledger.trials.values())
+        ended = _ended(self.ledger)
         here = ended - self.ended_before
         if self.first_row is None:
             return "starting workers"
         if here == 0:
             return "time left unknown"
         seconds = (time.monotonic() - self.first_row) / here * (self.ledger.settings.trials - ended)
-        return f"about {_duration(seconds)} left"
+        told = f"about {_duration(seconds)} left"
+        return "; ".join([told, *(f"{limit.option} {limit}" for limit in limits(self.ledger, datetime.now(UTC)))])
 
     def _line(self, view: TrialView) -> str:
         metric = self.ledger.settings.metric
         value = value_of(view, metric)
-        ended = sum(other.terminal for other in self.ledger.trials.values())
+        if view.status == "SKIPPED":
+            return f"trial {view.number} skipped: {view.reason}"
+        ended = _ended(self.ledger)
         how = {"COMPLETE": "completed", "PRUNED": "pruned", "FAIL": "FAILED"}[view.status]
         parts = [f"trial {view.number} {how} at epoch {max(view.rows, default=0)}"]
         if value is not None:
@@ -144,7 +149,11 @@ class LiveView:
         return Group(*parts)
 
 
-_STYLES = {"COMPLETE": "green", "PRUNED": "yellow", "FAIL": "red", "RUNNING": "cyan"}
+_STYLES = {"COMPLETE": "green", "PRUNED": "yellow", "FAIL": "red", "SKIPPED": "dim", "RUNNING": "cyan"}
+
+
+def _ended(ledger: Ledger) -> int:
+    return sum(view.terminal and view.status != "SKIPPED" for view in ledger.trials.values())
 
 
 def _duration(seconds: float) -> str:

@@ -27,8 +27,11 @@ _DIRECTIONS: dict[str, Literal["maximize", "minimize"]] = {
     "val/squared_error": "minimize",
     "val/denoise_error": "minimize",
     "val/samples_as_asked": "maximize",
+    "model/parameters": "minimize",
+    "time/train_seconds": "minimize",
 }
 _ONE_TERM = ("val/reconstruction", "val/kl", "val/active_units", "val/squared_error", "val/denoise_error")
+_COSTS = ("model/parameters", "time/train_seconds")  # objectives beside another; alone they'd find the smallest model
 _OF_A_DENSITY = ("val/elbo", "val/kl", "val/active_units", "val/bits_per_dimension", "val/nll_iwae")
 _OF_A_POINT = ("val/squared_error",)
 
@@ -74,6 +77,27 @@ def parse_constraint(text: str) -> Constraint:
     return Constraint(metric=parse_metric(name.strip()).name, relation=relation, bound=value)
 
 
+def check_objectives(objectives: Sequence[Metric], configs: Sequence[TrainConfig]) -> None:
+    """Refuse objectives whose front would say nothing: see :func:`check_metric` for each one's own reasons.
+
+    Rate (``val/kl``) and distortion (``val/reconstruction``) are refused alone while their weight is swept, and
+    belong together as a pair: neither can be driven to its optimum without the other paying for it.
+
+    Raises:
+        UserError: with the reason and what to do.
+
+    """
+    names = [objective.name for objective in objectives]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise UserError(f"--metric {twice!r} is given twice; give each objective once")
+    if all(name in _COSTS for name in names):
+        raise UserError(f"objectives {', '.join(names)} measure cost alone; add what it buys, e.g. --metric val/elbo")
+    pair = {"val/kl", "val/reconstruction"} <= set(names)
+    for objective in objectives:
+        check_metric(objective, configs, beside=["val/kl", "val/reconstruction"] if pair else [], cost=True)
+
+
 def check_constraints(constraints: Sequence[Constraint], configs: Sequence[TrainConfig]) -> None:
     """Refuse a constraint on what these configs don't report.
 
@@ -116,14 +140,23 @@ def _elbo_misorders(configs: Sequence[TrainConfig]) -> str | None:
     return None
 
 
-def check_metric(metric: Metric, configs: Sequence[TrainConfig]) -> None:
+def check_metric(
+    metric: Metric, configs: Sequence[TrainConfig], *, beside: Sequence[str] = (), cost: bool = False
+) -> None:
     """Refuse a metric that these configs don't report, or that doesn't order them.
+
+    ``beside``: the objectives that balance one term of the bound, so that it may be one of them. ``cost``: it is
+    one of several objectives, so it may measure cost.
 
     Raises:
         UserError: with the reason and the metric to use instead.
 
     """
     first = configs[0]
+    if metric.name in _COSTS and not cost:
+        raise UserError(
+            f"metric {metric.name!r} alone would find the cheapest model; give it as one of several --metric"
+        )
     if any(config.data.validation == 0 for config in configs):
         raise UserError(
             f"metric {metric.name!r} needs a validation split, but the space sets data.validation to 0; "
@@ -153,7 +186,7 @@ def check_metric(metric: Metric, configs: Sequence[TrainConfig]) -> None:
             "metric 'val/bits_per_dimension' has no meaning here: cross-entropy on grey pixels and densities without "
             "dequantisation have no bits per dimension; use val/elbo"
         )
-    if metric.name in _ONE_TERM:
+    if metric.name in _ONE_TERM and metric.name not in beside:
         swept = _swept_weights(configs)
         if swept:
             raise UserError(

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from research.errors import UserError
-from research.metrics import check_constraints, check_metric, default_metric
-from research.settings import NAME_PATTERN, Asha, rungs
+from research.metrics import check_constraints, check_metric, check_objectives, default_metric
+from research.settings import NAME_PATTERN, Asha, Hyperband, MedianRule, rungs
 from research.spaces import SpaceError, Survey, survey
 from vae.config import ConfigError
 from vae.data import load_training
@@ -80,10 +80,11 @@ def check_space(
     data_dir: Path | None,
     data: str | None = None,
     constraints: Sequence[Constraint] = (),
+    objectives: Sequence[Metric] = (),
 ) -> Findings:
     """Draw from the space, load its data, and refuse what could not be ranked or run.
 
-    ``metric`` None: the one that suits what the space produces.
+    ``metric`` None: the one that suits what the space produces. ``objectives``: two or more, for a front.
 
     Raises:
         UserError: (SpaceError, or with DataError's line) what is wrong and what to do.
@@ -94,6 +95,8 @@ def check_space(
     _refuse_varied(configs)
     metric = default_metric(configs) if metric is None else metric
     check_metric(metric, configs)
+    if objectives:
+        check_objectives(objectives, configs)
     check_constraints(constraints, configs)
     data_set = load_training(configs[0].data, data_dir)
     assert data_set.validation is not None, "check_metric refuses a space without validation"
@@ -114,18 +117,19 @@ def resolve_scheduler(scheduler: Scheduler, configs: list[TrainConfig], *, grace
     ``grace`` None: the longest warm-up seen, and at least a 27th of the budget. Raises UserError for a given one
     that would stop trials for being slow to start, or that falls inside a β cycle.
     """
-    if not isinstance(scheduler, Asha):
+    if not isinstance(scheduler, Asha | Hyperband | MedianRule):
         return scheduler
     epochs = max(config.epochs for config in configs)
     longest = max(config.objective.annealing_epochs(config.epochs) for config in configs)
     if grace is None:
-        grace = max(1, longest, epochs // 27)
+        # The median rule judges every grace epochs: a tenth of the budget.
+        grace = max(1, longest, epochs // (10 if isinstance(scheduler, MedianRule) else 27))
     elif grace < longest:
         raise UserError(
             f"--grace must be at least {longest}, the longest warm-up that the space produces in epochs, got {grace}: "
             "trials would be stopped for being slow to start"
         )
-    chosen = Asha(grace=grace, reduction=scheduler.reduction, min_population=scheduler.min_population)
+    chosen = dataclasses.replace(scheduler, grace=grace)
     for config in configs:
         cycle = config.objective.cycle_epochs(config.epochs)
         if cycle is not None:

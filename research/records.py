@@ -13,7 +13,7 @@ from research.events import Facts
 from research.folders import MANIFEST, verify_folder
 from research.ledger import Ledger, Status
 from research.settings import Metric
-from vae.config import NonNegativeInt, part
+from vae.config import NonNegativeInt, PositiveInt, part
 
 RECORD = "record.json"
 
@@ -50,6 +50,7 @@ class TrialRecord:
     hardware: Facts
     threads: int | None
     device: str | None
+    replicates: PositiveInt = 1  # seeds that each row is the mean of
 
     @classmethod
     def of(cls, ledger: Ledger, trial: int) -> Self:
@@ -84,6 +85,7 @@ class TrialRecord:
             hardware=hardware if isinstance(hardware, dict) else session.hardware if session is not None else {},
             threads=threads if isinstance(threads, int) else None,
             device=device if isinstance(device, str) else None,
+            replicates=settings.replicates,
         )
 
     def to_json(self) -> str:

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from research import provenance
-from research.trial_rows import describe_worker, finite
+from research.replicates import train_together
+from research.trial_rows import describe_worker
 from vae.data import load_training
 from vae.serialization import from_dict
-from vae.train import train
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -65,8 +65,8 @@ def reproduce(
         surroundings.append(f"split: {record.split_hash[:12]} -> {data.split_hash[:12]}")
     surroundings += _surroundings(record, device, config)
     again: list[dict[str, Any]] = []
-    for result in train(config, data, device=device):
-        again.append(finite(result.row))
+    for together in train_together(config, data, record.replicates, metric=record.metric.name, device=device):
+        again.append(together.row)
         on_row(again[-1])
         if len(again) == len(record.rows):
             break

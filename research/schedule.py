@@ -13,7 +13,7 @@ import numpy as np
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from research.ledger import RowReported
-from research.settings import Asha, rungs
+from research.settings import Asha, Hyperband, MedianRule, rungs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ray.tune.experiment import Trial
 
     from research.ledger import Ledger, TrialView
-    from research.settings import Metric
+    from research.settings import Metric, Scheduler
 
 
 def value_at(trial: TrialView, metric: Metric, epoch: int) -> float | None:
@@ -35,7 +35,23 @@ def value_at(trial: TrialView, metric: Metric, epoch: int) -> float | None:
     return max(seen) if metric.direction == "maximize" else min(seen)
 
 
-def keeps_going(scheduler: Asha, metric: Metric, own: float, others: Iterable[float]) -> bool:
+def running_mean(trial: TrialView, metric: Metric, epoch: int) -> float | None:
+    """The mean of the trial's values up to ``epoch``, or None if it never reached it."""
+    if epoch not in trial.rows:
+        return None
+    seen = [value for at, value in trial.curve(metric.name).items() if at <= epoch]
+    return float(np.mean(seen)) if seen else None
+
+
+def not_below_median(scheduler: MedianRule, metric: Metric, own: float, means: Iterable[float]) -> bool:
+    """Whether the best value ``own`` is at least the median of the others' running means (Golovin et al. 2017)."""
+    values = list(means)
+    if len(values) + 1 < scheduler.min_population:
+        return True
+    return not metric.better(float(np.median(values)), own)
+
+
+def keeps_going(scheduler: Asha | Hyperband, metric: Metric, own: float, others: Iterable[float]) -> bool:
     """Whether a trial with value ``own`` at a rung is among the best ``1/reduction`` that have reached it.
 
     The cut is the (1 − 1/reduction) quantile of all values at the rung, as in Li et al. 2020; below
@@ -109,22 +125,38 @@ class LedgerScheduler(FIFOScheduler):
         epoch, epochs = report["metrics"]["epoch"], report["epochs"]
         if report["diverged"] is not None:
             return "fail", report["diverged"]
-        value = report["metrics"].get(settings.metric.name)
-        if value is None:
-            return "fail", f"{settings.metric.name} is not finite at epoch {epoch}"
+        for target in (settings.metric, *settings.objectives):
+            if report["metrics"].get(target.name) is None:
+                return "fail", f"{target.name} is not finite at epoch {epoch}"
+        value = report["metrics"][settings.metric.name]
         if epoch >= epochs:
             return "complete", None
-        if epoch in rungs(settings.scheduler, epochs) and isinstance(settings.scheduler, Asha):
+        if epoch in rungs(settings.scheduler, epochs, view.number):
             before = value_at(view, settings.metric, epoch - 1)
             own = value if before is None or settings.metric.better(value, before) else before
-            others = [
-                seen
-                for other in self.visible_to(view.number)
-                if other.number != view.number and (seen := value_at(other, settings.metric, epoch)) is not None
-            ]
-            if not keeps_going(settings.scheduler, settings.metric, own, others):
-                return (
-                    "pruned",
-                    f"not in the best 1/{settings.scheduler.reduction} of {len(others) + 1} at epoch {epoch}",
-                )
+            reason = self._stopped_at_rung(settings.scheduler, view, own, epoch, epochs)
+            if reason is not None:
+                return "pruned", reason
         return "continue", None
+
+    def _stopped_at_rung(
+        self, scheduler: Scheduler, view: TrialView, own: float, epoch: int, epochs: int
+    ) -> str | None:
+        """Why a trial whose best value is ``own`` ends at this rung; None if it goes on."""
+        metric = self.ledger.settings.metric
+        others = [other for other in self.visible_to(view.number) if other.number != view.number]
+        match scheduler:
+            case MedianRule():
+                means = [mean for other in others if (mean := running_mean(other, metric, epoch)) is not None]
+                if not not_below_median(scheduler, metric, own, means):
+                    return f"worse than the median of {len(means)} others' running means at epoch {epoch}"
+            case Asha() | Hyperband():
+                where = ""
+                if isinstance(scheduler, Hyperband):
+                    bracket = scheduler.bracket(epochs, view.number)
+                    others = [other for other in others if scheduler.bracket(epochs, other.number) == bracket]
+                    where = f" of bracket {bracket}"
+                seen = [found for other in others if (found := value_at(other, metric, epoch)) is not None]
+                if not keeps_going(scheduler, metric, own, seen):
+                    return f"not in the best 1/{scheduler.reduction} of {len(seen) + 1}{where} at epoch {epoch}"
+        return None

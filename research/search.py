@@ -1,179 +1,25 @@
-"""Optuna as Ray Tune's searcher, told the truth: COMPLETE at full budget, PRUNED with its curve, FAIL with a reason.
-
-The study is a view of the ledger: rebuilt at each start, written beside the sweep for optuna-dashboard, and
-never read back. Trial n's sampler is seeded from (sweep seed, n), so a resumed sweep never draws again what it
-drew before.
-"""
+"""Optuna as Ray Tune's searcher: what runs next, and who is told how it ended."""
 
 from __future__ import annotations
 
-import json
-import warnings
 from typing import TYPE_CHECKING, Any
 
-import optuna
-from optuna.distributions import distribution_to_json, json_to_distribution
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
-from optuna.trial import TrialState, create_trial
 from ray.tune.search import Searcher
 
-from research.ledger import TrialCreated, TrialFailed
-from research.settings import RandomSearch, Tpe
-from research.spaces import SpaceError, draw
-from vae.seeds import derive
-from vae.serialization import config_hash, to_dict
+from research.ledger import TrialFailed
+from research.settings import Grid
+from research.spaces import SpaceError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from research.ledger import Ledger, TrialView
-    from research.settings import Sampler
     from research.spaces import Space
+    from research.study import StudyView
 
-_STATES = {"COMPLETE": TrialState.COMPLETE, "PRUNED": TrialState.PRUNED, "FAIL": TrialState.FAIL}
-_CONSTRAINT_PREFIX = "constraints:"  # where Trial.set_constraint of Optuna 5 writes, and its samplers look
-_FAR = 1e9  # stands for infinity, which JSON has not
 _FAILURES_IN_A_ROW = 10  # draws that are no config; more means that the space, not the draw, is wrong
-
-
-def build_sampler(sampler: Sampler, seed: int) -> optuna.samplers.BaseSampler:
-    """The Optuna sampler for one draw."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        match sampler:
-            case Tpe():
-                return optuna.samplers.TPESampler(
-                    n_startup_trials=sampler.startup_trials,
-                    multivariate=True,
-                    group=True,
-                    constant_liar=True,
-                    seed=seed % 2**32,
-                )
-            case RandomSearch():
-                return optuna.samplers.RandomSampler(seed=seed % 2**32)
-
-
-class StudyView:
-    """The ledger's trials as an Optuna study."""
-
-    def __init__(self, ledger: Ledger, journal: Path) -> None:
-        """A new study in ``journal``, which is replaced, without trials yet: see :meth:`add`."""
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self.ledger = ledger
-        for old in journal.parent.glob(f"{journal.name}*"):
-            old.unlink()
-        self.study = optuna.create_study(
-            study_name=ledger.settings.name,
-            storage=JournalStorage(JournalFileBackend(str(journal))),
-            direction=ledger.settings.metric.direction,
-            sampler=build_sampler(RandomSearch(), 0),
-        )
-        self.told: set[int] = set()
-        self.storage_ids: list[int] = []  # Optuna's id of each trial, by number
-
-    def add(self, view: TrialView, *, ended: bool) -> None:
-        """Add a trial of an earlier session: as it ended, or as RUNNING for :meth:`tell` to end."""
-        created = view.created
-        ended = ended and view.terminal
-        state = _STATES[view.status] if ended else TrialState.RUNNING
-        self.study.add_trial(
-            create_trial(
-                state=state,
-                value=self._value(view, state),
-                params=dict(created.params),
-                distributions={name: json_to_distribution(text) for name, text in created.distributions.items()},
-                system_attrs=dict(created.sampler_attributes) | (self._constraint_attributes(view) if ended else {}),
-                user_attrs=self._attributes(view) if ended else {},
-                intermediate_values=view.curve(self.ledger.settings.metric.name),
-            )
-        )
-        self.storage_ids.append(self.study.get_trials(deepcopy=False)[-1]._trial_id)  # noqa: SLF001 - no other way
-        if ended:
-            self.told.add(view.number)
-
-    def ask(self, space: Space, number: int) -> TrialCreated:
-        """Draw trial ``number``. Raises SpaceError, with the trial left RUNNING, when the draw is no config."""
-        settings = self.ledger.settings
-        sampler_seed = derive(settings.seed, "sampler", number)
-        self.study.sampler = build_sampler(settings.sampler, sampler_seed)
-        trial = self.study.ask()
-        assert trial.number == number, "the study has the ledger's trials, in order"
-        self.storage_ids.append(trial._trial_id)  # noqa: SLF001 - no other way
-        seed = derive(settings.seed, "train", number) % 2**31
-        problem: SpaceError | None = None
-        config: dict[str, Any] = {}
-        digest = ""
-        try:
-            drawn = draw(space, trial, epochs=settings.epochs, seed=seed, data=settings.data)
-            config, digest = to_dict(drawn), config_hash(drawn)
-        except SpaceError as error:
-            problem = error
-        frozen = self._frozen(number)
-        created = TrialCreated(
-            trial=number,
-            params=dict(frozen.params),
-            distributions={name: distribution_to_json(d) for name, d in frozen.distributions.items()},
-            config=config,
-            config_hash=digest,
-            seed=seed,
-            sampler_seed=sampler_seed,
-            sampler_attributes=dict(frozen.system_attrs),
-        )
-        self.ledger.append(created)
-        if problem is not None:
-            self.ledger.append(TrialFailed(trial=number, kind="config", reason=str(problem)))
-        return created
-
-    def report(self, number: int, epoch: int, value: float) -> None:
-        """Show a running trial's curve as it grows. Samplers don't read it before the trial is told."""
-        self.study._storage.set_trial_intermediate_value(self.storage_ids[number], epoch, value)  # noqa: SLF001
-
-    def tell(self, view: TrialView) -> None:
-        """Tell how a trial ended. Telling again changes nothing."""
-        if view.number in self.told:
-            return
-        self.told.add(view.number)
-        storage = self.study._storage  # noqa: SLF001 - the public way needs the Trial object of ask()
-        for name, value in self._attributes(view).items():
-            storage.set_trial_user_attr(self.storage_ids[view.number], name, value)
-        for name, value in self._constraint_attributes(view).items():
-            storage.set_trial_system_attr(self.storage_ids[view.number], name, value)
-        shown = self._frozen(view.number).intermediate_values
-        for epoch, value in view.curve(self.ledger.settings.metric.name).items():
-            if epoch not in shown:
-                self.report(view.number, epoch, value)
-        state = _STATES[view.status]
-        # Optuna takes a PRUNED trial's value from the last of its curve.
-        value_told = self._value(view, state) if state is TrialState.COMPLETE else None
-        self.study.tell(view.number, value_told, state=state)
-
-    def _frozen(self, number: int) -> optuna.trial.FrozenTrial:
-        return self.study.get_trials(deepcopy=False)[number]
-
-    def _value(self, view: TrialView, state: TrialState) -> float | None:
-        """The best value of the curve for COMPLETE, the last for PRUNED, None for what has none."""
-        metric = self.ledger.settings.metric
-        values = list(view.curve(metric.name).values())
-        if state is TrialState.COMPLETE:
-            return max(values) if metric.direction == "maximize" else min(values)
-        return values[-1] if state is TrialState.PRUNED else None
-
-    def _constraint_attributes(self, view: TrialView) -> dict[str, Any]:
-        """By how much the trial misses each constraint, in Optuna's form: at most 0 is feasible."""
-        named = zip(self.ledger.settings.constraints, self.ledger.violations(view), strict=True)
-        return {f"{_CONSTRAINT_PREFIX}{constraint}": min(violation, _FAR) for constraint, violation in named}
-
-    def _attributes(self, view: TrialView) -> dict[str, Any]:
-        best = view.best(self.ledger.settings.metric)
-        return {
-            "config_hash": view.created.config_hash,
-            "seed": view.created.seed,
-            "best_epoch": None if best is None else best.epoch,
-            "fail_kind": view.fail_kind,
-            "reason": view.reason,
-        }
+_SKIPS_IN_A_ROW = 100  # draws that the space calls impossible
+_REPEATS_IN_A_ROW = 50  # random draws that were all drawn before: nothing new is left in the space
 
 
 class LedgerSearcher(Searcher):
@@ -189,10 +35,12 @@ class LedgerSearcher(Searcher):
         on_end: Callable[[TrialView], None],
         ended_with_error: Callable[[int], bool],
         stopping: Callable[[], bool],
+        spent: Callable[[], bool] = lambda: False,
     ) -> None:
         """``assign``: what a worker is sent. ``ended_with_error(n)``: record it; True if n is to run again.
 
-        ``stopping()``: somebody asked to stop, so a trial that leaves its worker has not ended.
+        ``stopping()``: somebody asked to stop, so a trial that leaves its worker has not ended. ``spent()``: the
+        budget is, so nothing new starts.
         """
         super().__init__()
         self.ledger = ledger
@@ -203,6 +51,8 @@ class LedgerSearcher(Searcher):
         self.ended_with_error = ended_with_error
         self.numbers: dict[str, int] = {}  # Tune's trial id -> ours, running ones
         self.stopping = stopping
+        self.spent = spent
+        self.exhausted = False  # every config of the space was drawn
         self.problem: SpaceError | None = None
         views = [ledger.trials[number] for number in sorted(ledger.trials)]
         self.todo = [view.number for view in views if not view.terminal]
@@ -252,9 +102,10 @@ class LedgerSearcher(Searcher):
     def _draw(self) -> int | None:
         """A new trial's number; None when there is none to draw, now or at all."""
         settings = self.ledger.settings
-        for _ in range(_FAILURES_IN_A_ROW):
+        failures = skips = 0
+        while self.problem is None and not self.exhausted and not self.spent():
             number = len(self.ledger.trials)
-            if number >= settings.trials:
+            if self.ledger.trained >= settings.trials:
                 return None
             if settings.deterministic and not all(view.terminal for view in self.visible_to(number)):
                 return None
@@ -265,9 +116,19 @@ class LedgerSearcher(Searcher):
             if not view.terminal:
                 return number
             self.on_end(view)
-        self.problem = SpaceError(
-            f"{_FAILURES_IN_A_ROW} draws in a row were no runnable config; the last: {view.reason}"
-        )
+            match view.fail_kind:
+                case "duplicate":
+                    most = 1 if isinstance(settings.sampler, Grid) else _REPEATS_IN_A_ROW
+                    self.exhausted = self.study.repeats(number + 1) >= most
+                    continue
+                case "impossible":
+                    skips += 1
+                case _:
+                    failures += 1
+            if failures >= _FAILURES_IN_A_ROW or skips >= _SKIPS_IN_A_ROW:
+                self.problem = SpaceError(
+                    f"{failures + skips} draws in a row were no runnable config; the last: {view.reason}"
+                )
         return None
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
@@ -303,8 +164,3 @@ class LedgerSearcher(Searcher):
         for number in sorted(self.ledger.trials):
             if self.ledger.trials[number].terminal:
                 self.study.tell(self.ledger.trials[number])
-
-
-def distributions_of(created: TrialCreated) -> dict[str, Any]:
-    """A trial's distributions as plain JSON, for display."""
-    return {name: json.loads(text) for name, text in created.distributions.items()}

@@ -10,7 +10,10 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from research.budget import limits
+from research.events import STANDARD_ERROR
 from research.looks import count_looks
+from research.pareto import hypervolume, reference_point
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
     from research.ledger import Ledger, TrialView
     from research.settings import Metric
 
-STATES = ("COMPLETE", "PRUNED", "FAIL", "RUNNING")
+STATES = ("COMPLETE", "PRUNED", "FAIL", "SKIPPED", "RUNNING")
 _SHOWN = ("val/elbo", "val/reconstruction", "val/kl", "val/active_units")
 
 
@@ -44,12 +47,17 @@ def as_json(ledger: Ledger) -> dict[str, Any]:
     settings = ledger.settings
     ranked = ledger.ranked()
     kept = [view for view in ranked[: settings.keep] if model_folder(ledger, view).is_dir()]
+    ranks = ledger.pareto_ranks()
     return {
         "name": settings.name,
         "directory": str(ledger.directory),
         "space": settings.space.name,
         "metric": settings.metric.name,
         "direction": settings.metric.direction,
+        "objectives": [{"name": o.name, "direction": o.direction} for o in settings.objectives],
+        "hypervolume": hypervolume_json(ledger),
+        "budget": {limit.option: {"limit": limit.limit, "spent": limit.spent} for limit in limits(ledger)},
+        "replicates": settings.replicates,
         "measure": settings.measure,
         "trials_asked": settings.trials,
         "states": counts(ledger),
@@ -60,6 +68,7 @@ def as_json(ledger: Ledger) -> dict[str, Any]:
                 "rank": rank,
                 "trial": view.number,
                 "value": value_of(view, settings.metric),
+                "point": None if (point := ledger.point(view)) is None else list(point),
                 "epoch": best.epoch,
                 "params": dict(view.created.params),
                 "model": str(model_folder(ledger, view)),
@@ -68,11 +77,21 @@ def as_json(ledger: Ledger) -> dict[str, Any]:
             for rank, view in enumerate(kept, start=1)
             if (best := view.best(settings.metric)) is not None
         ],
-        "trials": [_trial_json(view, settings.metric) for _, view in sorted(ledger.trials.items())],
+        "trials": [_trial_json(view, settings.metric, ranks) for _, view in sorted(ledger.trials.items())],
     }
 
 
-def _trial_json(view: TrialView, metric: Metric) -> dict[str, Any]:
+def hypervolume_json(ledger: Ledger) -> dict[str, Any] | None:
+    """The hypervolume of the front with the point that it is measured from; None where there is no front."""
+    objectives = ledger.settings.objectives
+    points = [ledger.point(ledger.trials[number]) or () for number in ledger.pareto_ranks()]
+    if not points:
+        return None
+    reference = reference_point(points, objectives)
+    return {"value": hypervolume(points, objectives, reference), "reference": list(reference)}
+
+
+def _trial_json(view: TrialView, metric: Metric, ranks: dict[int, int]) -> dict[str, Any]:
     best = view.best(metric)
     return {
         "trial": view.number,
@@ -83,6 +102,8 @@ def _trial_json(view: TrialView, metric: Metric) -> dict[str, Any]:
         "params": dict(view.created.params),
         "config": dict(view.created.config),
         "config_hash": view.created.config_hash,
+        "source": view.created.source,
+        "pareto_rank": ranks.get(view.number),
         "attempts": view.attempt + 1,
         "epochs": max(view.rows, default=0),
         "best_epoch": None if best is None else best.epoch,
@@ -98,11 +119,24 @@ def _constraints_line(ledger: Ledger) -> str:
     return f"subject to {told}: satisfied by {satisfied} of {len(ranked)} trials, which rank first"
 
 
+def front_line(ledger: Ledger) -> str:
+    """The front's size, its hypervolume and the point that this is measured from."""
+    names = " against ".join(objective.name for objective in ledger.settings.objectives)
+    found = hypervolume_json(ledger)
+    if found is None:
+        return f"front    {names}: no trial has completed yet"
+    reference = ", ".join(number_text(value) for value in found["reference"])
+    return (
+        f"front    {names}: {len(ledger.front())} of {len(ledger.pareto_ranks())} completed trials, hypervolume "
+        f"{number_text(found['value'])} from the worst of each ({reference}); epochs and pruning by {ledger.settings.metric.name}"
+    )
+
+
 def glance(ledger: Ledger, *, rows: int | None = None) -> RenderableType:
     """States, the best configs, where their models are, how to reproduce them."""
     settings = ledger.settings
     states = counts(ledger)
-    ended = sum(states.values()) - states["RUNNING"]
+    ended = sum(states.values()) - states["RUNNING"] - states["SKIPPED"]
     parts: list[RenderableType] = [
         Text.assemble(
             ("sweep ", "bold"),
@@ -110,6 +144,8 @@ def glance(ledger: Ledger, *, rows: int | None = None) -> RenderableType:
         ),
         Text(f"measure  {settings.measure}"),
         *([Text(_constraints_line(ledger))] if settings.constraints else []),
+        *([Text(front_line(ledger))] if settings.objectives else []),
+        *(Text(f"budget   {limit.option}: {limit}") for limit in limits(ledger)),
         Text("states   " + ", ".join(f"{count} {_named(state, ledger)}" for state, count in states.items() if count)),
     ]
     failures = Counter(view.fail_kind for view in ledger.trials.values() if view.status == "FAIL")
@@ -137,7 +173,12 @@ def best_table(ledger: Ledger, views: list[TrialView]) -> Table:
     table = Table(title=None, box=None, pad_edge=False, header_style="bold")
     table.add_column("rank", justify="right")
     table.add_column("trial", justify="right")
-    names = list(dict.fromkeys((metric.name, *_SHOWN)))
+    objectives = [objective.name for objective in ledger.settings.objectives]
+    ranks = ledger.pareto_ranks()
+    if objectives:
+        table.add_column("front", justify="right")
+    errors = [metric.name + STANDARD_ERROR] if ledger.settings.replicates > 1 else []
+    names = list(dict.fromkeys((metric.name, *errors, *objectives, *_SHOWN)))
     for name in names:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("epoch", justify="right")
@@ -147,7 +188,8 @@ def best_table(ledger: Ledger, views: list[TrialView]) -> Table:
         best = view.best(metric)
         assert best is not None, "ranked trials have a finite value"
         cells = [number_text(best.metrics.get(name)) for name in names]
-        table.add_row(str(rank), str(view.number), *cells, str(best.epoch), view.status, parameters(view))
+        front = [str(ranks.get(view.number, "-"))] if objectives else []
+        table.add_row(str(rank), str(view.number), *front, *cells, str(best.epoch), view.status, parameters(view))
     return table
 
 

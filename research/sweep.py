@@ -20,7 +20,7 @@ from ray import cloudpickle, tune
 from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError
 from ray.tune import Stopper
 
-from research import provenance
+from research import budget, provenance
 from research.checkpoints import keep_best
 from research.errors import UserError
 from research.ledger import (
@@ -34,9 +34,10 @@ from research.ledger import (
 )
 from research.lock import SweepLock
 from research.schedule import LedgerScheduler
-from research.search import LedgerSearcher, StudyView
+from research.search import LedgerSearcher
 from research.settings import rungs
 from research.spaces import Space, load_recorded
+from research.study import StudyView
 from research.tracking import Sink
 from research.trial import Assignment, run_trial
 from vae.data import load_training
@@ -45,11 +46,11 @@ from vae.external import PATH_VARIABLE, external_sources, search_path
 from vae.serialization import from_dict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from ray.tune.experiment import Trial
 
-    from research.ledger import FailKind, TrialView
+    from research.ledger import FailKind, TrialsLearned, TrialView
     from research.live import LiveView
     from research.settings import Resources, SweepSettings
 
@@ -59,10 +60,17 @@ _ASSIGNMENT = TypeAdapter(Assignment)
 
 
 class Stop(Stopper):
-    """A request to stop, by signal: Tune looks at it between events and then ends the experiment."""
+    """A request to stop, by signal or budget: Tune looks at it between events and then ends the experiment."""
 
-    def __init__(self) -> None:
+    def __init__(self, out_of_time: Callable[[], str | None]) -> None:
+        """``out_of_time()``: why running trials are to end as well, if they are."""
         self.signal: int | None = None
+        self.budget: str | None = None
+        self.out_of_time = out_of_time
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune pickles its stopper into files that nobody reads: the ledger is the truth."""
+        return {}
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Never for one trial: trials are stopped by the scheduler, which writes it down."""
@@ -70,25 +78,32 @@ class Stop(Stopper):
         return False
 
     def stop_all(self) -> bool:
-        """Whether somebody asked."""
-        return self.signal is not None
+        """Whether somebody asked, or the time is up."""
+        if self.signal is None and self.budget is None:
+            self.budget = self.out_of_time()
+        return self.signal is not None or self.budget is not None
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a session ended: by which signal, if any, and what could not be done beside the training."""
+    """How a session ended: by which signal or budget, if any, and what could not be done beside the training."""
 
     signal: int | None
+    budget: str | None
     problems: list[str]
 
 
-def create(sweep_dir: Path, settings: SweepSettings, command: list[str]) -> Ledger:
-    """Begin a sweep's directory: its ledger's first event, its space's source, its uncommitted code changes."""
+def create(
+    sweep_dir: Path, settings: SweepSettings, command: list[str], learned: Sequence[TrialsLearned] = ()
+) -> Ledger:
+    """Begin a sweep's directory: its ledger's first event, its space's source, what its sampler learns from."""
     sweep_dir.mkdir(parents=True)
     ledger = Ledger.create(
         sweep_dir,
         SweepCreated(settings=settings, code=provenance.code(), versions=provenance.versions(), command=command),
     )
+    for event in learned:
+        ledger.append(event)
     (sweep_dir / "space.py").write_text(settings.space.source, encoding="utf-8")
     return ledger
 
@@ -103,8 +118,17 @@ def reopen(sweep_dir: Path, *, allow_changed_code: bool) -> tuple[Ledger, Space]
     ledger = Ledger.open(sweep_dir)
     settings = ledger.settings
     open_trials = [view for view in ledger.trials.values() if not view.terminal]
-    if len(ledger.trials) >= settings.trials and not open_trials:
-        raise UserError(f"sweep {str(sweep_dir)!r} has ended all its {settings.trials} trials: nothing to resume")
+    if ledger.trained >= settings.trials and not open_trials:
+        raise UserError(
+            f"sweep {str(sweep_dir)!r} has ended all its {settings.trials} trials: nothing to resume; "
+            f"research extend {sweep_dir} --trials +N adds some"
+        )
+    reached = [limit for limit in budget.limits(ledger) if limit.reached]
+    if reached and (not open_trials or reached[0].option == "--hours"):
+        raise UserError(
+            f"sweep {str(sweep_dir)!r} has spent its budget ({reached[0].option}: {reached[0]}): research extend "
+            f"{sweep_dir} {reached[0].option} adds to it"
+        )
     began = ledger.created.code.get("source_sha256")
     now = provenance.code().get("source_sha256")
     if began != now and not allow_changed_code:
@@ -151,7 +175,8 @@ def run(ledger: Ledger, space: Space, live: LiveView, *, address: str | None = N
                 session.run(address)
         finally:
             session.finish()
-        return Outcome(signal=session.stop.signal, problems=session.problems)
+        ended_by = session.stop.budget or budget.spent(ledger)
+        return Outcome(signal=session.stop.signal, budget=ended_by, problems=session.problems)
 
 
 class _Session:
@@ -160,7 +185,7 @@ class _Session:
     def __init__(self, ledger: Ledger, space: Space, live: LiveView) -> None:
         self.ledger = ledger
         self.live = live
-        self.stop = Stop()
+        self.stop = Stop(lambda: budget.out_of_time(ledger))
         self.problems: list[str] = []
         self.errors: dict[int, tuple[BaseException | None, str]] = {}
         self.lost = Counter[int]()  # workers lost in this session, by trial
@@ -190,6 +215,7 @@ class _Session:
             on_end=self._on_end,
             ended_with_error=self._ended_with_error,
             stopping=self.stop.stop_all,
+            spent=lambda: budget.spent(ledger) is not None,
         )
         self.scheduler = LedgerScheduler(
             ledger,
@@ -233,6 +259,10 @@ class _Session:
         """Bring every view up to the ledger; say what could not be."""
         if self.stop.signal is not None:
             self.ledger.append(Interrupted(reason=signal.Signals(self.stop.signal).name))
+        elif self.stop.budget is not None:
+            self.ledger.append(Interrupted(reason=self.stop.budget))
+        if self.searcher.exhausted:
+            self.live.note("every config of the space has been tried: nothing new is drawn")
         self._reconcile()
         self.searcher.tell_rest()
         self.live.note("finishing W&B files")
@@ -249,6 +279,7 @@ class _Session:
             trial=view.number,
             attempt=view.attempt,
             config=dict(view.created.config),
+            replicates=settings.replicates,
             metric=settings.metric,
             threads=settings.resources.threads,
             device="cuda" if settings.resources.gpus_per_trial > 0 else "cpu",
@@ -256,7 +287,7 @@ class _Session:
             data_dir=settings.data_dir,
             data_hash=settings.data_hash,
             split_hash=settings.split_hash,
-            picture_epochs=[*rungs(settings.scheduler, epochs), epochs],
+            picture_epochs=[*rungs(settings.scheduler, epochs, view.number), epochs],
             resume_from=None if last is None else last.checkpoint,
             best_checkpoint=None if best is None else best.checkpoint,
             best_value=None if best is None else view.curve(settings.metric.name)[best.epoch],
@@ -322,7 +353,8 @@ def classify(error: BaseException | None) -> tuple[FailKind, str]:
     cause = error.cause if isinstance(error, RayTaskError) else error
     if cause is None:
         return "bug", "the worker failed without an exception"
-    line = f"{type(cause).__name__}: {' '.join(str(cause).split())}"
+    told = " ".join([str(cause), *getattr(cause, "__notes__", [])])
+    line = f"{type(cause).__name__}: {' '.join(told.split())}"
     if isinstance(cause, MemoryError) or "OutOfMemoryError" in type(cause).__name__:
         return "out_of_memory", line
     if isinstance(cause, DataError):

@@ -13,17 +13,18 @@ from pydantic import TypeAdapter
 from ray import tune
 
 from research.provenance import source_sha256
+from research.replicates import train_together
 from research.settings import Metric
-from research.trial_rows import describe_worker, finite
-from vae.config import part
+from research.trial_rows import describe_worker
+from vae.config import PositiveInt, part
 from vae.data import TrainingData, load_training
 from vae.data.dataset import DataError
 from vae.pictures import draw
 from vae.serialization import from_dict
 from vae.state import TrainState
-from vae.train import EpochResult, train
 
 if TYPE_CHECKING:
+    from vae.train import EpochResult
     from vae.train_config import TrainConfig
 
 
@@ -35,6 +36,7 @@ class Assignment:
     trial: int
     attempt: int
     config: dict[str, Any]
+    replicates: PositiveInt
     metric: Metric
     threads: int
     device: str
@@ -61,24 +63,32 @@ def run_trial(config: dict[str, Any]) -> None:
     train_config = from_dict(task.config)
     data = load_checked(train_config, task.data_dir, task.data_hash, task.split_hash)
     sweep_dir = Path(task.sweep_dir)
-    resume = _load_checkpoint(sweep_dir, task)
+    resume = _load_checkpoints(sweep_dir, task)
     best_value, best_checkpoint = task.best_value, task.best_checkpoint
     worker = describe_worker(task.threads, task.device, train_config)
-    for result in train(train_config, data, resume=resume, device=task.device):
-        metrics = finite(result.row)
+    epochs = train_together(
+        train_config, data, task.replicates, metric=task.metric.name, resume=resume, device=task.device
+    )
+    for together in epochs:
+        metrics = together.row
         checkpoint = checkpoint_sha256 = None
         pictures: dict[str, str] = {}
-        if result.diverged is None:
-            epoch = int(result.row["epoch"])
-            checkpoint = f"trials/trial-{task.trial:04d}/epoch-{epoch:04d}-{task.attempt}"
-            checkpoint_sha256 = result.state.save(sweep_dir / checkpoint)
+        if together.diverged is None:
+            epoch = int(metrics["epoch"])
+            folder = f"trials/trial-{task.trial:04d}/epoch-{epoch:04d}-{task.attempt}"
+            for index, result in enumerate(together.results):
+                place = _replicate_folder(folder, index, task.replicates)
+                sha256 = result.state.save(sweep_dir / place)
+                if index == together.kept:
+                    checkpoint, checkpoint_sha256 = place, sha256
             if epoch in task.picture_epochs:
-                pictures = _draw_pictures(sweep_dir, task.trial, result, seed=train_config.eval.seed)
+                kept = together.results[together.kept]
+                pictures = _draw_pictures(sweep_dir, task.trial, kept, seed=train_config.eval.seed)
         report = {
             "metrics": metrics,
             "epochs": train_config.epochs,
             "attempt": task.attempt,
-            "diverged": result.diverged,
+            "diverged": together.diverged,
             "checkpoint": checkpoint,
             "checkpoint_sha256": checkpoint_sha256,
             "pictures": pictures,
@@ -92,17 +102,27 @@ def run_trial(config: dict[str, Any]) -> None:
         _forget_all_but(sweep_dir, task, {checkpoint, best_checkpoint})
 
 
-def _load_checkpoint(sweep_dir: Path, task: Assignment) -> TrainState | None:
-    """The state to continue from. One that is torn or altered raises StateError: never a silent fresh start."""
+def _replicate_folder(folder: str, index: int, replicates: int) -> str:
+    """Where one replicate's state is, inside an epoch's folder; of a single run, the folder itself."""
+    return folder if replicates == 1 else f"{folder}/replicate-{index}"
+
+
+def _load_checkpoints(sweep_dir: Path, task: Assignment) -> list[TrainState] | None:
+    """The states to continue from. One that is torn or altered raises StateError: never a silent fresh start."""
     if task.resume_from is None:
         return None
-    return TrainState.load(sweep_dir / task.resume_from)
+    folder = task.resume_from if task.replicates == 1 else str(Path(task.resume_from).parent)
+    places = [_replicate_folder(folder, index, task.replicates) for index in range(task.replicates)]
+    return [TrainState.load(sweep_dir / place) for place in places]
 
 
 def _forget_all_but(sweep_dir: Path, task: Assignment, needed: set[str | None]) -> None:
     """Delete the trial's other checkpoints: the last (to continue) and the best (to keep) are in the ledger by now."""
+    folders = {
+        Path(path).parts[2] for path in needed if path is not None
+    }  # trials/trial-0007/epoch-0003-0[/replicate-1]
     for old in (sweep_dir / "trials" / f"trial-{task.trial:04d}").iterdir():
-        if str(old.relative_to(sweep_dir)) not in needed:
+        if old.name not in folders:
             shutil.rmtree(old, ignore_errors=True)
 
 

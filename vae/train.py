@@ -92,6 +92,7 @@ def train(
     model = build(config, data, device)
     parameters = list(model.parameters())
     weights: list[Tensor] = [*parameters]
+    size = sum(parameter.numel() for parameter in parameters)
     optimizer = build_optimizer(config.optimizer, parameters)
     ema = None if config.ema_decay is None else [p.detach().clone() for p in parameters]
     # Some objectives train a network of their own against the model (FactorVAE's discriminator).
@@ -189,6 +190,7 @@ def train(
         row: dict[str, Any] = {
             "epoch": epoch,
             "step": step,
+            "model/parameters": size,
             **{f"train/{name}": float(values @ weight) for name, values in by_step.items()},
             "train/learning_rate": learning_rate,
             **{f"train/{name}": value for name, value in settings.items()},

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 
 import pytest
+from synthetic import new_ledger, settings
 
 from research import cli
+from research.errors import UserError
+from research.growth import learn_from
+from research.ledger import Ledger
+from research.settings import Metric
+from research.spaces import load_space
 
 SPACE = """
 from vae.data import Digits, Mnist
@@ -179,8 +186,28 @@ def test_selecting_without_validation(sweep, space_of):
         (["--cpus-per-trial", "4096"], "--cpus-per-trial must be at most"),
         (["--gpus-per-trial", "64"], "--gpus-per-trial must be at most"),
         (["--concurrent", "4096"], "must be at most"),
-        (["--scheduler", "pbt"], "--scheduler must be one of"),
-        (["--sampler", "tpee"], "--sampler must be one of"),
+        (["--scheduler", "pbt"], "takes no searcher"),
+        (["--scheduler", "ash"], "--scheduler must be one of asha, hyperband, median, none"),
+        (["--sampler", "tpee"], "did you mean 'tpe'?"),
+        (["--sampler", "CmaEsSamplr"], "did you mean 'CmaEsSampler'?"),
+        (["--sampler", "GridSampler"], "--sampler grid"),
+        (["--sampler", "QMCSampler"], "--sampler quasi-random"),
+        (["--sampler", "grid"], "'lr' is a range without steps"),
+        (["--sampler-option", "startup=3"], "did you mean 'startup_trials'?"),
+        (["--sampler-option", "startup_trials=0"], "startup_trials input should be greater than 0, got 0"),
+        (["--sampler", "random", "--sampler-option", "x=1"], "random has no options"),
+        (["--sampler-option", "x"], "NAME=VALUE"),
+        (["--sampler", "GPSampler", "--sampler-option", "no_such=1"], "--sampler 'GPSampler' can't be made"),
+        (["--sampler", "CmaEsSampler", "--metric", "val/elbo", "--metric", "val/active_units"], "refuses this sweep"),
+        (["--metric", "val/elbo", "--metric", "val/elbo"], "given twice"),
+        (["--metric", "model/parameters", "--metric", "time/train_seconds"], "measure cost alone"),
+        (["--metric", "model/parameters"], "as one of several"),
+        (["--stop-by", "val/elbo"], "two or more --metric"),
+        (["--hours", "0"], "--hours must be above 0, got 0"),
+        (["--patience", "-3"], "--patience must be above 0"),
+        (["--replicates", "0"], "0"),
+        (["--start-from", "nowhere"], "nowhere"),
+        (["--learn-from", "nowhere"], "nowhere"),
         (["--wandb", "maybe"], "--wandb must be one of"),
         (["--trials", "0"], "0"),
         (["--trails", "3"], "--trials"),
@@ -223,3 +250,62 @@ def test_nothing_starts_ray_or_torch_to_say_help():
 def test_no_cluster_at_the_address(sweep, address):
     """Said within seconds, before a directory is made: Ray itself would wait for minutes."""
     assert "no Ray cluster answers" in sweep("quickstart", "--address", address, "--concurrent", "2")
+
+
+def test_one_term_is_an_objective_only_beside_the_other(sweep, space_of):
+    """While β is swept, rate alone, or rate beside a cost, is driven to 0; rate and distortion pay for each other."""
+    swept = space_of("objective=Elbo(beta=trial.suggest_float('beta', 0.5, 4.0))")
+    assert "objective.beta is swept" in sweep(swept, "--metric", "val/kl", "--metric", "model/parameters")
+    assert "objective.beta is swept" in sweep(swept, "--metric", "val/kl", "--metric", "val/elbo")
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ('{"latent_siz": 4}', "did you mean 'latent_size'?"),
+        ('{"latent_size": 99}', "not in the space's range"),
+        ("[]", "an object of parameters by name"),
+        ("{", "is not JSON"),
+    ],
+)
+def test_parameters_to_start_from_must_be_the_space_s(sweep, tmp_path, given, why):
+    """What the space would silently ignore or draw anew is refused."""
+    (tmp_path / "start.json").write_text(given)
+    assert why in sweep("quickstart", "--start-from", tmp_path / "start.json")
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ([], "nothing to extend"),
+        (["--trials", "3"], "at least the sweep's 8, got '3'"),
+        (["--trials", "+0"], "--trials must be +N"),
+        (["--trials", "many"], "--trials must be +N"),
+        (["--patience", "+x"], "--patience must be +N or a new limit"),
+        (["--trials", "+4", "--space", "iwae"], "misorders"),
+        (["--trials", "+4", "--space", "nowhere"], "unknown space"),
+    ],
+)
+def test_a_sweep_is_extended_by_what_compares(capsys, monkeypatch, tmp_path, options, why):
+    """An extension that adds nothing, or whose trials would not rank with the others, is refused; nothing is written."""
+    ledger = new_ledger(tmp_path / "s", space=load_space("quickstart").source)
+    before = len(ledger)
+    line = refused(capsys, monkeypatch, "extend", tmp_path / "s", *options)
+    assert why in line
+    assert len(Ledger.open(tmp_path / "s")) == before
+
+
+@pytest.mark.parametrize(
+    ("theirs", "why"),
+    [
+        ({"metric": Metric(name="val/nll_iwae", direction="minimize")}, "ranks by ['val/nll_iwae (minimize)']"),
+        ({"measure": "other"}, "has measure other"),
+        ({"replicates": 3}, "has replicates 3"),
+        ({}, "no trial of that sweep has finished"),
+    ],
+)
+def test_only_what_compares_is_learned_from(tmp_path, theirs, why):
+    """Another sweep's trials enter the study when metric, direction and data agree; the difference is printed."""
+    new_ledger(tmp_path / "other", **theirs)
+    with pytest.raises(UserError, match=re.escape(why)):
+        learn_from(tmp_path / "other", settings())

@@ -9,8 +9,8 @@ from synthetic import new_ledger, row, trial
 
 from research.errors import UserError
 from research.metrics import check_constraints, default_metric, parse_constraint
-from research.search import StudyView
 from research.settings import Constraint
+from research.study import StudyView
 from vae.corruption import Masking
 from vae.objectives import Iwae, Reconstruction
 from vae.posteriors import Deterministic, FullCovariance

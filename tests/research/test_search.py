@@ -10,9 +10,11 @@ import pytest
 from synthetic import new_ledger, row
 
 from research.ledger import Ledger
-from research.search import LedgerSearcher, StudyView, build_sampler
+from research.samplers import build_sampler
+from research.search import LedgerSearcher
 from research.settings import RandomSearch, Resources, SpaceSource, Tpe
 from research.spaces import Space
+from research.study import StudyView
 from vae.networks import Mlp
 from vae.optimizers import Adam
 from vae.train_config import TrainConfig
@@ -184,7 +186,7 @@ def test_a_lost_worker_s_trial_comes_first(tmp_path):
 
 def test_samplers_by_their_settings():
     """TPE as it is described: multivariate, grouped, with the constant liar."""
-    sampler = build_sampler(Tpe(startup_trials=7), 3)
+    sampler = build_sampler(Tpe(startup_trials=7), 3, 0)
 
     assert isinstance(sampler, optuna.samplers.TPESampler)
-    assert isinstance(build_sampler(RandomSearch(), 3), optuna.samplers.RandomSampler)
+    assert isinstance(build_sampler(RandomSearch(), 3, 0), optuna.samplers.RandomSampler)

@@ -1,0 +1,204 @@
+"""The ledger's trials as an Optuna study, told the truth: COMPLETE at full budget, PRUNED with its curve, FAIL with a reason.
+
+The study is a view of the ledger: rebuilt at each start, written beside the sweep for optuna-dashboard, and
+never read back. Trial n's sampler is seeded from (sweep seed, n), so a resumed sweep never draws again what it
+drew before.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import optuna
+from optuna.distributions import distribution_to_json, json_to_distribution
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState, create_trial
+
+from research.ledger import TrialCreated, TrialFailed
+from research.samplers import build_sampler, of_learned
+from research.settings import RandomSearch
+from research.spaces import SkippedDraw, SpaceError, draw
+from vae.seeds import derive
+from vae.serialization import config_hash, to_dict
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from research.ledger import FailKind, Ledger, TrialView
+    from research.spaces import Space
+
+_STATES = {
+    "COMPLETE": TrialState.COMPLETE,
+    "PRUNED": TrialState.PRUNED,
+    "FAIL": TrialState.FAIL,
+    "SKIPPED": TrialState.FAIL,
+}
+_CONSTRAINT_PREFIX = "constraints:"  # where Trial.set_constraint of Optuna 5 writes, and its samplers look
+_FAR = 1e9  # stands for infinity, which JSON has not
+_REPEATS = 3  # a sampler that draws what was drawn so often in a row has converged: the next draws are random
+
+
+class StudyView:
+    """The ledger's trials as an Optuna study; trial n is its trial n + the number of learned ones."""
+
+    def __init__(self, ledger: Ledger, journal: Path) -> None:
+        """A new study in ``journal``, which is replaced, with what was learned but without trials: see :meth:`add`."""
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self.ledger = ledger
+        for old in journal.parent.glob(f"{journal.name}*"):
+            old.unlink()
+        settings = ledger.settings
+        self.several = len(settings.targets) > 1
+        self.study = optuna.create_study(
+            study_name=settings.name,
+            storage=JournalStorage(JournalFileBackend(str(journal))),
+            directions=[target.direction for target in settings.targets],
+            sampler=build_sampler(RandomSearch(), 0, 0),
+        )
+        if self.several:
+            self.study.set_metric_names([target.name for target in settings.targets])
+        learned = [trial for event in ledger.learned for trial in event.trials]
+        for trial in learned:
+            self.study.add_trial(of_learned(trial, several=self.several))
+        self.offset = len(learned)
+        self.told: set[int] = set()
+        self.storage_ids: list[int] = []  # Optuna's id of each trial, by number
+        self.first_of: dict[str, int] = {}  # the trial that first had a config, by the config's identity
+
+    def add(self, view: TrialView, *, ended: bool) -> None:
+        """Add a trial of an earlier session: as it ended, or as RUNNING for :meth:`tell` to end."""
+        created = view.created
+        ended = ended and view.terminal
+        state = _STATES[view.status] if ended else TrialState.RUNNING
+        self.study.add_trial(
+            create_trial(
+                state=state,
+                values=self._values(view, state),
+                params=dict(created.params),
+                distributions={name: json_to_distribution(text) for name, text in created.distributions.items()},
+                system_attrs=dict(created.sampler_attributes) | (self._constraint_attributes(view) if ended else {}),
+                user_attrs=self._attributes(view) if ended else {},
+                intermediate_values=self._curve(view),
+            )
+        )
+        self.storage_ids.append(self.study.get_trials(deepcopy=False)[-1]._trial_id)  # noqa: SLF001 - no other way
+        self._remember(view)
+        if ended:
+            self.told.add(view.number)
+
+    def ask(self, space: Space, number: int) -> TrialCreated:
+        """Draw trial ``number`` and write it down; a draw that is not to be trained is ended at once."""
+        settings = self.ledger.settings
+        wanted = settings.start_from[number] if number < len(settings.start_from) else None
+        repeating = self.repeats(number) >= _REPEATS
+        self.study.sampler = build_sampler(RandomSearch() if repeating else settings.sampler, settings.seed, number)
+        with warnings.catch_warnings():
+            # The space and its sampler were rehearsed: what Optuna still says is about parameters that come and go.
+            warnings.simplefilter("ignore")
+            if wanted is not None:
+                self.study.enqueue_trial(dict(wanted.params))
+            trial = self.study.ask()
+            assert trial.number == number + self.offset, "the study has the ledger's trials, in order"
+            self.storage_ids.append(trial._trial_id)  # noqa: SLF001 - no other way
+            seed = derive(settings.seed, "train", number) % 2**31
+            problem: tuple[FailKind, str] | None = None
+            config: dict[str, Any] = {}
+            digest = ""
+            try:
+                drawn = draw(space, trial, epochs=settings.epochs, seed=seed, data=settings.data)
+                config, digest = to_dict(drawn), config_hash(drawn)
+            except SkippedDraw as error:
+                problem = "impossible", str(error)
+            except SpaceError as error:
+                problem = "config", str(error)
+        frozen = self._frozen(number)
+        created = TrialCreated(
+            trial=number,
+            params=dict(frozen.params),
+            distributions={name: distribution_to_json(d) for name, d in frozen.distributions.items()},
+            config=config,
+            config_hash=digest,
+            seed=seed,
+            sampler_seed=derive(settings.seed, "sampler", number),
+            sampler_attributes=dict(frozen.system_attrs),
+            source=None if wanted is None else wanted.source,
+        )
+        self.ledger.append(created)
+        first = None if problem else self.first_of.get(_identity(created))
+        if first is not None:
+            problem = "duplicate", f"the same config as trial {first}, which is not trained twice"
+        if problem is not None:
+            self.ledger.append(TrialFailed(trial=number, kind=problem[0], reason=problem[1]))
+        self._remember(self.ledger.trials[number])
+        return created
+
+    def repeats(self, number: int) -> int:
+        """How many of the draws just before trial ``number`` were duplicates, without another between."""
+        count = 0
+        while (view := self.ledger.trials.get(number - 1 - count)) is not None and view.fail_kind == "duplicate":
+            count += 1
+        return count
+
+    def report(self, number: int, epoch: int, value: float) -> None:
+        """Show a running trial's curve as it grows. Samplers don't read it before the trial is told."""
+        if not self.several:  # Optuna keeps no curves beside several objectives
+            self.study._storage.set_trial_intermediate_value(self.storage_ids[number], epoch, value)  # noqa: SLF001
+
+    def tell(self, view: TrialView) -> None:
+        """Tell how a trial ended. Telling again changes nothing."""
+        if view.number in self.told:
+            return
+        self.told.add(view.number)
+        storage = self.study._storage  # noqa: SLF001 - the public way needs the Trial object of ask()
+        for name, value in self._attributes(view).items():
+            storage.set_trial_user_attr(self.storage_ids[view.number], name, value)
+        for name, value in self._constraint_attributes(view).items():
+            storage.set_trial_system_attr(self.storage_ids[view.number], name, value)
+        shown = self._frozen(view.number).intermediate_values
+        for epoch, value in self._curve(view).items():
+            if epoch not in shown:
+                self.report(view.number, epoch, value)
+        state = _STATES[view.status]
+        # Optuna takes a PRUNED trial's value from the last of its curve.
+        values = self._values(view, state) if state is TrialState.COMPLETE else None
+        self.study.tell(view.number + self.offset, values, state=state)
+
+    def _frozen(self, number: int) -> optuna.trial.FrozenTrial:
+        return self.study.get_trials(deepcopy=False)[number + self.offset]
+
+    def _remember(self, view: TrialView) -> None:
+        if view.created.config and view.status != "SKIPPED":
+            self.first_of.setdefault(_identity(view.created), view.number)
+
+    def _curve(self, view: TrialView) -> dict[int, float]:
+        return {} if self.several else view.curve(self.ledger.settings.metric.name)
+
+    def _values(self, view: TrialView, state: TrialState) -> list[float] | None:
+        """The best of the curve, or the objectives at that row, for COMPLETE; the last for PRUNED; else None."""
+        if state is TrialState.COMPLETE:
+            point = self.ledger.point(view)
+            assert point is not None, "a trial without a finite row has failed"
+            return list(point)
+        return list(self._curve(view).values())[-1:] or None if state is TrialState.PRUNED else None
+
+    def _constraint_attributes(self, view: TrialView) -> dict[str, Any]:
+        """By how much the trial misses each constraint, in Optuna's form: at most 0 is feasible."""
+        named = zip(self.ledger.settings.constraints, self.ledger.violations(view), strict=True)
+        return {f"{_CONSTRAINT_PREFIX}{constraint}": min(violation, _FAR) for constraint, violation in named}
+
+    def _attributes(self, view: TrialView) -> dict[str, Any]:
+        best = view.best(self.ledger.settings.metric)
+        return {
+            "config_hash": view.created.config_hash,
+            "seed": view.created.seed,
+            "best_epoch": None if best is None else best.epoch,
+            "fail_kind": view.fail_kind,
+            "reason": view.reason,
+        }
+
+
+def _identity(created: TrialCreated) -> str:
+    """Equal for configs that differ in nothing but their seed."""
+    return str(sorted((name, str(value)) for name, value in created.config.items() if name != "seed"))
