@@ -252,6 +252,58 @@ def extend(
 
 
 @app.command()
+def finalists(
+    directory: Annotated[Path, typer.Argument(help="A finished sweep's directory.")],
+    top: Annotated[int, typer.Option(min=1, help="How many of the best configs.")] = 5,
+    seeds: Annotated[int, typer.Option(min=2, help="How many fresh seeds of each.")] = 5,
+    nll: Annotated[
+        int, typer.Option(min=0, max=5000, help="Importance samples for -log p(x) on test; 0: the bound alone.")
+    ] = 500,
+    images: Annotated[int, typer.Option(min=1, help="For --nll: the first so many examples.")] = 1000,
+    test: Annotated[bool, typer.Option(help="Look at the test split, once for each seed of the chosen config.")] = True,
+    concurrent: Annotated[int | None, typer.Option(min=1, help="Trials at a time. Default: the sweep's.")] = None,
+    data_dir: DataDir = None,
+    address: Annotated[str | None, typer.Option(help="An existing Ray cluster. Default: a Ray of its own.")] = None,
+    allow_changed_code: Annotated[
+        bool, typer.Option(help="Go on although the code is not what the sweep was begun with.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train a sweep's best configs again with fresh seeds, at full budget: how sure is its answer?"""
+    if address is not None:
+        from research.preflight import check_address  # noqa: PLC0415
+
+        check_address(address)
+    from research import finalists as again  # noqa: PLC0415
+    from research.ledger import Ledger  # noqa: PLC0415
+
+    ledger = Ledger.open(directory)
+    resources = None if concurrent is None else _resources(concurrent, None, 0.0, address)
+    place = again.prepare(directory, top=top, seeds=seeds, resources=resources, command=sys.argv)
+    console = _console(quiet=as_json)
+    if any(not view.terminal for view in Ledger.open(place).trials.values()):
+        from research.sweep import reopen  # noqa: PLC0415
+
+        console.print(f"finalists {place}: the best {top} configs, {seeds} fresh seeds of each", highlight=False)
+        _run(*reopen(place, allow_changed_code=allow_changed_code), console, address)
+    found = again.results(directory)
+    assert found is not None
+    if found["configurations"][0]["mean"] is None:
+        raise UserError(f"no finalist gave a result: research show {place} has the reasons")
+    if test:
+        _set_threads(1)
+        chosen_data = _data_directory(data_dir) or (
+            None if ledger.settings.data_dir is None else Path(ledger.settings.data_dir)
+        )
+        again.look_at_test(directory, nll_k=nll, images=images, data_dir=chosen_data, device="cpu")
+        found = again.results(directory)
+        assert found is not None
+    if as_json:
+        typer.echo(json.dumps(found, indent=1))
+    console.print(again.table(found), highlight=False)
+
+
+@app.command()
 def show(
     directory: Annotated[Path, typer.Argument(help="A sweep's directory.")],
     as_json: AsJson = False,
@@ -460,19 +512,9 @@ def _fail(message: str) -> None:
 
 def _drive(ledger: Any, space: Any, console: Console, address: str | None) -> None:  # noqa: ANN401 - Ledger and Space, imported late
     """Run a session and say how it ended. Exit 0: all trials ended; 1: none succeeded; 128 + signal: stopped."""
-    from research.live import LiveView  # noqa: PLC0415
     from research.show import glance, relative  # noqa: PLC0415
-    from research.sweep import run  # noqa: PLC0415
 
-    outcome = run(ledger, space, LiveView(console, ledger), address=address)
-    console.print(glance(ledger), highlight=False)
-    for problem in outcome.problems:
-        console.print(f"problem: {problem}", highlight=False, soft_wrap=True)
-    if outcome.signal is not None:
-        console.print(
-            f"stopped. Continue with: research resume {relative(ledger.directory)}", highlight=False, soft_wrap=True
-        )
-        raise typer.Exit(128 + outcome.signal)
+    outcome = _run(ledger, space, console, address, before_leaving=glance)
     if outcome.budget is not None:
         option = outcome.budget.split()[0]
         console.print(
@@ -483,6 +525,25 @@ def _drive(ledger: Any, space: Any, console: Console, address: str | None) -> No
     if not ledger.ranked():
         console.print("no trial gave a result; the reasons are above and in research show --json", highlight=False)
         raise typer.Exit(1)
+
+
+def _run(ledger: Any, space: Any, console: Console, address: str | None, before_leaving: Any = None) -> Any:  # noqa: ANN401 - Ledger, Space, a page and Outcome, imported late
+    """Run a session; ``before_leaving`` is printed after it. Exit 128 + signal: stopped."""
+    from research.live import LiveView  # noqa: PLC0415
+    from research.show import relative  # noqa: PLC0415
+    from research.sweep import run  # noqa: PLC0415
+
+    outcome = run(ledger, space, LiveView(console, ledger), address=address)
+    if before_leaving is not None:
+        console.print(before_leaving(ledger), highlight=False)
+    for problem in outcome.problems:
+        console.print(f"problem: {problem}", highlight=False, soft_wrap=True)
+    if outcome.signal is not None:
+        console.print(
+            f"stopped. Continue with: research resume {relative(ledger.directory)}", highlight=False, soft_wrap=True
+        )
+        raise typer.Exit(128 + outcome.signal)
+    return outcome
 
 
 def _console(*, quiet: bool = False) -> Console:

@@ -63,5 +63,5 @@ def write_look(model: Path, question: dict[str, Any], row: dict[str, Any], why: 
 
 
 def count_looks(place: Path) -> int:
-    """How many different looks at test a sweep directory or a lone model folder has on record."""
-    return len(list((place / "looks").glob("*.json")))
+    """How many different looks at test a sweep directory, its finalists' included, or a lone model folder has on record."""
+    return sum(len(list(folder.glob("*.json"))) for folder in (place / "looks", place / "finalists" / "looks"))

@@ -46,8 +46,27 @@ class _Numbered(optuna.samplers.QMCSampler):
         super().__init__(scramble=True, seed=seed, warn_independent_sampling=False)
         self._number = number
 
+    def sample_relative(
+        self, study: optuna.Study, trial: optuna.trial.FrozenTrial, search_space: dict[str, Any]
+    ) -> dict[str, Any]:
+        # Coordinates go by the order of parameters, which a ledger that is read again gives sorted.
+        return super().sample_relative(study, trial, dict(sorted(search_space.items())))
+
     def _find_sample_id(self, *_: object) -> int:
         return self._number
+
+
+def _ordered(made: Any) -> Any:  # noqa: ANN401 - classes
+    """A genetic sampler whose parents come in order of trials.
+
+    Optuna gives them in another order at a generation's first draw than at the later ones, when it has them from the
+    study: a sweep resumed in the middle of a generation would draw differently from its uninterrupted twin.
+    """
+
+    def get_parent_population(self: Any, study: optuna.Study, generation: int) -> list[optuna.trial.FrozenTrial]:  # noqa: ANN401
+        return sorted(made.get_parent_population(self, study, generation), key=lambda trial: trial.number)
+
+    return type(made.__name__, (made,), {"get_parent_population": get_parent_population})
 
 
 class _Exhaustive(optuna.samplers.BruteForceSampler):
@@ -82,10 +101,15 @@ def build_sampler(sampler: Sampler, seed: int, number: int) -> optuna.samplers.B
                 # One sequence for the whole sweep: its scrambling may not change with the trial.
                 return _Numbered(derive(seed, "sampler") % 2**32, number)
             case Nsga2():
-                return optuna.samplers.NSGAIISampler(population_size=sampler.population, seed=own)
+                genetic: optuna.samplers.BaseSampler = _ordered(optuna.samplers.NSGAIISampler)(
+                    population_size=sampler.population, seed=own
+                )
+                return genetic
             case OptunaSampler():
                 made = _class_of(sampler.name)
                 seeded = {"seed": own} if "seed" in inspect.signature(made).parameters else {}
+                if issubclass(made, optuna.samplers.BaseGASampler):
+                    made = _ordered(made)
                 built: optuna.samplers.BaseSampler = made(**seeded | dict(sampler.options))
                 return built
 

@@ -7,6 +7,7 @@ drew before.
 
 from __future__ import annotations
 
+import json
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -201,4 +202,4 @@ class StudyView:
 
 def _identity(created: TrialCreated) -> str:
     """Equal for configs that differ in nothing but their seed."""
-    return str(sorted((name, str(value)) for name, value in created.config.items() if name != "seed"))
+    return json.dumps({name: value for name, value in created.config.items() if name != "seed"}, sort_keys=True)

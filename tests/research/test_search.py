@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 import hashlib
+import math
+import statistics
 from pathlib import Path
 
 import optuna
 import pytest
 from synthetic import new_ledger, row
 
+from research import budget
+from research.growth import learn_from
 from research.ledger import Ledger
 from research.samplers import build_sampler
 from research.search import LedgerSearcher
-from research.settings import RandomSearch, Resources, SpaceSource, Tpe
+from research.settings import (
+    Budget,
+    Grid,
+    Metric,
+    Nsga2,
+    OptunaSampler,
+    QuasiRandom,
+    RandomSearch,
+    Resources,
+    SpaceSource,
+    StartFrom,
+    Tpe,
+)
 from research.spaces import Space
 from research.study import StudyView
 from vae.networks import Mlp
@@ -190,3 +206,171 @@ def test_samplers_by_their_settings():
 
     assert isinstance(sampler, optuna.samplers.TPESampler)
     assert isinstance(build_sampler(RandomSearch(), 3, 0), optuna.samplers.RandomSampler)
+
+
+def small_space(trial):
+    """Six configs, two of which are one: width counts only where there is a layer."""
+    depth = trial.suggest_int("depth", 0, 1)
+    width = trial.suggest_categorical("width", [8, 16])
+    return TrainConfig(network=Mlp(hidden=(width,) * depth), batch_size=32, epochs=3)
+
+
+def test_a_duplicate_is_recognised_and_not_trained(tmp_path):
+    """Three different configs exist: three are trained, repeats are skipped with the first one's number, then it ends."""
+    space = Space(function=small_space, source=SPACE.source)
+    ledger = sweep_of(tmp_path, space, RandomSearch(), trials=20)
+    trained = [view for view in ledger.trials.values() if view.status == "COMPLETE"]
+    assert len(trained) == 3
+    assert ledger.trained == 3
+    skipped = [view for view in ledger.trials.values() if view.status == "SKIPPED"]
+    assert {view.fail_kind for view in skipped} == {"duplicate"}
+    for view in skipped:
+        first = int(view.reason.split()[5].rstrip(","))
+        original = ledger.trials[first].created.config
+        assert {**view.created.config, "seed": 0} == {**original, "seed": 0}
+
+
+def test_a_grid_tries_every_config_once(tmp_path):
+    """Four combinations, one of which repeats a config: each combination is drawn once, and the sweep ends by itself."""
+    space = Space(function=small_space, source=SPACE.source)
+    ledger = sweep_of(tmp_path, space, Grid(), trials=50)
+    drawn = [tuple(sorted(view.created.params.items())) for view in ledger.trials.values()]
+    trained = [view for view in ledger.trials.values() if view.status == "COMPLETE"]
+    assert len(trained) == 3
+    assert len(set(drawn)) >= 3
+    assert len(drawn) <= 5
+
+
+def sweep_of(directory, space, sampler, *, restart_every=None, trials=24, **changes):
+    """A whole sweep of ``space`` in one slot, all trials to the end, scored by their number."""
+    ledger = new_ledger(directory, trials=trials, sampler=sampler, resources=Resources(concurrent=1), **changes)
+    searcher = searcher_of(ledger, space)
+    step = 0
+    while (suggestion := searcher.suggest(f"t{step}")) != FINISHED:
+        number = suggestion["trial"]
+        score = -float(ledger.trials[number].created.seed % 97)
+        ledger.append(row(number, 3, score, "complete"))
+        searcher.on_trial_complete(trial_id=f"t{step}")
+        step += 1
+        if restart_every and step % restart_every == 0:
+            ledger = Ledger.open(directory)
+            searcher = searcher_of(ledger, space)
+    return ledger
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        QuasiRandom(),
+        Nsga2(population=4),
+        Grid(),
+        OptunaSampler(name="CmaEsSampler"),
+        OptunaSampler(name="NSGAIIISampler", options={"population_size": 4}),
+    ],
+    ids=lambda sampler: getattr(sampler, "name", sampler.kind),
+)
+def test_every_sampler_draws_the_same_after_a_restart(tmp_path, sampler):
+    """Rebuilt from the ledger every three trials, a sampler draws what it would have drawn without."""
+    space = Space(function=small_space if isinstance(sampler, Grid) else flat_space, source=SPACE.source)
+    whole = sweep_of(tmp_path / "a", space, sampler, trials=18)
+    parts = sweep_of(tmp_path / "b", space, sampler, trials=18, restart_every=3)
+    assert [v.created.params for v in whole.trials.values()] == [v.created.params for v in parts.trials.values()]
+
+
+def flat_space(trial):
+    """Two parameters that every config has."""
+    rate = trial.suggest_float("lr", 1e-4, 1e-2, log=True)
+    return TrainConfig(latent_size=trial.suggest_int("latent_size", 2, 64), optimizer=Adam(lr=rate), epochs=3)
+
+
+def test_quasi_random_points_are_a_sobol_sequence(tmp_path):
+    """After the first, random, draw, 16 points put two in each eighth of the (log) range: better spread than chance."""
+    space = Space(function=flat_space, source=SPACE.source)
+    ledger = sweep_of(tmp_path, space, QuasiRandom(), trials=17)
+    rates = [math.log10(view.created.params["lr"]) for view in list(ledger.trials.values())[1:]]
+    eighths = [int((rate + 4) / 2 * 8) for rate in rates]
+    assert max(eighths.count(i) for i in range(8)) <= 3
+    assert min(eighths.count(i) for i in range(8)) >= 1
+
+
+def test_several_objectives_reach_the_study(tmp_path):
+    """Values are the trial's point, pruned trials have none, and the study's front is the ledger's."""
+    objectives = (Metric(name="val/reconstruction", direction="minimize"), Metric(name="val/kl", direction="minimize"))
+    resources = Resources(concurrent=1)
+    ledger = new_ledger(tmp_path, trials=16, objectives=objectives, resources=resources, sampler=Tpe(startup_trials=4))
+    searcher = searcher_of(ledger, Space(function=flat_space, source=SPACE.source))
+    for step in range(16):
+        number = searcher.suggest(f"t{step}")["trial"]
+        pruned = number % 4 == 3
+        reported = row(number, 1 if pruned else 3, -50.0 - number, "pruned" if pruned else "complete")
+        reported.metrics.update({"val/kl": float((number * 7) % 11), "val/reconstruction": 50.0 + (number * 5) % 13})
+        ledger.append(reported)
+        searcher.on_trial_complete(trial_id=f"t{step}")
+    study = searcher.study.study
+    states = [frozen.state.name for frozen in study.trials]
+    assert states == [view.status for view in ledger.trials.values()]
+    assert states.count("PRUNED") == 4
+    assert sorted(frozen.number for frozen in study.best_trials) == sorted(view.number for view in ledger.front())
+    for view in ledger.trials.values():
+        if view.status == "COMPLETE":
+            assert tuple(study.trials[view.number].values) == ledger.point(view)
+        else:
+            assert study.trials[view.number].values is None
+
+
+def test_what_to_start_from_comes_first(tmp_path):
+    """The given parameters are trials 0 and 1, with their source; what is not given is drawn."""
+    starts = (StartFrom(params={"lr": 5e-3, "latent_size": 7}, source="x"), StartFrom(params={"lr": 2e-3}, source="y"))
+    ledger = sweep_of(tmp_path, Space(function=flat_space, source=SPACE.source), Tpe(), trials=4, start_from=starts)
+    assert ledger.trials[0].created.params == {"lr": 5e-3, "latent_size": 7}
+    assert ledger.trials[1].created.params["lr"] == 2e-3
+    assert [view.created.source for view in ledger.trials.values()] == ["x", "y", None, None]
+
+
+def test_learned_trials_are_in_the_study_before_the_first_draw(tmp_path):
+    """Their states, values and curves; a TPE past its start-up thanks to them draws near their best from the start."""
+    space = Space(function=flat_space, source=SPACE.source)
+    other = new_ledger(tmp_path / "a", trials=30, sampler=RandomSearch(), resources=Resources(concurrent=1))
+    searcher = searcher_of(other, space)
+    for step in range(30):
+        number = searcher.suggest(f"t{step}")["trial"]
+        params = other.trials[number].created.params
+        score = -100 * abs(math.log10(params["lr"]) + 3.5)
+        other.append(row(number, 3, score, "complete"))
+        searcher.on_trial_complete(trial_id=f"t{step}")
+    mine = new_ledger(tmp_path / "b", trials=20, sampler=Tpe(startup_trials=10), resources=Resources(concurrent=1))
+    mine.append(learn_from(tmp_path / "a", mine.settings))
+    mine = Ledger.open(tmp_path / "b")
+    searcher = searcher_of(mine, space)
+    assert len(searcher.study.study.trials) == 30
+    rates = []
+    for step in range(8):
+        number = searcher.suggest(f"t{step}")["trial"]
+        rates.append(math.log10(mine.trials[number].created.params["lr"]))
+        mine.append(row(number, 3, -500.0, "complete"))
+        searcher.on_trial_complete(trial_id=f"t{step}")
+    frozen = searcher.study.study.trials
+    assert [frozen[n].value for n in range(30)] == [v.curve("val/elbo")[3] for v in other.trials.values()]
+    assert statistics.median(abs(rate + 3.5) for rate in rates) < 0.3  # by chance: 0.5
+
+
+def test_a_spent_budget_starts_nothing_more(tmp_path):
+    """The searcher ends when the budget says so; what ran has ended."""
+    ledger = new_ledger(tmp_path, trials=20, budget=Budget(total_epochs=3), resources=Resources(concurrent=1))
+    study = StudyView(ledger, tmp_path / "study.journal")
+    searcher = LedgerSearcher(
+        ledger,
+        study,
+        Space(function=flat_space, source=SPACE.source),
+        assign=lambda view: {"trial": view.number},
+        on_end=lambda _: None,
+        ended_with_error=lambda _: True,
+        stopping=lambda: False,
+        spent=lambda: budget.spent(ledger) is not None,
+    )
+    for step in range(3):
+        number = searcher.suggest(f"t{step}")["trial"]
+        ledger.append(row(number, 3, -1.0, "complete"))
+        searcher.on_trial_complete(trial_id=f"t{step}")
+    assert searcher.suggest("t3") == FINISHED
+    assert ledger.trained == 3

@@ -161,6 +161,7 @@ def test_what_a_row_holds():
     assert set(row) == {
         "epoch",
         "step",
+        "model/parameters",
         "measure",
         "kl_estimate",
         "weights",
