@@ -242,9 +242,12 @@ def extend(
         from research.preflight import check_address  # noqa: PLC0415
 
         check_address(address)
+    from research.ledger import Ledger  # noqa: PLC0415
+    from research.sweep import check_code, reopen  # noqa: PLC0415
+
+    check_code(Ledger.open(directory), allow_changed_code=allow_changed_code)
     more = More(hours=hours, trial_hours=trial_hours, total_epochs=total_epochs, patience=patience)
     event = write_down(directory, trials=trials, space=space, more=more)
-    from research.sweep import reopen  # noqa: PLC0415
 
     console = _console()
     console.print(f"sweep {directory}: {event.trials} trials in all", highlight=False, soft_wrap=True)
@@ -276,14 +279,14 @@ def finalists(
         check_address(address)
     from research import finalists as again  # noqa: PLC0415
     from research.ledger import Ledger  # noqa: PLC0415
+    from research.sweep import check_code, reopen  # noqa: PLC0415
 
     ledger = Ledger.open(directory)
+    check_code(ledger, allow_changed_code=allow_changed_code)
     resources = None if concurrent is None else _resources(concurrent, None, 0.0, address)
     place = again.prepare(directory, top=top, seeds=seeds, resources=resources, command=sys.argv)
     console = _console(quiet=as_json)
     if any(not view.terminal for view in Ledger.open(place).trials.values()):
-        from research.sweep import reopen  # noqa: PLC0415
-
         console.print(f"finalists {place}: the best {top} configs, {seeds} fresh seeds of each", highlight=False)
         _run(*reopen(place, allow_changed_code=allow_changed_code), console, address)
     found = again.results(directory)

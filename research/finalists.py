@@ -241,7 +241,7 @@ def look_at_test(sweep_dir: Path, *, nll_k: int, images: int, data_dir: Path | N
     numbers = {
         name: [row[name] for row in rows]
         for name, value in rows[0].items()
-        if isinstance(value, int | float) and name.startswith("test/")
+        if isinstance(value, float) and name.startswith("test/")
     }
     test = {
         "parent_trial": chosen["parent_trial"],

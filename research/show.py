@@ -164,7 +164,10 @@ def glance(ledger: Ledger, *, rows: int | None = None) -> RenderableType:
 
 def _named(state: str, ledger: Ledger) -> str:
     """A state; after a stop nothing runs, whatever was running."""
-    return "unfinished (research resume continues them)" if state == "RUNNING" and ledger.interrupted else state
+    if state != "RUNNING" or ledger.interrupted is None:
+        return state
+    verb = "extend" if ledger.interrupted.reason.startswith("--") else "resume"  # a spent budget, or a signal
+    return f"unfinished (research {verb} continues them)"
 
 
 def best_table(ledger: Ledger, views: list[TrialView]) -> Table:
@@ -209,6 +212,8 @@ def _next_steps(ledger: Ledger, ranked: list[TrialView]) -> list[RenderableType]
         "next",
         f"  research reproduce {place} --rank 1        train the best config again and compare",
         f"  research evaluate {relative(model_folder(ledger, kept[0]))} --nll 500   importance-weighted likelihood",
+        f"  research finalists {place}                 the best configs with fresh seeds: how sure is the answer",
+        f"  research report {place}                    curves, importances, pictures: one page to open in a browser",
         f"  research show {place}                      this page",
         "",
     ]

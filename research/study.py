@@ -59,7 +59,9 @@ class StudyView:
             sampler=build_sampler(RandomSearch(), 0, 0),
         )
         if self.several:
-            self.study.set_metric_names([target.name for target in settings.targets])
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                self.study.set_metric_names([target.name for target in settings.targets])
         learned = [trial for event in ledger.learned for trial in event.trials]
         for trial in learned:
             self.study.add_trial(of_learned(trial, several=self.several))

@@ -129,13 +129,7 @@ def reopen(sweep_dir: Path, *, allow_changed_code: bool) -> tuple[Ledger, Space]
             f"sweep {str(sweep_dir)!r} has spent its budget ({reached[0].option}: {reached[0]}): research extend "
             f"{sweep_dir} {reached[0].option} adds to it"
         )
-    began = ledger.created.code.get("source_sha256")
-    now = provenance.code().get("source_sha256")
-    if began != now and not allow_changed_code:
-        raise UserError(
-            f"the code has changed since sweep {settings.name!r} began ({str(began)[:12]} -> {str(now)[:12]}): its trials "
-            "would not compare; go back to that code, or add --allow-changed-code"
-        )
+    check_code(ledger, allow_changed_code=allow_changed_code)
     space = load_recorded(settings.space, sweep_dir / "space.py")
     if not allow_changed_code:
         _refuse_changed_externals(ledger)
@@ -148,6 +142,22 @@ def reopen(sweep_dir: Path, *, allow_changed_code: bool) -> tuple[Ledger, Space]
                 f"{data.data_hash[:12]}): its trials would not compare; put the old files back, or start a new sweep"
             )
     return ledger, space
+
+
+def check_code(ledger: Ledger, *, allow_changed_code: bool) -> None:
+    """Refuse to go on with other code than the sweep was begun with.
+
+    Raises:
+        UserError: with both hashes.
+
+    """
+    began = ledger.created.code.get("source_sha256")
+    now = provenance.code().get("source_sha256")
+    if began != now and not allow_changed_code:
+        raise UserError(
+            f"the code has changed since sweep {ledger.settings.name!r} began ({str(began)[:12]} -> {str(now)[:12]}): its "
+            "trials would not compare; go back to that code, or add --allow-changed-code"
+        )
 
 
 def _refuse_changed_externals(ledger: Ledger) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,7 +14,7 @@ from synthetic import new_ledger, row, trial
 
 from research.ledger import Ledger
 from research.schedule import LedgerScheduler, keeps_going, value_at
-from research.settings import Asha, Metric, NoScheduler, rungs
+from research.settings import Asha, Hyperband, MedianRule, Metric, NoScheduler, rungs
 
 ELBO = Metric()
 
@@ -133,3 +134,85 @@ def test_what_is_not_finite_fails_at_once(report):
     assert "not finite" in report.ledger.trials[0].reason
     assert report.ledger.trials[1].fail_kind == "diverged"
     assert "step 7" in report.ledger.trials[1].reason
+
+
+@pytest.mark.parametrize(("reduction", "grace", "epochs"), [(3, 1, 27), (2, 1, 16), (3, 2, 54), (4, 1, 4)])
+def test_hyperband_s_brackets(reduction, grace, epochs):
+    """Each bracket is a halving that begins one rung later; trials are dealt in Hyperband's proportions."""
+    scheduler = Hyperband(grace=grace, reduction=reduction)
+    ladder = rungs(Asha(grace=grace, reduction=reduction), epochs)
+    last = len(ladder)
+    sizes = [math.ceil((last + 1) / (s + 1) * reduction**s) for s in range(last, -1, -1)]
+    dealt = [scheduler.bracket(epochs, number) for number in range(4000)]
+    for bracket, size in enumerate(sizes):
+        share = size / sum(sizes)
+        assert abs(dealt.count(bracket) / 4000 - share) < 4 * math.sqrt(share * (1 - share) / 4000)
+    for number in range(20):
+        assert rungs(scheduler, epochs, number) == ladder[dealt[number] :]
+    assert rungs(scheduler, epochs) == ladder
+
+
+def reported(number, epoch, value, epochs=9):
+    """What a worker sends."""
+    metrics = dict(row(number, epoch, value).metrics)
+    report = {"metrics": metrics, "epochs": epochs, "attempt": 0, "diverged": None, "checkpoint": None}
+    return {"report": json.dumps(report | {"checkpoint_sha256": None, "pictures": {}, "worker": {}})}
+
+
+def decisions(ledger, curves):
+    """Feed curves one after the other, each until it is stopped; the number of epochs of each."""
+    scheduler = LedgerScheduler(
+        ledger,
+        number_of=lambda tune_trial: tune_trial.number,
+        visible_to=lambda _: list(ledger.trials.values()),
+        on_row=lambda _: None,
+        on_error=lambda _: None,
+    )
+    for number, curve in enumerate(curves):
+        ledger.append(trial(number))
+        for epoch, value in enumerate(curve, start=1):
+            if (
+                scheduler.on_trial_result(None, SimpleNamespace(number=number), reported(number, epoch, value))
+                == "STOP"
+            ):
+                break
+    return [len(view.rows) for view in ledger.trials.values()]
+
+
+def test_the_median_rule_stops_what_is_worse_than_half(tmp_path):
+    """At every second epoch the best so far is held against the median of the others' running means."""
+    ledger = new_ledger(tmp_path, scheduler=MedianRule(grace=2, min_population=4))
+    rising = [[level + epoch for epoch in range(9)] for level in (-10.0, -20.0, -30.0)]
+    # Running means of the three at epoch 2: −9.5, −19.5, −29.5, the median −19.5.
+    assert decisions(ledger, [*rising, [-20.0, -19.6, 0.0], [-20.0, -19.4, *[-19.4] * 7]]) == [9, 9, 9, 2, 4]
+    assert "worse than the median of 3" in str(ledger.trials[3].reason)
+
+
+def test_hyperband_compares_within_a_bracket(tmp_path):
+    """A trial of the last bracket is never stopped; one of the first is judged against its own bracket alone."""
+    scheduler = Hyperband(grace=1, reduction=3, min_population=2)
+    ledger = new_ledger(tmp_path, scheduler=scheduler)
+    curves = [[-1.0 - number] * 9 for number in range(40)]  # each worse than all before
+    lengths = decisions(ledger, curves)
+    seen = set()
+    for number, length in enumerate(lengths):
+        bracket = scheduler.bracket(9, number)
+        ladder = rungs(scheduler, 9, number)
+        expected = 9 if bracket not in seen or not ladder else ladder[0]
+        assert length == expected, number
+        seen.add(bracket)
+
+
+def test_every_objective_must_be_finite(tmp_path):
+    """A row without one of the objectives has no point on the front: the trial fails, by name."""
+    both = (Metric(), Metric(name="val/kl", direction="minimize"))
+    ledger = new_ledger(tmp_path, objectives=both, scheduler=NoScheduler())
+    result = reported(0, 1, -5.0)
+    values = json.loads(result["report"])
+    values["metrics"]["val/kl"] = None
+    ledger.append(trial(0))
+    scheduler = LedgerScheduler(
+        ledger, number_of=lambda _: 0, visible_to=lambda _: [], on_row=lambda _: None, on_error=lambda _: None
+    )
+    assert scheduler.on_trial_result(None, SimpleNamespace(), {"report": json.dumps(values)}) == "STOP"
+    assert ledger.trials[0].reason == "val/kl is not finite at epoch 1"
