@@ -182,7 +182,8 @@ def sweep(
         wandb=_one_of("--wandb", wandb or default_mode(), {mode: mode for mode in ("offline", "online", "disabled")}),
         wandb_project=wandb_project,
     )
-    learned = [growth.learn_from(source, chosen) for source in learn_from or []]
+    budgets = {config.epochs for config in found.survey.configs}
+    learned = [growth.learn_from(source, chosen, budgets) for source in learn_from or []]
     rehearse(loaded, chosen, [trial for event in learned for trial in event.trials])
     from research.sweep import create, reopen  # noqa: PLC0415 - Ray takes seconds to import: after the checks
 

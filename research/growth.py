@@ -19,6 +19,8 @@ from research.settings import StartFrom
 from research.spaces import load_recorded, load_space
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from research.settings import SweepSettings
 
 _FAR = 1e9  # stands for infinity, which JSON has not
@@ -57,8 +59,10 @@ def start_from(source: str) -> list[StartFrom]:
     return [StartFrom(params=params, source=source) for params in given]
 
 
-def learn_from(source: Path, settings: SweepSettings) -> TrialsLearned:
+def learn_from(source: Path, settings: SweepSettings, epochs: Collection[int]) -> TrialsLearned:
     """The finished trials of the sweep in ``source``, for the sampler of a sweep with ``settings``.
+
+    ``epochs``: the full budgets that this sweep's configs may have.
 
     Raises:
         UserError: there are none, or its figures don't compare with those to come; both are printed.
@@ -81,9 +85,9 @@ def learn_from(source: Path, settings: SweepSettings) -> TrialsLearned:
                 f"--learn-from {str(source)!r}: that sweep {what} {its}, this one {mine}: they don't compare"
             )
     budgets = {view.created.config["epochs"] for view in other.trials.values() if view.created.config}
-    if settings.epochs is not None and budgets and budgets != {settings.epochs}:
+    if not budgets <= set(epochs):
         raise UserError(
-            f"--learn-from {str(source)!r}: its trials run for {_listed(budgets)} epochs, this sweep's for {settings.epochs}: "
+            f"--learn-from {str(source)!r}: its trials run for {_listed(budgets)} epochs, this sweep's for {_listed(epochs)}: "
             "they don't compare; give --epochs the same"
         )
     trials = _finished(other)
@@ -166,5 +170,5 @@ def _total(text: str, now: int) -> int:
     return total
 
 
-def _listed(values: set[Any]) -> str:
+def _listed(values: Collection[Any]) -> str:
     return ", ".join(str(value) for value in sorted(values))

@@ -308,4 +308,4 @@ def test_only_what_compares_is_learned_from(tmp_path, theirs, why):
     """Another sweep's trials enter the study when metric, direction and data agree; the difference is printed."""
     new_ledger(tmp_path / "other", **theirs)
     with pytest.raises(UserError, match=re.escape(why)):
-        learn_from(tmp_path / "other", settings())
+        learn_from(tmp_path / "other", settings(), {3})

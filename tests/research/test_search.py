@@ -339,7 +339,7 @@ def test_learned_trials_are_in_the_study_before_the_first_draw(tmp_path):
         other.append(row(number, 3, score, "complete"))
         searcher.on_trial_complete(trial_id=f"t{step}")
     mine = new_ledger(tmp_path / "b", trials=20, sampler=Tpe(startup_trials=10), resources=Resources(concurrent=1))
-    mine.append(learn_from(tmp_path / "a", mine.settings))
+    mine.append(learn_from(tmp_path / "a", mine.settings, {3}))
     mine = Ledger.open(tmp_path / "b")
     searcher = searcher_of(mine, space)
     assert len(searcher.study.study.trials) == 30
