@@ -1,0 +1,105 @@
+"""Pieces of the page: tables whose cells keep every digit, pictures without files, commands."""
+
+from __future__ import annotations
+
+import base64
+import math
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from research.show import number_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Raw:
+    """HTML that is put into a cell as it is."""
+
+    html: str
+
+
+def exact(value: object) -> str:
+    """A value with all its digits, as ``research show --json`` has it."""
+    return repr(value) if isinstance(value, float) else str(value)
+
+
+def cell(value: object) -> str:
+    """A table cell: a figure reads rounded, and has all its digits in ``data-value`` and as a tooltip."""
+    if isinstance(value, Raw):
+        return f"<td>{value.html}</td>"
+    if isinstance(value, bool) or value is None:
+        return f"<td>{'–' if value is None else 'yes' if value else 'no'}</td>"
+    if isinstance(value, int | float):
+        return f'<td class="number">{figure(value)}</td>'
+    return f"<td>{escape(str(value))}</td>"
+
+
+def figure(value: float) -> str:
+    """A rounded figure that keeps its digits; at most those that a table has room for are read."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return escape(str(value))
+    return f'<data value="{exact(value)}" data-value="{exact(value)}" title="{exact(value)}">{number_text(value)}</data>'
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, name: str = "") -> str:
+    """A table in a box of its own that scrolls where the screen is narrower than it."""
+    head = "".join(f"<th>{escape(column)}</th>" for column in columns)
+    body = "".join(f"<tr>{''.join(cell(value) for value in row)}</tr>\n" for row in rows)
+    attribute = f' data-table="{escape(name)}"' if name else ""
+    return (
+        f'<div class="scroll" tabindex="0"><table{attribute}><thead><tr>{head}</tr></thead>'
+        f"<tbody>\n{body}</tbody></table></div>"
+    )
+
+
+def facts_list(pairs: Iterable[tuple[str, object]]) -> str:
+    """Names and values, one below the other; values that are ``Raw`` may hold markup."""
+    items = "".join(
+        f"<dt>{escape(name)}</dt><dd>{value.html if isinstance(value, Raw) else escape(str(value))}</dd>"
+        for name, value in pairs
+    )
+    return f"<dl>{items}</dl>"
+
+
+def paragraph(text: str) -> str:
+    """Plain text as a paragraph."""
+    return f"<p>{escape(text)}</p>"
+
+
+def note(text: str) -> str:
+    """What a reader must know before believing the figures beside it."""
+    return f'<p class="note">{escape(text)}</p>'
+
+
+def command(*lines: str) -> str:
+    """The commands that give the figures above."""
+    told = "\n".join(escape(line) for line in lines)
+    return f'<div class="command"><pre>{told}</pre></div>'
+
+
+def parameters(params: dict[str, Any]) -> Raw:
+    """What was sampled, each value with all its digits."""
+    told = [
+        f"{escape(name)}={figure(value) if isinstance(value, int | float) and not isinstance(value, bool) else escape(str(value))}"
+        for name, value in params.items()
+    ]
+    return Raw('<span class="parameters">' + "&ensp; ".join(told) + "</span>")
+
+
+def picture(path: Path, label: str) -> str:
+    """A PNG inside the page itself; a sentence where the file can't be read."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        return paragraph(f"{path.name} can't be read ({error.strerror})")
+    encoded = base64.b64encode(content).decode()
+    return f'<img alt="{escape(label)}" title="{escape(label)}" src="data:image/png;base64,{encoded}">'
+
+
+def details(summary: str, inside: str) -> str:
+    """What is folded away until it is asked for."""
+    return f"<details><summary>{escape(summary)}</summary>{inside}</details>"
