@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ _DASHES = {"COMPLETE": "solid", "PRUNED": "dot", "FAIL": "dash", "RUNNING": "das
 _MARKS = {"COMPLETE": "circle", "PRUNED": "circle-open", "FAIL": "x", "RUNNING": "triangle-right"}
 SWEEPS = ("#1f5fa8", "#d98a1f", "#2e8b57", "#8e44ad", "#c0392b", "#16808a")
 _CONFIG = {"responsive": True, "displaylogo": False, "plotlyServerURL": "", "modeBarButtonsToRemove": ["lasso2d", "select2d"]}
+_LINES = 4  # of equal ELBO, at least
 _CROWDED = 0.1  # the share of a curve's first, worst values that the first view may leave out
 _SPREAD = 2.0  # ... where they would take more than this many times the room of the rest
 
@@ -122,19 +124,20 @@ def rate_distortion(points: list[dict[str, Any]]) -> Chart:
     rates = [point["rate"] for point in points]
     left, right = _room(distortions)
     bottom, top = _room(rates, least=0.0)
-    totals = [point["distortion"] + point["rate"] for point in points]
-    first, last = min(totals), max(totals)
-    for step in range(6) if last > first else range(1):
-        total = first + (last - first) * step / 5
+    height = bottom + 0.04 * (top - bottom)  # of the labels
+    for index, total in enumerate(_round_values(left + bottom, right + top)):
         figure.add_scatter(
-            x=[total - top, total - bottom],
-            y=[top, bottom],
-            mode="lines",
+            x=[total - top, total - height, total - bottom],
+            y=[top, height, bottom],
+            text=["", f"{-total:g}", ""],
+            textposition="middle right",
+            textfont={"size": 10, "color": "#777777"},
+            mode="lines+text",
             line={"color": "#bbbbbb", "width": 1, "dash": "dot"},
             name="equal ELBO",
             legendgroup="equal",
-            showlegend=step == 0,
-            hovertemplate=f"ELBO {-total:.2f}<extra></extra>",
+            showlegend=index == 0,
+            hovertemplate=f"ELBO {-total:g}<extra></extra>",
         )
     for status, symbol in _MARKS.items():
         chosen = [point for point in points if point["status"] == status]
@@ -194,6 +197,13 @@ def _room(values: list[float], *, least: float | None = None) -> tuple[float, fl
     low, high = min(values), max(values)
     margin = 0.05 * (high - low) or max(0.05 * abs(high), 0.5)
     return (low - margin if least is None else min(least, low), high + margin)
+
+
+def _round_values(low: float, high: float) -> list[float]:
+    """Four to ten round numbers between two."""
+    step = 10.0 ** math.floor(math.log10(high - low))
+    step = next(size for size in (step, step / 2, step / 5) if (high - low) / size >= _LINES)
+    return [step * i for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 
 def _legend_above(figure: go.Figure) -> go.Figure:

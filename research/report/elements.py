@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
+_LONG = 32  # characters from which a cell's text is broken into lines
+
 
 @dataclass(frozen=True)
 class Raw:
@@ -35,7 +37,8 @@ def cell(value: object) -> str:
         return f"<td>{'–' if value is None else 'yes' if value else 'no'}</td>"
     if isinstance(value, int | float):
         return f'<td class="number">{figure(value)}</td>'
-    return f"<td>{escape(str(value))}</td>"
+    text = str(value)
+    return f"<td{' class=text' if len(text) > _LONG else ''}>{escape(text)}</td>"
 
 
 def figure(value: float) -> str:
@@ -47,13 +50,29 @@ def figure(value: float) -> str:
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, name: str = "") -> str:
     """A table in a box of its own that scrolls where the screen is narrower than it."""
-    head = "".join(f"<th>{escape(column)}</th>" for column in columns)
+    rows = list(rows)
+    figures = {i for row in rows for i, value in enumerate(row) if isinstance(value, int | float)}
+    head = "".join(
+        f"<th{' class=number' if i in figures else ''}>{escape(column)}</th>" for i, column in enumerate(columns)
+    )
     body = "".join(f"<tr>{''.join(cell(value) for value in row)}</tr>\n" for row in rows)
     attribute = f' data-table="{escape(name)}"' if name else ""
     return (
         f'<div class="scroll" tabindex="0"><table{attribute}><thead><tr>{head}</tr></thead>'
         f"<tbody>\n{body}</tbody></table></div>"
     )
+
+
+def by_parameter(all_params: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[object]]]:
+    """A column for each parameter that any of the configurations has, and the cells of each."""
+    names = list(dict.fromkeys(name for params in all_params for name in params))
+    return names, [[params.get(name) for name in names] for params in all_params]
+
+
+def duration(seconds: float) -> Raw:
+    """A time in the unit that reads best; its seconds have all their digits."""
+    unit, name = (1.0, "s") if seconds < 120 else (60.0, "min") if seconds < 7200 else (3600.0, "h")  # noqa: PLR2004
+    return Raw(f'<data value="{exact(seconds)}" data-value="{exact(seconds)}" title="{exact(seconds)} s">{seconds / unit:.3g} {name}</data>')
 
 
 def facts_list(pairs: Iterable[tuple[str, object]]) -> str:

@@ -48,13 +48,13 @@ class OptunaCharts:
         for objective, plot in self._by_objective(visualization.plot_parallel_coordinate):
             figure = plot(params=names)
             figure.update_layout(margin={"l": 90, "r": 40, "t": 60, "b": 40})
-            yield objective, Chart(figure, height=440, width=160 * (len(names) + 1))
+            yield objective, Chart(figure, height=440, width=125 * (len(names) + 1))
 
     def slices(self) -> Iterator[tuple[str, Chart]]:
         """The value against each parameter by itself."""
         names = self.parameters
         for objective, plot in self._by_objective(visualization.plot_slice):
-            yield objective, Chart(plot(params=names), height=340, width=190 * len(names) + 120)
+            yield objective, Chart(plot(params=names), height=340, width=145 * len(names) + 90)
 
     def contours(self, most_important: Sequence[str]) -> Iterator[tuple[str, Chart]]:
         """The value over each pair of the most important parameters."""
@@ -69,7 +69,8 @@ class OptunaCharts:
         """Bars of the importances (research.study has the figures)."""
         study = study_of(self.ledger, only_complete=True)
         figure = _quiet(visualization.plot_param_importances, study, evaluator=evaluator())()
-        figure.update_xaxes(title="share of the variance", rangemode="tozero")
+        highest = max(max(bar.x) for bar in figure.data)
+        figure.update_xaxes(title="share of the variance", range=[0, 1.18 * highest])  # room for the labels
         figure.update_yaxes(title=None)
         bars = len(figure.data) * max(len(bar.y) for bar in figure.data)
         return Chart(_above(figure), height=120 + 26 * bars)
