@@ -9,7 +9,9 @@ import typer
 
 
 def report(
-    directories: Annotated[list[Path], typer.Argument(help="A sweep's directory; several are compared.", metavar="DIR...")],
+    directories: Annotated[
+        list[Path], typer.Argument(help="A sweep's directory; several are compared.", metavar="DIR...")
+    ],
     *,
     out: Annotated[
         Path | None,
@@ -23,18 +25,14 @@ def report(
     parquet: Annotated[Path | None, typer.Option(help="The same as Parquet: FILE.parquet, or a FOLDER.")] = None,
 ) -> None:
     """One page about a sweep, or several side by side, that opens without a network; its figures as JSON and tables."""
-    from research.results import open_sweep  # noqa: PLC0415
+    from research.ledger import Ledger  # noqa: PLC0415
 
-    sweeps = [open_sweep(directory) for directory in directories]
-    from research.report import export  # noqa: PLC0415 - pandas, Optuna and plotly take seconds
+    ledgers = [Ledger.open(directory) for directory in directories]
+    from research.report import export  # noqa: PLC0415 - pandas, Optuna and plotly take seconds: after the checks
 
-    if csv is not None:
-        for path in export.write_csv(sweeps, csv):
+    for place, write in ((csv, export.write_csv), (parquet, export.write_parquet)):
+        for path in [] if place is None else write(ledgers, place):
             typer.echo(str(path), err=as_json)
-    if parquet is not None:
-        for path in export.write_parquet(sweeps, parquet):
-            typer.echo(str(path), err=as_json)
-    ledgers = [sweep.ledger for sweep in sweeps]
     if as_json:
         from research.report.comparison import figures  # noqa: PLC0415 - as above
         from research.report.facts import to_json  # noqa: PLC0415 - as above

@@ -6,7 +6,6 @@ Everything is read from the ledger, at full precision. ``docs/report.md`` shows 
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -16,6 +15,8 @@ from research.errors import UserError
 from research.ledger import Ledger
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import optuna
 
     from research.ledger import TrialView
@@ -89,7 +90,18 @@ class Sweep:
             }
             for _, view in sorted(self.ledger.trials.items())
         ]
-        fixed = ["number", "status", "reason", "fail_kind", "seed", "rank", "feasible", "best_epoch", "epochs", "seconds"]
+        fixed = [
+            "number",
+            "status",
+            "reason",
+            "fail_kind",
+            "seed",
+            "rank",
+            "feasible",
+            "best_epoch",
+            "epochs",
+            "seconds",
+        ]
         return _frame(rows, fixed)
 
     def rows(self) -> pd.DataFrame:

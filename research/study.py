@@ -14,12 +14,11 @@ from optuna.distributions import json_to_distribution
 from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.trial import TrialState, create_trial
 
-from research.settings import Metric
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from research.ledger import Ledger, TrialView
+    from research.settings import Metric
 
 _STATES = {
     "COMPLETE": TrialState.COMPLETE,
@@ -74,7 +73,7 @@ def importances(ledger: Ledger) -> tuple[dict[str, dict[str, float]], str | None
     study = study_of(ledger, only_complete=True)
     trials = study.get_trials(deepcopy=False)
     if len(trials) < FEWEST:
-        return {}, f"{len(trials)} trials ran to the full budget; importances need {FEWEST} at least"
+        return {}, f"trials that ran to the full budget: {len(trials)}; importances need {FEWEST} at least"
     varied = [name for name in trials[0].params if len({repr(trial.params.get(name)) for trial in trials}) > 1]
     if not varied:
         return {}, "no parameter has more than one value among the trials that ran to the full budget"

@@ -18,7 +18,12 @@ COLOURS = {"COMPLETE": "#1f5fa8", "PRUNED": "#d98a1f", "FAIL": "#c0392b", "RUNNI
 _DASHES = {"COMPLETE": "solid", "PRUNED": "dot", "FAIL": "dash", "RUNNING": "dashdot"}
 _MARKS = {"COMPLETE": "circle", "PRUNED": "circle-open", "FAIL": "x", "RUNNING": "triangle-right"}
 SWEEPS = ("#1f5fa8", "#d98a1f", "#2e8b57", "#8e44ad", "#c0392b", "#16808a")
-_CONFIG = {"responsive": True, "displaylogo": False, "plotlyServerURL": "", "modeBarButtonsToRemove": ["lasso2d", "select2d"]}
+_CONFIG = {
+    "responsive": True,
+    "displaylogo": False,
+    "plotlyServerURL": "",
+    "modeBarButtonsToRemove": ["lasso2d", "select2d"],
+}
 _LINES = 4  # of equal ELBO, at least
 _CROWDED = 0.1  # the share of a curve's first, worst values that the first view may leave out
 _SPREAD = 2.0  # ... where they would take more than this many times the room of the rest

@@ -119,7 +119,11 @@ def comparison_sections(contexts: Sequence[Context], compared: dict[str, Any]) -
     places = " ".join(context.place for context in contexts)
     parts = []
     if compared["refused"] is not None:
-        parts.append(note(f"Not ranked together: {compared['refused']}. The figures are of different things; each stands for itself."))
+        parts.append(
+            note(
+                f"Not ranked together: {compared['refused']}. The figures are of different things; each stands for itself."
+            )
+        )
     else:
         parts.append(
             note(
@@ -133,7 +137,9 @@ def comparison_sections(contexts: Sequence[Context], compared: dict[str, Any]) -
         names = [objective["name"] for objective in sweeps[0]["objectives"]]
         told = ", ".join(f"{name} {value:.6g}" for name, value in zip(names, compared["reference"], strict=True))
         parts.append(
-            paragraph(f"Ranked by hypervolume from one reference point, the worst of each objective among all points: {told}.")
+            paragraph(
+                f"Ranked by hypervolume from one reference point, the worst of each objective among all points: {told}."
+            )
         )
     parts.append(command(f"research report {places}", f"research report {places} --json"))
     found = [Section("comparison", "Side by side", "".join(parts))]

@@ -29,12 +29,13 @@ def exact(value: object) -> str:
     return repr(value) if isinstance(value, float) else str(value)
 
 
-def cell(value: object) -> str:
+def cell(value: object, *, among_figures: bool = False) -> str:
     """A table cell: a figure reads rounded, and has all its digits in ``data-value`` and as a tooltip."""
     if isinstance(value, Raw):
         return f"<td>{value.html}</td>"
     if isinstance(value, bool) or value is None:
-        return f"<td>{'–' if value is None else 'yes' if value else 'no'}</td>"
+        place = " class=number" if among_figures else ""
+        return f"<td{place}>{'–' if value is None else 'yes' if value else 'no'}</td>"
     if isinstance(value, int | float):
         return f'<td class="number">{figure(value)}</td>'
     text = str(value)
@@ -43,9 +44,11 @@ def cell(value: object) -> str:
 
 def figure(value: float) -> str:
     """A rounded figure that keeps its digits; at most those that a table has room for are read."""
-    if isinstance(value, float) and not math.isfinite(value):
+    if not math.isfinite(value):
         return escape(str(value))
-    return f'<data value="{exact(value)}" data-value="{exact(value)}" title="{exact(value)}">{number_text(value)}</data>'
+    return (
+        f'<data value="{exact(value)}" data-value="{exact(value)}" title="{exact(value)}">{number_text(value)}</data>'
+    )
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, name: str = "") -> str:
@@ -55,7 +58,9 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, name: str
     head = "".join(
         f"<th{' class=number' if i in figures else ''}>{escape(column)}</th>" for i, column in enumerate(columns)
     )
-    body = "".join(f"<tr>{''.join(cell(value) for value in row)}</tr>\n" for row in rows)
+    body = "".join(
+        f"<tr>{''.join(cell(value, among_figures=i in figures) for i, value in enumerate(row))}</tr>\n" for row in rows
+    )
     attribute = f' data-table="{escape(name)}"' if name else ""
     return (
         f'<div class="scroll" tabindex="0"><table{attribute}><thead><tr>{head}</tr></thead>'
@@ -72,7 +77,9 @@ def by_parameter(all_params: Sequence[dict[str, Any]]) -> tuple[list[str], list[
 def duration(seconds: float) -> Raw:
     """A time in the unit that reads best; its seconds have all their digits."""
     unit, name = (1.0, "s") if seconds < 120 else (60.0, "min") if seconds < 7200 else (3600.0, "h")  # noqa: PLR2004
-    return Raw(f'<data value="{exact(seconds)}" data-value="{exact(seconds)}" title="{exact(seconds)} s">{seconds / unit:.3g} {name}</data>')
+    return Raw(
+        f'<data value="{exact(seconds)}" data-value="{exact(seconds)}" title="{exact(seconds)} s">{seconds / unit:.3g} {name}</data>'
+    )
 
 
 def facts_list(pairs: Iterable[tuple[str, object]]) -> str:
@@ -82,6 +89,11 @@ def facts_list(pairs: Iterable[tuple[str, object]]) -> str:
         for name, value in pairs
     )
     return f"<dl>{items}</dl>"
+
+
+def counted(number: int, thing: str) -> str:
+    """``1 trial``, ``2 trials``."""
+    return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
 def paragraph(text: str) -> str:

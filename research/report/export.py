@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from research.errors import UserError
+from research.results import Sweep
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
-    from research.results import Sweep
+    from research.ledger import Ledger
 
 
-def tables(sweeps: Sequence[Sweep]) -> dict[str, pd.DataFrame]:
+def tables(ledgers: Sequence[Ledger]) -> dict[str, pd.DataFrame]:
     """The tables by name, each with the sweep in its first columns: trials, rows, front, importances."""
+    sweeps = [Sweep(ledger) for ledger in ledgers]
     made: dict[str, Callable[[Sweep], pd.DataFrame]] = {
         "trials": lambda sweep: sweep.trials(),
         "rows": lambda sweep: sweep.rows(),
@@ -33,14 +35,14 @@ def tables(sweeps: Sequence[Sweep]) -> dict[str, pd.DataFrame]:
     return {name: pd.concat(parts, ignore_index=True) for name, parts in whole.items()}
 
 
-def write_csv(sweeps: Sequence[Sweep], out: Path) -> list[Path]:
+def write_csv(ledgers: Sequence[Ledger], out: Path) -> list[Path]:
     """``out.csv``: the trials. Anything else is a folder: a file for each table that is not empty."""
-    return _write(sweeps, out, ".csv", lambda table, path: table.to_csv(path, index=False, lineterminator="\n"))
+    return _write(ledgers, out, ".csv", lambda table, path: table.to_csv(path, index=False, lineterminator="\n"))
 
 
-def write_parquet(sweeps: Sequence[Sweep], out: Path) -> list[Path]:
+def write_parquet(ledgers: Sequence[Ledger], out: Path) -> list[Path]:
     """The same as Parquet. A column of several types, which Parquet has not, is JSON text."""
-    return _write(sweeps, out, ".parquet", lambda table, path: _of_one_type(table).to_parquet(path, index=False))
+    return _write(ledgers, out, ".parquet", lambda table, path: _of_one_type(table).to_parquet(path, index=False))
 
 
 def write_text(text: str, out: Path) -> None:
@@ -52,9 +54,9 @@ def write_text(text: str, out: Path) -> None:
 
 
 def _write(
-    sweeps: Sequence[Sweep], out: Path, suffix: str, write: Callable[[pd.DataFrame, Path], object]
+    ledgers: Sequence[Ledger], out: Path, suffix: str, write: Callable[[pd.DataFrame, Path], object]
 ) -> list[Path]:
-    found = tables(sweeps)
+    found = tables(ledgers)
     if out.suffix == suffix:
         chosen = {out: found["trials"]}
     else:
@@ -91,5 +93,7 @@ def _of_one_type(table: pd.DataFrame) -> pd.DataFrame:
         if table[name].dtype == object:
             kinds = {type(value) for value in table[name] if value is not None and value == value}  # noqa: PLR0124 - NaN
             if kinds - {str}:
-                table[name] = pd.Series([None if pd.isna(value) else json.dumps(value) for value in table[name]], dtype="object")
+                table[name] = pd.Series(
+                    [None if pd.isna(value) else json.dumps(value) for value in table[name]], dtype="object"
+                )
     return table

@@ -14,8 +14,8 @@ from research import finalists, pareto
 from research.looks import count_looks
 from research.results import SECONDS, seconds
 from research.settings import rungs
-from research.show import model_folder, relative
 from research.show import as_json as shown
+from research.show import model_folder, relative
 from research.study import importances
 
 if TYPE_CHECKING:
@@ -77,9 +77,7 @@ def facts(ledger: Ledger) -> dict[str, Any]:
         "failures": _failures(ledger, "FAIL"),
         "skipped": _failures(ledger, "SKIPPED"),
         "time": _time(ledger),
-        "trials": [
-            told | {"seconds": seconds(ledger.trials[told["trial"]])} for told in shown(ledger)["trials"]
-        ],
+        "trials": [told | {"seconds": seconds(ledger.trials[told["trial"]])} for told in shown(ledger)["trials"]],
     }
 
 

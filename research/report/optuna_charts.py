@@ -34,7 +34,9 @@ class OptunaCharts:
         """What has more than one value among the COMPLETE trials; a parameter may be missing from some."""
         names = dict.fromkeys(name for trial in self.complete for name in trial.params)
         return [
-            name for name in names if len({repr(trial.params[name]) for trial in self.complete if name in trial.params}) > 1
+            name
+            for name in names
+            if len({repr(trial.params[name]) for trial in self.complete if name in trial.params}) > 1
         ]
 
     def history(self) -> Iterator[tuple[str, Chart]]:
@@ -59,7 +61,8 @@ class OptunaCharts:
     def contours(self, most_important: Sequence[str]) -> Iterator[tuple[str, Chart]]:
         """The value over each pair of the most important parameters."""
         names = sorted(
-            self.parameters, key=lambda name: most_important.index(name) if name in most_important else len(most_important)
+            self.parameters,
+            key=lambda name: most_important.index(name) if name in most_important else len(most_important),
         )[:MOST_PARAMETERS]
         for objective, plot in self._by_objective(visualization.plot_contour):
             size = 440 if len(names) == 2 else 200 * len(names) + 60  # noqa: PLR2004 - one panel, or a matrix
@@ -78,15 +81,20 @@ class OptunaCharts:
     def front(self) -> Chart:
         """All COMPLETE trials and the front among them."""
         names = [objective.name for objective in self.ledger.settings.objectives]
-        return Chart(_above(visualization.plot_pareto_front(self.study, target_names=names)), height=480)
+        figure = _quiet(visualization.plot_pareto_front, self.study, target_names=names)()
+        # Optuna's scale begins with white: without an edge the front's first trial is not to be seen.
+        figure.update_traces(
+            {"marker.line": {"width": 1.5, "color": "#7a0c0c"}, "marker.size": 9}, {"name": "Best Trial"}
+        )
+        return Chart(_above(figure), height=480, width=520)
 
     def hypervolume(self, reference: Sequence[float]) -> Chart:
         """The front's hypervolume after each trial."""
-        return Chart(_above(visualization.plot_hypervolume_history(self.study, reference)), height=340)
+        return Chart(_above(_quiet(visualization.plot_hypervolume_history, self.study, reference)()), height=340)
 
     def timeline(self) -> Chart:
         """When each trial ran."""
-        figure = visualization.plot_timeline(self.study)
+        figure = _quiet(visualization.plot_timeline, self.study)()
         figure.update_xaxes(title="time")
         return Chart(_above(figure), height=max(260, min(900, 120 + 14 * len(self.ledger.trials))))
 

@@ -12,6 +12,8 @@ from plotly.offline import get_plotlyjs
 from research.report import run_sections, search_sections
 from research.report.comparison import comparison_sections, figures
 from research.report.elements import command
+from research.report.parameter_sections import parameters_seen
+from research.report.pictures_section import pictures
 from research.report.section import Context, Section
 from research.report.style import SCRIPT, STYLE
 
@@ -24,7 +26,9 @@ if TYPE_CHECKING:
 def html(ledgers: Sequence[Ledger]) -> str:
     """The page about one sweep, or about several side by side."""
     found = figures(ledgers)
-    return page(ledgers[0], found) if len(ledgers) == 1 else comparison_page(ledgers, found["sweeps"], found["comparison"])
+    return (
+        page(ledgers[0], found) if len(ledgers) == 1 else comparison_page(ledgers, found["sweeps"], found["comparison"])
+    )
 
 
 def page(ledger: Ledger, facts: dict[str, Any]) -> str:
@@ -32,7 +36,9 @@ def page(ledger: Ledger, facts: dict[str, Any]) -> str:
     sections = _sections(Context(ledger, facts))
     states = facts["states"]
     told = f"{facts['space']}, {states['COMPLETE']} trials complete, {states['PRUNED']} stopped early"
-    told += "".join(f", {states[name]} {word}" for name, word in (("FAIL", "failed"), ("RUNNING", "running")) if states[name])
+    told += "".join(
+        f", {states[name]} {word}" for name, word in (("FAIL", "failed"), ("RUNNING", "running")) if states[name]
+    )
     return _document(f"Sweep {facts['name']}", f"{told}. {facts['measure']}", [("", sections)])
 
 
@@ -60,8 +66,8 @@ def _sections(context: Context) -> list[Section]:
         search_sections.history(context),
         search_sections.curves(context),
         search_sections.rate_distortion(context),
-        *search_sections.parameters_seen(context),
-        run_sections.pictures(context),
+        *parameters_seen(context),
+        pictures(context),
         run_sections.rungs(context),
         run_sections.failures(context),
         run_sections.time(context),

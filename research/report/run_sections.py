@@ -1,9 +1,8 @@
-"""How the sweep was run: what it is, its rungs, failures and hours, the kept models' pictures, every trial."""
+"""How the sweep was run: what it is, its rungs, failures and hours, every trial."""
 
 from __future__ import annotations
 
 from html import escape
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from research.report import charts
@@ -11,17 +10,16 @@ from research.report.elements import (
     Raw,
     by_parameter,
     command,
+    counted,
     details,
     duration,
     facts_list,
     figure,
     note,
     paragraph,
-    picture,
     table,
 )
 from research.report.section import Section
-from research.show import relative
 
 if TYPE_CHECKING:
     from research.report.section import Context
@@ -38,7 +36,7 @@ def header(context: Context) -> Section:
     if states["RUNNING"] or sum(states.values()) - states["SKIPPED"] < facts["budget"]["trials"]:
         parts.append(
             note(
-                f"Not finished: {states['RUNNING']} trials had not ended at the ledger's latest event, {facts['updated']}, and "
+                f"Not finished: at the ledger's latest event, {facts['updated']}, {counted(states['RUNNING'], 'trial')} had not ended, and "
                 f"{facts['budget']['trials']} were asked for. The figures below will change; the same command draws the page "
                 "again."
             )
@@ -46,8 +44,13 @@ def header(context: Context) -> Section:
     if facts["interrupted"]:
         parts.append(note(f"Stopped: {facts['interrupted']}. research resume {context.place} continues it."))
     if facts["code_changed"]:
-        parts.append(note("The code was changed between sessions (--allow-changed-code): trials may not be of one program."))
-    parts += [facts_list(_header(facts, named)), command(f"research show {context.place}", f"research report {context.place} --json")]
+        parts.append(
+            note("The code was changed between sessions (--allow-changed-code): trials may not be of one program.")
+        )
+    parts += [
+        facts_list(_header(facts, named)),
+        command(f"research show {context.place}", f"research report {context.place} --json"),
+    ]
     return Section("sweep", "The sweep", "".join(parts))
 
 
@@ -56,10 +59,17 @@ def _header(facts: dict[str, Any], named: str) -> list[tuple[str, object]]:
     commit = str(code.get("commit") or "unknown")[:_COMMIT]
     dirty = ", with uncommitted changes (code-0.diff)" if code.get("dirty") else ""
     looks = facts["looks_at_test"]
-    limits = ", ".join(f"{name.replace('_', ' ')} {budget[name]:g}" for name in ("hours", "trial_hours", "total_epochs", "patience") if budget.get(name))
+    limits = ", ".join(
+        f"{name.replace('_', ' ')} {budget[name]:g}"
+        for name in ("hours", "trial_hours", "total_epochs", "patience")
+        if budget.get(name)
+    )
     pairs: list[tuple[str, object]] = [
         ("space", f"{facts['space']} (sha256 {facts['space_sha256'][:_COMMIT]})"),
-        ("data", f"{data['kind'] or 'unknown'} (hash {data['data_hash'][:_COMMIT]}, split {data['split_hash'][:_COMMIT]})"),
+        (
+            "data",
+            f"{data['kind'] or 'unknown'} (hash {data['data_hash'][:_COMMIT]}, split {data['split_hash'][:_COMMIT]})",
+        ),
         ("measure", facts["measure"]),
         ("metric", f"{facts['metric']['name']} ({facts['metric']['direction']})"),
     ]
@@ -69,7 +79,10 @@ def _header(facts: dict[str, Any], named: str) -> list[tuple[str, object]]:
         pairs.append(("subject to", " and ".join(facts["constraints"])))
     pairs += [
         ("trials", f"{named}; {budget['trials']} asked for"),
-        ("budget", f"{budget['epochs'] or 'each configuration’s own number of'} epochs" + (f"; {limits}" if limits else "")),
+        (
+            "budget",
+            f"{budget['epochs'] or 'each configuration’s own number of'} epochs" + (f"; {limits}" if limits else ""),
+        ),
         ("sampler", _told(facts["sampler"])),
         ("early stopping", _told(facts["scheduler"])),
         ("seed", f"{facts['seed']}" + (", deterministic" if facts["deterministic"] else "")),
@@ -89,13 +102,17 @@ def _header(facts: dict[str, Any], named: str) -> list[tuple[str, object]]:
         units = {"cpu": "", "usable_cores": " usable cores", "memory_gib": " GiB memory"}
         told = [f"{facts['hardware'][name]}{unit}" for name, unit in units.items() if facts["hardware"].get(name)]
         pairs.append(("driver's hardware", ", ".join(told) or "–"))
-    pairs.append(("latest event", f"{facts['updated']}, of {facts['sessions']} session{'' if facts['sessions'] == 1 else 's'}"))
+    pairs.append(("latest event", f"{facts['updated']}, of {counted(facts['sessions'], 'session')}"))
     return pairs
 
 
 def _told(part: dict[str, Any]) -> str:
-    rest = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in part.items() if name != "kind" and value not in ({}, None))
-    return part["kind"] + (f" ({rest})" if rest else "")
+    rest = ", ".join(
+        f"{name.replace('_', ' ')} {value}"
+        for name, value in part.items()
+        if name != "kind" and value not in ({}, None)
+    )
+    return f"{part['kind']} ({rest})" if rest else str(part["kind"])
 
 
 def rungs(context: Context) -> Section:
@@ -119,7 +136,7 @@ def rungs(context: Context) -> Section:
             ]
         )
         + paragraph(
-            f"Of the {found['trials']} trials that were complete or stopped early, by {_told(context.facts['scheduler'])}; failed "
+            f"Of the {counted(found['trials'], 'trial')} that ended complete or stopped early, by {_told(context.facts['scheduler'])}; failed "
             "and running ones are not counted as savings. Epochs are not hours: see below."
         )
         + command(f"research report {context.place} --json    # rungs")
@@ -137,15 +154,24 @@ def failures(context: Context) -> Section:
         if not found:
             continue
         rows = [[one["kind"], one["count"], one["example"]["trial"], one["example"]["reason"]] for one in found]
-        parts.append(f"<h3>{title}</h3>" + table(["kind", "trials", "e.g. trial", "its reason"], rows, name=title.split()[0].lower()))
+        parts.append(
+            f"<h3>{title}</h3>"
+            + table(["kind", "trials", "e.g. trial", "its reason"], rows, name=title.split()[0].lower())
+        )
         for one in found:
             if one["example"]["detail"]:
                 inside = f"<pre>{escape(one['example']['detail'])}</pre>"
                 parts.append(details(f"Traceback of trial {one['example']['trial']} ({one['kind']})", inside))
     if failed:
-        parts.append(paragraph("Failed trials count towards the number asked for, are never ranked, and tell the sampler nothing."))
+        parts.append(
+            paragraph(
+                "Failed trials count towards the number asked for, are never ranked, and tell the sampler nothing."
+            )
+        )
     if skipped:
-        parts.append(paragraph("Draws that were impossible by the space's own word, or trained already, count for nothing."))
+        parts.append(
+            paragraph("Draws that were impossible by the space's own word, or trained already, count for nothing.")
+        )
     if failed or skipped:
         parts.append(command(f"research show {context.place} --json    # trials[].reason, .fail_kind"))
     return Section("failures", "Failures", "".join(parts))
@@ -173,10 +199,21 @@ def time(context: Context) -> Section:
     replicates = context.facts["replicates"]
     html = (
         context.drawn(lambda: [("", context.optuna.timeline())])
-        + paragraph("From each trial's draw to its end, in the time of the machine that drew this page. One that was interrupted has a bar over the pause.")
+        + paragraph(
+            "From each trial's draw to its end, in the time of the machine that drew this page. One that was interrupted has a bar over the pause."
+        )
         + facts_list(pairs)
         + paragraph(f"Slots held: {found['occupied_is']}. Utilisation: {found['utilisation_is']}.")
-        + (note(f"Rows are means over {replicates} seeds: their seconds are as the worker reported them.") if replicates > 1 else "")
+        + (
+            note("Above 100 %: the clocks of rows and ledger disagree, or a row holds several trainings.")
+            if (found["utilisation"] or 0) > 1
+            else ""
+        )
+        + (
+            note(f"Rows are means over {replicates} seeds: their seconds are as the worker reported them.")
+            if replicates > 1
+            else ""
+        )
         + command(f"research report {context.place} --csv trials.csv    # seconds, of each trial")
     )
     return Section("time", "Time", html)
@@ -184,44 +221,6 @@ def time(context: Context) -> Section:
 
 def _share(value: float) -> str:
     return f'<data value="{value!r}" data-value="{value!r}" title="{value!r}">{100 * value:.0f} %</data>'
-
-
-def pictures(context: Context) -> Section:
-    """What the kept models draw, side by side: a row for each kind of picture."""
-    models = [(f"rank {one['rank']}, trial {one['trial']}", one["value"], Path(one["model"])) for one in context.facts["best"] if one["model"]]
-    for one in (context.facts["finalists"] or {}).get("configurations", []):
-        if one.get("model"):
-            models.append((f"finalist {one['rank']}, of trial {one['parent_trial']}", one["mean"], Path(one["model"])))
-    names = sorted({path.name for _, _, folder in models for path in folder.glob("*.png")}, key=_picture_order)
-    if not models:
-        return Section("pictures", "Pictures of the kept models", paragraph("No model has been kept yet."))
-    if not names:
-        parts = [paragraph("The kept models have no pictures: what they were trained on is no image.")]
-    else:
-        parts = [paragraph("Of each model's kept weights. Reconstructions are rows of held-out examples, each above what comes back; samples are means E[x|z] of draws from the prior, not draws of pixels.")]
-    for name in names:
-        shown = [
-            f"<figure>{picture(folder / name, f'{name}, {label}')}<figcaption>{label}"
-            f"{'' if value is None else f', {context.metric} {figure(value)}'}</figcaption></figure>"
-            for label, value, folder in models
-            if (folder / name).is_file()
-        ]
-        title = name.removesuffix(".png").replace("_", " ").replace("-", " ")
-        parts.append(f'<h3>{escape(title)}</h3><div class="pictures" tabindex="0">{"".join(shown)}</div>')
-    folder = relative(models[0][2])
-    parts.append(
-        command(
-            f"research sample {folder} --out samples.png",
-            f"research traverse {folder} --out {folder}/traverse.png    # a .png that lies in a model's folder is shown here",
-            f"research encode {folder} --picture {folder}/codes.png --by pca",
-        )
-    )
-    return Section("pictures", "Pictures of the kept models", "".join(parts))
-
-
-def _picture_order(name: str) -> tuple[int, str]:
-    first = ("reconstruct", "sample", "travers")
-    return next((place for place, start in enumerate(first) if name.startswith(start)), len(first)), name
 
 
 def every_trial(context: Context) -> Section:
@@ -246,8 +245,11 @@ def every_trial(context: Context) -> Section:
     columns = ["trial", "state", "rank", context.metric, "best epoch", "epochs", "seconds", "seed", *sampled, "reason"]
     html = (
         paragraph("Figures are rounded for reading; each has all its digits under the pointer, and in the files below.")
-        + details(f"{len(rows)} trials", table(columns, rows, name="trials"))
-        + command(f"research report {context.place} --csv FOLDER", f"research report {context.place} --parquet FOLDER", f"research show {context.place} --json")
+        + details(counted(len(rows), "trial"), table(columns, rows, name="trials"))
+        + command(
+            f"research report {context.place} --csv FOLDER",
+            f"research report {context.place} --parquet FOLDER",
+            f"research show {context.place} --json",
+        )
     )
     return Section("trials", "Every trial", html)
-

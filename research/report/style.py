@@ -35,7 +35,7 @@ dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
 .command pre, details pre { font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; }
 details { margin: 8px 0; } summary { cursor: pointer; color: var(--accent); }
 details pre { overflow-x: auto; font-size: .8rem; background: var(--shade); padding: 8px 12px; border-radius: 6px; }
-.chart { overflow-x: auto; margin: 8px 0; max-width: 100%; }
+.chart { position: relative; overflow-x: auto; overflow-y: hidden; margin: 8px 0; max-width: 100%; }
 .pictures { display: flex; gap: 16px; overflow-x: auto; padding-bottom: 6px; }
 .pictures figure { margin: 0; flex: 0 0 auto; max-width: 340px; }
 .pictures img { display: block; width: 100%; min-width: 220px; image-rendering: pixelated; border: 1px solid var(--line); }

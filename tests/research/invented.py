@@ -42,7 +42,7 @@ def drawn(number: int, *, epochs: int = 9, conditional: bool = False) -> Any:
 def values(number: int, epoch: int, **more: Any) -> dict[str, Any]:
     """A row's metrics with no round figure among them."""
     kl = 5.0 + (number * 2.7) % 11 + epoch / 9
-    reconstruction = 95.0 + 140.0 / (epoch + 0.3) + (number * 13.1) % 29 - 0.9 * kl
+    reconstruction = 95.0 + 140.0 / (epoch + 0.3) + (number * 13.1) % 7 - 1.4 * kl
     return {
         "epoch": epoch,
         "val/elbo": -(reconstruction + kl),
@@ -57,13 +57,24 @@ def values(number: int, epoch: int, **more: Any) -> dict[str, Any]:
     } | more
 
 
-def run(ledger: Ledger, number: int, *, last: int, decision: str = "continue", without: tuple[str, ...] = (), **draw: Any) -> None:
+def run(
+    ledger: Ledger, number: int, *, last: int, decision: str = "continue", without: tuple[str, ...] = (), **draw: Any
+) -> None:
     """Draw a trial and give it rows up to ``last``; metrics whose names begin with ``without`` are left out."""
     ledger.append(drawn(number, **draw))
     for epoch in range(1, last + 1):
-        metrics = {name: value for name, value in values(number, epoch).items() if not name.startswith(without or ("?",))}
+        metrics = {
+            name: value for name, value in values(number, epoch).items() if not name.startswith(without or ("?",))
+        }
         reason = f"not in the best 1/3 of 5 at epoch {epoch}" if decision == "pruned" and epoch == last else None
-        ledger.append(row(number, epoch, None, decision if epoch == last else "continue", metrics=metrics, reason=reason))
+        ledger.append(
+            row(number, epoch, None, decision if epoch == last else "continue", metrics=metrics, reason=reason)
+        )
+
+
+def last_row(number: int, metrics: dict[str, Any]) -> Any:
+    """The row that completes a trial, with these metrics."""
+    return row(number, metrics["epoch"], None, "complete", metrics=metrics)
 
 
 def whole(directory: Path, *, conditional: bool = False, **changes: Any) -> Ledger:
