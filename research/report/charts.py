@@ -24,6 +24,9 @@ _CONFIG = {
     "plotlyServerURL": "",
     "modeBarButtonsToRemove": ["lasso2d", "select2d"],
 }
+_GUIDES = "equal"  # the legend's group of lines that are no data
+_FEWEST = 3  # complete trials that a first view may be of
+_MANY = 40  # lines from which they are drawn thin enough to see through
 _LINES = 4  # of equal ELBO, at least
 _CROWDED = 0.1  # the share of a curve's first, worst values that the first view may leave out
 _SPREAD = 2.0  # ... where they would take more than this many times the room of the rest
@@ -82,6 +85,7 @@ def curves(ledger: Ledger) -> Chart:
             text=text,
             name=f"{status} ({len(views)})",
             mode="lines+markers",
+            opacity=1.0 if len(views) < _MANY else 0.4,
             line={"color": COLOURS[status], "dash": dash, "width": 1.3},
             marker={"symbol": _MARKS[status], "size": marks, "color": COLOURS[status]},
             hovertemplate=f"%{{text}}, epoch %{{x}}<br>{metric.name} %{{y}}<extra>{status}</extra>",
@@ -118,17 +122,24 @@ def _first_view(ledger: Ledger, metric: Metric) -> list[float] | None:
 
 
 def leaves_out(chart: Chart) -> bool:
-    """Whether the chart's first view does not show everything."""
-    return chart.figure.layout.yaxis.range is not None
+    """Whether the chart's first view does not show all of its points."""
+    axes = ((chart.figure.layout.xaxis.range, "x"), (chart.figure.layout.yaxis.range, "y"))
+    return any(
+        value is not None and not seen[0] <= value <= seen[1]
+        for seen, name in axes
+        if seen is not None
+        for trace in chart.figure.data
+        if trace.legendgroup != _GUIDES
+        for value in trace[name]
+    )
 
 
 def rate_distortion(points: list[dict[str, Any]]) -> Chart:
     """val/kl against val/reconstruction, with lines along which the ELBO is the same."""
     figure = go.Figure()
-    distortions = [point["distortion"] for point in points]
-    rates = [point["rate"] for point in points]
-    left, right = _room(distortions)
-    bottom, top = _room(rates, least=0.0)
+    shown = _shown_first(points)
+    left, right = _room([point["distortion"] for point in shown])
+    bottom, top = _room([point["rate"] for point in shown], least=0.0)
     height = bottom + 0.04 * (top - bottom)  # of the labels
     for index, total in enumerate(_round_values(left + bottom, right + top)):
         figure.add_scatter(
@@ -140,7 +151,7 @@ def rate_distortion(points: list[dict[str, Any]]) -> Chart:
             mode="lines+text",
             line={"color": "#bbbbbb", "width": 1, "dash": "dot"},
             name="equal ELBO",
-            legendgroup="equal",
+            legendgroup=_GUIDES,
             showlegend=index == 0,
             hovertemplate=f"ELBO {-total:g}<extra></extra>",
         )
@@ -159,6 +170,15 @@ def rate_distortion(points: list[dict[str, Any]]) -> Chart:
     figure.update_xaxes(title="distortion: val/reconstruction (nats)", range=[left, right])
     figure.update_yaxes(title="rate: val/kl (nats)", range=[bottom, top])
     return Chart(_legend_above(figure))
+
+
+def _shown_first(points: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The complete trials, where trials that were stopped after an epoch or two would push them into a corner."""
+    complete = [point for point in points if point["status"] == "COMPLETE"]
+    if len(complete) < _FEWEST:
+        return points
+    wide, narrow = (_room([one["distortion"] for one in some]) for some in (points, complete))
+    return complete if wide[1] - wide[0] > _SPREAD * (narrow[1] - narrow[0]) else points
 
 
 def rungs(found: dict[str, Any]) -> Chart:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from research import pareto
 from research.report import charts, optuna_charts
-from research.report.elements import Raw, command, figure, note, paragraph, parameters, table
+from research.report.elements import Raw, command, duration, figure, note, paragraph, parameters, table
 from research.report.facts import facts
 from research.report.section import Section
 
@@ -160,12 +160,12 @@ def _table(sweeps: list[dict[str, Any]], *, ranked: bool) -> str:
         *(["finalists' best, mean ± s.e."] if fresh else []),
         "of trial",
         "state",
-        "trials with a figure",
+        "ranked",
         "complete",
         "stopped early",
         "failed",
         "epochs",
-        "trial hours",
+        "trained for",
         "looks at test",
         "space",
         "measure",
@@ -186,7 +186,7 @@ def _table(sweeps: list[dict[str, Any]], *, ranked: bool) -> str:
             one["states"]["PRUNED"],
             one["states"]["FAIL"],
             one["epochs"],
-            one["trial_seconds"] / 3600,
+            duration(one["trial_seconds"]),
             one["looks_at_test"],
             one["space"],
             one["measure"],

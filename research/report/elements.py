@@ -56,7 +56,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, name: str
     rows = list(rows)
     figures = {i for row in rows for i, value in enumerate(row) if isinstance(value, int | float)}
     head = "".join(
-        f"<th{' class=number' if i in figures else ''}>{escape(column)}</th>" for i, column in enumerate(columns)
+        f"<th{' class=number' if i in figures else ''}>{_broken(column)}</th>" for i, column in enumerate(columns)
     )
     body = "".join(
         f"<tr>{''.join(cell(value, among_figures=i in figures) for i, value in enumerate(row))}</tr>\n" for row in rows
@@ -66,6 +66,11 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, name: str
         f'<div class="scroll" tabindex="0"><table{attribute}><thead><tr>{head}</tr></thead>'
         f"<tbody>\n{body}</tbody></table></div>"
     )
+
+
+def _broken(name: str) -> str:
+    """A column's name, which may go on in the next line: names are longer than the figures below them."""
+    return escape(name).replace("/", "/<wbr>").replace("_", "_<wbr>")
 
 
 def by_parameter(all_params: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[object]]]:

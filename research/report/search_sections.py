@@ -98,6 +98,11 @@ def _how_sure(context: Context) -> str:
     finalists = context.facts["finalists"]
     if finalists is not None:
         return finalists_of(context, finalists)
+    if (parent := context.facts["parent"]) is not None:
+        return note(
+            f"How sure: these are finalists of {parent['name']}. Each trial is one fresh seed of one of its best configurations; "
+            f"the report of {parent['name']} has their means and how far apart they are."
+        )
     replicates = context.facts["replicates"]
     seeds = "one training seed" if replicates == 1 else f"the mean over {replicates} seeds"
     error = "" if replicates == 1 else " The standard error is over those seeds; that of the selection is not in it."
@@ -196,13 +201,15 @@ def rate_distortion(context: Context) -> Section | None:
         [point["trial"], point["status"], point["epoch"], point["distortion"], point["rate"], point["elbo"]]
         for point in points
     ]
+    chart = charts.rate_distortion(points)
     html = (
-        context.chart(charts.rate_distortion(points))
+        context.chart(chart)
         + paragraph(
             "What the code carries (val/kl, the rate) against what is lost in decoding (val/reconstruction, the distortion), in "
             "nats per example, at each trial's best epoch. Along a dotted line the ELBO is the same; towards the lower left it is "
             "better (Alemi et al. 2018). Two models on one line are equally good bounds and may be very different codes. Hollow "
             "points had fewer epochs."
+            + (" Some lie outside the first view; a double click shows all." if charts.leaves_out(chart) else "")
         )
         + details(
             "The points",

@@ -19,11 +19,16 @@ section { border-top: 1px solid var(--line); padding: 8px 0 12px; scroll-margin-
 h2 { font-size: 1.2rem; margin: 12px 0 8px; } h3 { font-size: 1rem; margin: 16px 0 6px; }
 p { margin: 8px 0; max-width: 76ch; }
 .note { background: #fff8e6; border-left: 3px solid #d9a520; padding: 8px 12px; border-radius: 0 4px 4px 0; }
-.scroll { overflow-x: auto; margin: 8px 0; border: 1px solid var(--line); border-radius: 6px; max-width: 100%; }
+.scroll { overflow-x: auto; margin: 8px 0; border: 1px solid var(--line); border-radius: 6px; max-width: 100%;
+  /* A shade at an edge behind which there is more. */
+  background: linear-gradient(to right, #fff 30%, transparent) left / 40px 100% no-repeat local,
+    linear-gradient(to left, #fff 30%, transparent) right / 40px 100% no-repeat local,
+    linear-gradient(to right, #0003, transparent) left / 12px 100% no-repeat scroll,
+    linear-gradient(to left, #0003, transparent) right / 12px 100% no-repeat scroll; }
 table { border-collapse: collapse; width: 100%; font-size: .87rem; font-variant-numeric: tabular-nums; }
 th, td { padding: 5px 9px; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }
 tbody tr:last-child td { border-bottom: 0; }
-th { background: var(--shade); font-weight: 600; white-space: nowrap; }
+th { border-bottom: 2px solid var(--line); font-weight: 600; vertical-align: bottom; }
 th.number, td.number { text-align: right; }
 td { white-space: nowrap; } td.text { white-space: normal; min-width: 240px; overflow-wrap: anywhere; }
 data { cursor: help; }

@@ -11,18 +11,19 @@ from html.parser import HTMLParser
 
 import pandas as pd
 import pytest
+import synthetic
 from invented import TWO, drawn, last_row, models, run, values, whole
 from synthetic import failed, new_ledger
 
 from research import cli, finalists
 from research.errors import CorruptFile, UserError
 from research.ledger import Ledger
-from research.report import export
+from research.report import charts, export
 from research.report.comparison import figures
 from research.report.facts import facts, to_json
 from research.report.page import html
 from research.results import Sweep, open_sweep
-from research.settings import Constraint, Metric, NoScheduler
+from research.settings import Constraint, Metric, NoScheduler, Parent
 
 
 def body_of(page):
@@ -329,6 +330,27 @@ def test_finalists(tmp_path, monkeypatch):
     assert "takes no part in it" in page
     assert "trained again with another seed, expect less" not in page
     assert json.loads(to_json(figures([ledger])))["finalists"] == FINALISTS
+
+
+def test_a_sweep_of_finalists(tmp_path):
+    """Its trials are fresh seeds: the page says whose, and sends nobody to train finalists of finalists."""
+    ledger = new_ledger(tmp_path / "fresh", trials=1, epochs=1, parent=Parent(name="search", identity="f00d"))
+    ledger.append(synthetic.trial(0, distributions={}, parent_trial=7))
+    ledger.append(last_row(0, values(0, 1)))
+    page = drawn_page(ledger)
+    assert "these are finalists of search" in page
+    assert "research finalists" not in page
+
+
+def test_bad_first_epochs_do_not_flatten_the_curves(tmp_path):
+    """The first view leaves the worst of them out, and the caption says so; a sweep without such has all in view."""
+    ledger = new_ledger(tmp_path / "steep", trials=1, epochs=40)
+    ledger.append(drawn(0, epochs=40))
+    for epoch in range(1, 41):
+        metrics = values(0, epoch, **{"val/elbo": -1e6 if epoch == 1 else -100.0 - 1 / epoch})
+        ledger.append(synthetic.row(0, epoch, None, "complete" if epoch == 40 else "continue", metrics=metrics))
+    assert charts.leaves_out(charts.curves(ledger))
+    assert "lie outside the first view" in drawn_page(ledger)
 
 
 def test_sweeps_of_one_measure_are_ranked(tmp_path):
