@@ -30,7 +30,7 @@ th, td { padding: 5px 9px; text-align: left; vertical-align: top; border-bottom:
 tbody tr:last-child td { border-bottom: 0; }
 th { border-bottom: 2px solid var(--line); font-weight: 600; vertical-align: bottom; }
 th.number, td.number { text-align: right; }
-td { white-space: nowrap; } td.text { white-space: normal; min-width: 240px; overflow-wrap: anywhere; }
+td { white-space: nowrap; } td.text { white-space: normal; min-width: 360px; overflow-wrap: anywhere; }
 data { cursor: help; }
 .parameters { display: inline-block; min-width: 260px; white-space: normal; }
 dl { display: grid; grid-template-columns: minmax(120px, 220px) 1fr; gap: 4px 16px; margin: 8px 0; font-size: .93rem; }
@@ -42,8 +42,8 @@ details { margin: 8px 0; } summary { cursor: pointer; color: var(--accent); }
 details pre { overflow-x: auto; font-size: .8rem; background: var(--shade); padding: 8px 12px; border-radius: 6px; }
 .chart { position: relative; overflow-x: auto; overflow-y: hidden; margin: 8px 0; max-width: 100%; }
 .pictures { display: flex; gap: 16px; overflow-x: auto; padding-bottom: 6px; }
-.pictures figure { margin: 0; flex: 0 0 auto; max-width: 340px; }
-.pictures img { display: block; width: 100%; min-width: 220px; image-rendering: pixelated; border: 1px solid var(--line); }
+.pictures figure { margin: 0; flex: 0 0 auto; max-width: min(640px, 86vw); }
+.pictures img { display: block; max-width: 100%; min-width: 200px; height: auto; border: 1px solid var(--line); }
 .pictures figcaption { font-size: .85rem; color: var(--soft); }
 footer { border-top: 1px solid var(--line); color: var(--soft); font-size: .85rem; padding-top: 8px; }
 @media (min-width: 1100px) {
@@ -56,7 +56,10 @@ footer { border-top: 1px solid var(--line); color: var(--soft); font-size: .85re
 }
 @media print {
   nav { display: none; } .columns { display: block; } .layout { max-width: none; padding: 0; }
-  .chart, .scroll, .command, .pictures { overflow: visible; } .pictures { flex-wrap: wrap; }
+  .chart, .scroll, .command { overflow: hidden; } .pictures { overflow: visible; flex-wrap: wrap; }
+  .chart > div { min-width: 0 !important; } .pictures figure { max-width: 30%; }
+  td, td.text { white-space: normal; min-width: 0; } th, td { padding: 2px 4px; } table { font-size: 8px; }
+  .parameters { min-width: 0; } .scroll { background: none; }
   .chart, figure, tr, .note { break-inside: avoid; } h2, h3 { break-after: avoid; }
   body { font-size: 11px; } .modebar { display: none; }
 }

@@ -114,5 +114,9 @@ def test_the_page_prints(opened):
     """On paper there is no table of contents, and nothing is cut off at the side."""
     page = opened("one")
     page.emulate_media(media="print")
+    page.set_viewport_size({"width": 720, "height": 1000})
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    page.wait_for_timeout(300)
+    assert page.evaluate(OVERFLOW) <= 0
     assert not page.locator("nav").is_visible()
     assert page.pdf(format="A4").startswith(b"%PDF")
