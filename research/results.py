@@ -142,7 +142,7 @@ class Sweep:
         Of COMPLETE trials, which early stopping has selected. Empty, with ``.attrs["reason"]``, where too few ran to
         the full budget or nothing was varied.
         """
-        from research.study import importances  # noqa: PLC0415 - Optuna and scikit-learn are slow to import
+        from research.plotted_study import importances  # noqa: PLC0415 - Optuna and scikit-learn are slow to import
 
         found, reason = importances(self.ledger)
         table = pd.DataFrame(found)
@@ -152,7 +152,7 @@ class Sweep:
 
     def study(self) -> optuna.Study:
         """The trials as an Optuna study in memory, for ``optuna.visualization`` and whatever else reads one."""
-        from research.study import study_of  # noqa: PLC0415 - as above
+        from research.plotted_study import study_of  # noqa: PLC0415 - as above
 
         return study_of(self.ledger)
 

@@ -16,7 +16,7 @@ from research.results import SECONDS, seconds
 from research.settings import rungs
 from research.show import as_json as shown
 from research.show import model_folder, relative
-from research.study import importances
+from research.plotted_study import importances
 
 if TYPE_CHECKING:
     from research.ledger import Ledger, TrialView

@@ -9,7 +9,7 @@ import optuna
 from optuna import visualization
 
 from research.report.charts import Chart
-from research.study import evaluator, study_of, target_of
+from research.plotted_study import evaluator, study_of, target_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -69,7 +69,7 @@ class OptunaCharts:
             yield objective, Chart(plot(params=names), height=size, width=min(size + 60, 900))
 
     def importances(self) -> Chart:
-        """Bars of the importances (research.study has the figures)."""
+        """Bars of the importances (research.plotted_study has the figures)."""
         study = study_of(self.ledger, only_complete=True)
         figure = _quiet(visualization.plot_param_importances, study, evaluator=evaluator())()
         highest = max(max(bar.x) for bar in figure.data)
