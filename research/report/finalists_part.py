@@ -36,16 +36,16 @@ def finalists_of(context: Context, found: dict[str, Any]) -> str:
     parts = [
         "<h3>Finalists: trained again with fresh seeds</h3>",
         paragraph(
-            f"The best configurations of the search, each trained with {len(found['seeds'])} fresh seeds and ranked by the "
+            f"The best configurations of the search, each trained with {found['seeds']} fresh seeds and ranked by the "
             "mean. The standard error is over seeds; “in the search” is the score that made it a finalist, and the gap "
-            "is how far the fresh mean is from it."
+            "is by how much that score is better than the fresh mean: the winner's curse, where it is above 0."
         ),
         "" if found.get("complete", True) else note("Not all seeds have ended: the means will change."),
         table(columns, rows, name="finalists"),
     ]
     pairs: list[tuple[str, object]] = []
     if (difference := found.get("difference")) is not None:
-        level = 100 * difference["level"] if difference["level"] <= 1 else difference["level"]
+        level = 100 * difference["level"]
         sure = difference["low"] > 0 or difference["high"] < 0
         verdict = "the interval leaves out 0" if sure else "the interval holds 0: no difference shown"
         pairs.append(
