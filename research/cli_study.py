@@ -1,0 +1,76 @@
+"""The verbs around a sweep: what it would be, how it goes, and which parts of its result matter."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from research.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+DataDir = Annotated[
+    Path | None, typer.Option("--data-dir", help="Where data sets lie. Default: $RESEARCH_DATA_DIR, else ./data.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+
+
+def plan(
+    space: Annotated[str, typer.Argument(help="A name in search_spaces/ or the path of your own file.")],
+    *,
+    draws: Annotated[int, typer.Option(min=1, max=10_000, help="How many configs to draw.")] = 200,
+    trials: Annotated[int, typer.Option(min=1, help="Of the sweep that is planned.")] = 20,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Full budget of a trial. Default: the space's own.")] = None,
+    concurrent: Annotated[
+        int | None, typer.Option("--concurrent", "--slots", min=1, help="Trials at a time. Default: the cores here.")
+    ] = None,
+    hours: Annotated[float | None, typer.Option(help="How many trials do so many hours buy?")] = None,
+    data: Annotated[str | None, typer.Option(help="Another data set than the space's own, e.g. digits.")] = None,
+    data_dir: DataDir = None,
+    seed: Annotated[int, typer.Option(min=0, help="The sweep's seed: the draws follow from it.")] = 0,
+    probe: Annotated[bool, typer.Option(help="Time a few configs for about 20 seconds.")] = True,
+    device: Annotated[str, typer.Option(help="cpu or cuda: what the probe trains on.")] = "cpu",
+    as_json: AsJson = False,
+) -> None:
+    """What a sweep of a space would be: parameters, impossible draws, model sizes, time. Nothing is kept."""
+    from research.cli import _check_device, _console, _data_directory, _set_threads  # noqa: PLC0415
+    from research.preflight import available_cpus  # noqa: PLC0415
+
+    if hours is not None and hours <= 0:
+        raise UserError(f"--hours must be > 0, got {hours:g}")
+    if hours is not None and not probe:
+        raise UserError("--hours needs the probe: without a measured time no trials can be counted; drop --no-probe")
+    slots = concurrent or available_cpus()
+    threads = max(1, available_cpus() // slots)  # what a trial of the sweep would have
+    _set_threads(threads)
+    _check_device(device)
+    from research.plan import make_plan  # noqa: PLC0415
+    from research.spaces import load_space  # noqa: PLC0415
+
+    found = make_plan(
+        load_space(space),
+        draws=draws,
+        trials=trials,
+        epochs=epochs,
+        slots=slots,
+        threads=threads,
+        hours=hours,
+        data=data,
+        data_dir=_data_directory(data_dir),
+        seed=seed,
+        probe=probe,
+        device=device,
+    )
+    if as_json:
+        typer.echo(json.dumps(found, indent=1))
+        return
+    from research.plan_text import plan_text  # noqa: PLC0415
+
+    _console().print(plan_text(found), highlight=False)
+
+
+VERBS = (plan,)
