@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -73,4 +74,46 @@ def plan(
     _console().print(plan_text(found), highlight=False)
 
 
-VERBS = (plan,)
+def watch(
+    directory: Annotated[Path, typer.Argument(help="The directory of a sweep that runs elsewhere.")],
+    *,
+    once: Annotated[bool, typer.Option("--once", help="Print how it stands now, and leave.")] = False,
+) -> None:
+    """Follow a sweep that another process drives; it is only read. Ctrl-C leaves the sweep as it is.
+
+    Exit code 0: all trials have ended. 1: it was stopped, or has no driver. 130: you left.
+    """
+    from research.cli import _console  # noqa: PLC0415
+    from research.ledger import Ledger  # noqa: PLC0415
+    from research.show import counts, glance  # noqa: PLC0415
+    from research.watch import Follower, ending_line  # noqa: PLC0415
+    from research.watch import watch as follow  # noqa: PLC0415
+
+    console = _console()
+    ledger = Ledger.open(directory)
+    if once:
+        follower = Follower(ledger, console)
+        console.print(follower.view.frame(), highlight=False)
+        how = follower.ending() or ("gone" if follower.driver() is None else None)
+        if how is not None:
+            _say(console, ending_line(ledger, how))
+        return
+    try:
+        if not console.is_terminal:
+            told = ", ".join(f"{count} {state}" for state, count in counts(ledger).items())
+            _say(console, f"sweep {ledger.settings.name}: {told} of {ledger.settings.trials} trials so far")
+            sys.stdout.flush()  # a pipe is read by somebody who waits
+        how = follow(ledger, console)
+    except KeyboardInterrupt:
+        _say(console, f"left; the sweep is as it was. Follow it again with: research watch {directory}")
+        raise typer.Exit(130) from None
+    console.print(glance(ledger), highlight=False)
+    _say(console, ending_line(ledger, how))
+    raise typer.Exit(0 if how == "ended" else 1)
+
+
+VERBS = (plan, watch)
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, highlight=False, soft_wrap=True)

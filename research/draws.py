@@ -46,7 +46,7 @@ def draw_many(space: Space, *, epochs: int | None, seed: int, count: int, data: 
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=derive(seed, "survey") % 2**32))
-    found = []
+    found: list[Draw] = []
     for _ in range(count):
         trial = study.ask()
         config, problem, skipped = None, None, False

@@ -87,11 +87,11 @@ def _trace(
 ) -> tuple[int | None, int | None]:
     """Arithmetic of one forward pass, and the bytes that it saves; None where a part looks at values."""
     size = min(config.batch_size, len(data.train))
-    owned = {tensor.untyped_storage()._cdata for tensor in (*model.parameters(), *model.buffers())}
+    owned = {_storage(tensor) for tensor in (*model.parameters(), *model.buffers())}
     saved: dict[int, Tensor] = {}  # by storage: a tensor and its views are one piece of memory
 
     def keep(tensor: Tensor) -> Tensor:
-        where = tensor.untyped_storage()._cdata
+        where = _storage(tensor)
         if where not in owned:
             saved[where] = tensor
         return tensor
@@ -109,3 +109,8 @@ def _trace(
     except (RuntimeError, NotImplementedError):
         return None, None
     return counter.get_total_flops(), sum(tensor.untyped_storage().nbytes() for tensor in saved.values())
+
+
+def _storage(tensor: Tensor) -> int:
+    """Which piece of memory ``tensor`` is or views: on the meta device all addresses are 0."""
+    return int(tensor.untyped_storage()._cdata)  # noqa: SLF001 - no other way

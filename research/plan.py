@@ -104,7 +104,9 @@ def make_plan(
     costs = {index: _cost(config, found, examples) for index, (config, found) in prints.items()}
     if probe and all(found.step_flops is not None for _, found in prints.values()):
         plan["time"], speed = _probe({index: config for index, (config, _) in prints.items()}, costs, examples, device)
-        _add_hours(plan, [(config.epochs, costs[index]) for index, (config, _) in prints.items()], speed, scheduler, hours)
+        _add_hours(
+            plan, [(config.epochs, costs[index]) for index, (config, _) in prints.items()], speed, scheduler, hours
+        )
     return plan
 
 
@@ -209,7 +211,7 @@ def _add_hours(
         if hours is not None:
 
             def needed(count: int, *, stops: bool = stopping, seconds: float = mean) -> float:
-                return count * seconds * share(count, stopping=stops) / min(slots, count) / 3600
+                return float(count * seconds * share(count, stopping=stops) / min(slots, count) / 3600)
 
             budget[name]["trials_in_hours"] = most_trials(needed, hours)
             slow = most_trials(lambda count: needed(count, seconds=mean * speed.misfit), hours)

@@ -75,10 +75,10 @@ def _sizes(plan: dict[str, Any]) -> list[str]:
     largest = [f"{told} {_bytes(memory['largest'][name])}" for name, told in _MEMORY.items() if memory["largest"][name]]
     if "activations" in memory["largest"]:
         largest.append(f"saved activations of a batch {_bytes(memory['largest']['activations'])}")
+    estimated = "estimated from shapes; PyTorch itself, temporaries and the data come on top"
     return [
         f"parameters  {numbers['min']:,.0f} to {numbers['max']:,.0f}, median {numbers['median']:,.0f}",
-        f"memory      {_bytes(memory['min'])} to {_bytes(memory['max'])}, median {_bytes(memory['median'])}, "
-        "estimated from shapes; PyTorch itself, temporaries and the data come on top",
+        f"memory      {_bytes(memory['min'])} to {_bytes(memory['max'])}, median {_bytes(memory['median'])}, {estimated}",
         f"            the largest: {', '.join(largest)}",
     ]
 
@@ -86,7 +86,17 @@ def _sizes(plan: dict[str, Any]) -> list[str]:
 def _time(plan: dict[str, Any]) -> list[RenderableType]:
     found = plan["time"]
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("probe", "parameters", "GFLOP/epoch", "steps timed", "train s", "evaluate s", "save s", "epoch s", "fit s"):
+    for name in (
+        "probe",
+        "parameters",
+        "GFLOP/epoch",
+        "steps timed",
+        "train s",
+        "evaluate s",
+        "save s",
+        "epoch s",
+        "fit s",
+    ):
         table.add_column(name, justify="left" if name == "probe" else "right")
     for one in found["probes"]:
         seconds = ("train_seconds", "evaluation_seconds", "checkpoint_seconds", "seconds", "fitted_seconds")

@@ -69,9 +69,7 @@ def time_epoch(config: TrainConfig, data: TrainingData, *, seconds: float, devic
     return _timed(config, data, steps=more, epochs=MOST_EPOCHS, device=device, deadline=deadline)
 
 
-def _timed(
-    config: TrainConfig, data: TrainingData, *, steps: int, epochs: int, device: str, deadline: float
-) -> Timing:
+def _timed(config: TrainConfig, data: TrainingData, *, steps: int, epochs: int, device: str, deadline: float) -> Timing:
     count = min(len(data.train), steps * config.batch_size)
     evaluated = min(_held_out(data), MOST_EVALUATED)
     share = evaluated / max(1, _held_out(data))

@@ -112,7 +112,9 @@ def test_conditional_parameters_are_counted(awkward):
 def test_a_space_without_any_config_is_refused(tmp_path):
     """With an example."""
     path = tmp_path / "never.py"
-    path.write_text("import optuna\n\ndef space(trial):\n    raise optuna.TrialPruned(f\"no {trial.suggest_int('n', 1, 1)}\")\n")
+    path.write_text(
+        "import optuna\n\ndef space(trial):\n    raise optuna.TrialPruned(f\"no {trial.suggest_int('n', 1, 1)}\")\n"
+    )
     with pytest.raises(UserError, match=r"all 40 draws are impossible; e\.g\. .*no 1 \(drawn with n=1\)"):
         planned(path)
 
