@@ -391,12 +391,12 @@ def _drive(ledger: Any, space: Any, console: Console, address: str | None) -> No
         raise typer.Exit(1)
 
 
-def _console(*, quiet: bool = False) -> Console:
+def _console(*, quiet: bool = False, stderr: bool = False) -> Console:
     from rich.console import Console  # noqa: PLC0415
 
     # A pipe has no width: tables must not be folded to 80 columns there.
-    width = None if sys.stdout.isatty() else 160
-    return Console(quiet=quiet, width=width)
+    width = None if (sys.stderr if stderr else sys.stdout).isatty() else 160
+    return Console(quiet=quiet, width=width, stderr=stderr)
 
 
 def _set_threads(threads: int) -> None:

@@ -112,7 +112,84 @@ def watch(
     raise typer.Exit(0 if how == "ended" else 1)
 
 
-VERBS = (plan, watch)
+def ablate(
+    record: Annotated[
+        Path, typer.Argument(help="A record.json, a model folder, a config.json, or a sweep's directory.")
+    ],
+    *,
+    change: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="One row: objective.beta=1, or several settings with ';' between. Repeatable. "
+            "Default: each part that is not at its plainest, put back to that."
+        ),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each row, all rows with the same seeds.")] = 5,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Of each run. Default: the config's.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Where the runs are kept. Default: ablations/ and the config's hash.")
+    ] = None,
+    table: Annotated[str, typer.Option("--format", help="markdown, latex or csv.")] = "markdown",
+    rank: Annotated[int, typer.Option(min=1, help="Of a sweep: which of its best.")] = 1,
+    data_dir: DataDir = None,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+) -> None:
+    """Change one thing at a time, train each with the same seeds, and tabulate what it costs. Continues where it was."""
+    from research.cli import _check_device, _console, _data_directory, _one_of, _set_threads  # noqa: PLC0415
+
+    formats = {name: name for name in ("markdown", "latex", "csv")}
+    _one_of("--format", table, formats)
+    _set_threads(threads)
+    _check_device(device)
+    from research import ablation, variants  # noqa: PLC0415
+    from vae.serialization import config_hash, with_values  # noqa: PLC0415
+
+    subject = variants.read_subject(record, rank)
+    config = subject.config if epochs is None else with_values(subject.config, {"epochs": epochs})
+    # Progress goes beside the table, so that the table alone can be piped into a file.
+    console = _console(stderr=True)
+    if change:
+        rows = variants.given_variants(config, change)
+    else:
+        rows, left_out = variants.default_variants(config)
+        for line in left_out:
+            _say(console, f"left out: {line}")
+    prepared = ablation.prepare(
+        rows,
+        config=config,
+        metric=subject.metric,
+        seeds=seeds,
+        out=out or Path("ablations") / config_hash(config)[:12],
+        data_dir=_data_directory(data_dir) or subject.data_dir,
+        data_hash=subject.data_hash,
+    )
+    total = len(prepared.variants) * seeds
+    _say(
+        console,
+        f"{len(prepared.variants)} rows × {seeds} seeds of {config.epochs} epochs in {prepared.out}, by {prepared.metric.name}",
+    )
+    ended = 0
+
+    def told(label: str, seed: int, result: ablation.RunResult, new: bool) -> None:  # noqa: FBT001 - a callback's
+        nonlocal ended
+        ended += 1
+        value = None if result.row is None else result.row.get(prepared.metric.name)
+        figure = f"{prepared.metric.name} {value:.3f}" if isinstance(value, float) else "trained"
+        how = f"failed: {result.failed}" if result.failed is not None else figure
+        _say(console, f"{ended}/{total}  {label}  seed {seed}  {how}{'' if new else '  (was there)'}")
+
+    try:
+        results = ablation.run_all(prepared, threads=threads, device=device, on_run=told)
+    except KeyboardInterrupt:
+        _say(console, f"stopped after {ended} of {total} runs; the same command continues in {prepared.out}")
+        raise typer.Exit(130) from None
+    from research.ablation_table import FORMATS, summarise  # noqa: PLC0415
+
+    typer.echo(FORMATS[table](prepared, summarise(prepared, results)), nl=False)
+
+
+VERBS = (plan, watch, ablate)
 
 
 def _say(console: Console, text: str) -> None:
