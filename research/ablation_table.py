@@ -87,9 +87,7 @@ def summarise(ablation: Ablation, results: Sequence[Sequence[RunResult]]) -> lis
                 figures[column] = mean_of(values)
         compared = variant.label != FULL and variant.incomparable is None
         difference = paired_difference([_figure(run, name) for run in runs], full) if compared else None
-        failed = {
-            seed: run.failed for seed, run in zip(ablation.seeds, runs, strict=True) if run.failed is not None
-        }
+        failed = {seed: run.failed for seed, run in zip(ablation.seeds, runs, strict=True) if run.failed is not None}
         rows.append(Row(variant.label, figures, difference, variant.incomparable, failed))
     return rows
 
@@ -173,7 +171,9 @@ def as_csv(ablation: Ablation, rows: Sequence[Row]) -> str:
     )
     for row in rows:
         figures = [row.figures.get(name) for name in names]
-        cells = [cell for one in figures for cell in (("", "", 0) if one is None else (one.value, one.error, one.count))]
+        cells = [
+            cell for one in figures for cell in (("", "", 0) if one is None else (one.value, one.error, one.count))
+        ]
         own = row.difference
         cells += ["", "", "", ""] if own is None else [own.value, own.low, own.high, own.pairs]
         failed = "; ".join(f"seed {seed}: {why}" for seed, why in row.failed.items())

@@ -92,11 +92,11 @@ def test_changes_that_are_refused():
     ):
         with pytest.raises(UserError, match=why):
             given_variants(TINY, [text])
-    with pytest.raises(UserError, match="is the same as 'ema_decay=null'"):
+    with pytest.raises(UserError, match=r"is the same as 'ema_decay=null'"):
         given_variants(TINY, ["ema_decay=null", " ema_decay=null"])
-    with pytest.raises(ConfigError, match=r"--change 'objective.betta=1': .*did you mean 'objective.beta'"):
+    with pytest.raises(ConfigError, match=r"--change 'objective\.betta=1': .*did you mean 'objective.beta'"):
         change(TINY, "objective.betta=1")
-    with pytest.raises(ConfigError, match="needs data.binarisation"):
+    with pytest.raises(ConfigError, match=r"needs data\.binarisation"):
         change(TINY, "likelihood.kind=bernoulli")
     assert change(TINY, BERNOULLI).likelihood.kind == "bernoulli"
 
@@ -164,6 +164,7 @@ def test_the_interval_is_students(tmp_path):
 
 def test_figures_that_do_not_compare(tmp_path):
     """The rules of a sweep: bounds of other posteriors, a metric that is not reported, one that a change drives."""
+
     def why(changes, config=TINY, metric="val/elbo", direction="maximize"):
         of = prepared(tmp_path / "x", config, changes, Metric(name=metric, direction=direction))
         return of.variants[1].incomparable
@@ -193,7 +194,7 @@ def test_a_folder_of_something_else(tmp_path, monkeypatch):
     assert finished(of, of.variants[0], of.seeds[0]).row["epoch"] in {1, 2}
     weights = tmp_path / "out" / "objective.beta=1" / f"seed-{of.seeds[0]}" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
-    with pytest.raises(CorruptFile, match="model.safetensors"):
+    with pytest.raises(CorruptFile, match=r"model\.safetensors"):
         prepared(tmp_path / "out", seeds=1)
 
 
