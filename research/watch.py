@@ -96,7 +96,9 @@ class Follower:
         if not self.ledger.spans:
             return
         session, (began, _) = len(self.ledger.spans) - 1, self.ledger.spans[-1]
-        ago = max(0.0, (self.now() - datetime.fromisoformat(began)).total_seconds())
+        # Without a driver the clock stands where the last event left it.
+        now = self.now() if self.driver() is not None else datetime.fromisoformat(self.ledger.updated)
+        ago = max(0.001, (now - datetime.fromisoformat(began)).total_seconds())
         here = [view for view in self.ledger.trials.values() if view.session == session and view.started >= began]
         self.view.began = time.monotonic() - ago
         self.view.rows_seen = sum(len(view.rows) for view in here)
