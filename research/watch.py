@@ -95,16 +95,17 @@ class Follower:
         """Set the view's clock and counts as if it had been there since the latest session began."""
         if not self.ledger.spans:
             return
-        session, (began, _) = len(self.ledger.spans) - 1, self.ledger.spans[-1]
+        began = datetime.fromisoformat(self.ledger.spans[-1][0])
         # Without a driver the clock stands where the last event left it.
         now = self.now() if self.driver() is not None else datetime.fromisoformat(self.ledger.updated)
-        ago = max(0.001, (now - datetime.fromisoformat(began)).total_seconds())
-        here = [view for view in self.ledger.trials.values() if view.session == session and view.started >= began]
-        self.view.began = time.monotonic() - ago
-        self.view.rows_seen = sum(len(view.rows) for view in here)
-        self.view.first_row = self.view.began if self.view.rows_seen else None
-        ended = sum(view.terminal for view in self.ledger.trials.values())
-        self.view.ended_before = ended - sum(view.terminal for view in here)
+        clock = time.monotonic()
+        self.view.began = clock - max(0.001, (now - began).total_seconds())
+        self.view.rows_seen = self.ledger.session_rows
+        first = self.ledger.first_row
+        self.view.first_row = None if first is None else clock - (now - datetime.fromisoformat(first)).total_seconds()
+        session = len(self.ledger.spans) - 1
+        ended = [view for view in self.ledger.trials.values() if view.terminal]
+        self.view.ended_before = sum(view.session != session for view in ended)
 
 
 def watch(ledger: Ledger, console: Console) -> Ending:
