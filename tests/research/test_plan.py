@@ -9,9 +9,9 @@ import sys
 
 import numpy as np
 import pytest
-import torch
 
 from research import cli
+from research import plan as planning
 from research.draws import describe_parameters, draw_many, histogram
 from research.errors import UserError
 from research.footprint import footprint
@@ -229,9 +229,9 @@ def test_the_fit_is_exact_where_the_law_is():
     assert speed.seconds(other) == pytest.approx(law(other).seconds)
 
 
-def test_a_probe_of_a_real_config(awkward):
+def test_a_probe_of_real_configs(awkward, monkeypatch):
     """A timed plan has hours, a range around them, and what hours buy."""
-    torch.set_num_threads(1)
+    monkeypatch.setattr(planning, "PROBE_SECONDS", 1.0)
     plan = planned(awkward, draws=6, probe=True, hours=0.5, slots=3)
     time, budget = plan["time"], plan["budget"]
     assert time["epoch_seconds"]["min"] > 0
