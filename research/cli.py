@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from research import cli_models, cli_results
+from research import cli_models, cli_results, cli_study
 from research.errors import UserError
 
 if TYPE_CHECKING:
@@ -472,7 +472,7 @@ def evaluate(
         console.print(told, highlight=False)
 
 
-for _verb in (*cli_models.VERBS, *cli_results.VERBS):
+for _verb in (*cli_models.VERBS, *cli_results.VERBS, *cli_study.VERBS):
     app.command()(_verb)
 
 
@@ -550,12 +550,12 @@ def _run(ledger: Any, space: Any, console: Console, address: str | None, before_
     return outcome
 
 
-def _console(*, quiet: bool = False) -> Console:
+def _console(*, quiet: bool = False, stderr: bool = False) -> Console:
     from rich.console import Console  # noqa: PLC0415
 
     # A pipe has no width: tables must not be folded to 80 columns there.
-    width = None if sys.stdout.isatty() else 160
-    return Console(quiet=quiet, width=width)
+    width = None if (sys.stderr if stderr else sys.stdout).isatty() else 160
+    return Console(quiet=quiet, width=width, stderr=stderr)
 
 
 def _set_threads(threads: int) -> None:

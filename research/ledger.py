@@ -173,6 +173,8 @@ class Ledger:
     trials: dict[int, TrialView]
     sessions: list[SessionStarted]
     spans: list[tuple[str, str]]  # iso times, utc, of each session's first and latest event
+    first_row: str | None  # iso time, utc, of the latest session's first row
+    session_rows: int  # how many rows the latest session has written
     learned: list[TrialsLearned]
     extended: SweepExtended | None  # the latest
     interrupted: Interrupted | None  # how the latest session ended, if it was asked to stop
@@ -183,6 +185,7 @@ class Ledger:
         self.directory = Path(sweep_dir).absolute()
         self.trials, self.sessions, self.interrupted = {}, [], None
         self.spans, self.learned, self.extended = [], [], None
+        self.first_row, self.session_rows = None, 0
         self._count = 0
         self._previous = ""
         self._wrote = False
@@ -411,12 +414,16 @@ class Ledger:
                 self.sessions.append(event)
                 self.spans.append((time, time))
                 self.interrupted = None
+                self.first_row, self.session_rows = None, 0
             case TrialCreated():
                 self.trials[event.trial] = TrialView(event, time, time, session)
             case Interrupted():
                 self.interrupted = event
             case _:
                 self.trials[event.trial].fold(event, time, session)
+                if isinstance(event, RowReported):
+                    self.first_row = self.first_row or time
+                    self.session_rows += 1
         if self.spans and not isinstance(event, SweepExtended):
             self.spans[-1] = (self.spans[-1][0], time)
         self._count, self._previous, self.updated = self._count + 1, seal, time

@@ -69,7 +69,7 @@ class LiveView:
         if self.live is None:
             self.live = Live(console=self.console, auto_refresh=False, transient=True)
             self.live.start()
-        self.live.update(self._table(), refresh=True)
+        self.live.update(self.frame(), refresh=True)
 
     def close(self) -> None:
         """Take the table off the screen."""
@@ -107,7 +107,8 @@ class LiveView:
         parts.append(f"{ended} of {self.ledger.settings.trials} ended, {self.time_left()}")
         return " | ".join(parts)
 
-    def _table(self) -> RenderableType:
+    def frame(self) -> RenderableType:
+        """The table as it is now."""
         settings, metric = self.ledger.settings, self.ledger.settings.metric
         states = counts(self.ledger)
         seconds = time.monotonic() - self.began
@@ -129,11 +130,12 @@ class LiveView:
             if view.terminal:
                 continue
             last = view.rows[max(view.rows)].metrics if view.rows else {}
+            rate = last.get("time/examples_per_second")
             running.add_row(
                 str(view.number),
                 f"{max(view.rows, default=0)}/{view.created.config['epochs']}",
                 *[number_text(last.get(n)) for n in (metric.name, "val/reconstruction", "val/kl")],
-                f"{last['time/examples_per_second']:,.0f}" if last else "-",
+                f"{rate:,.0f}" if isinstance(rate, float) else "-",
                 parameters(view),
             )
         parts: list[RenderableType] = [head, pace, running]

@@ -99,14 +99,36 @@ def check_objectives(objectives: Sequence[Metric], configs: Sequence[TrainConfig
 
 
 def check_constraints(constraints: Sequence[Constraint], configs: Sequence[TrainConfig]) -> None:
-    """Refuse a constraint on what these configs don't report.
+    """Refuse a constraint on what none of these configs reports: no trial could satisfy it.
 
     Raises:
         UserError: with the field that would have it reported.
 
     """
     for constraint in constraints:
+        reasons = [_why_unreported(constraint.metric, config) for config in configs]
+        if reasons and all(reasons):
+            raise UserError(f"constraint '{constraint}' can't be satisfied by any trial: {reasons[0]}")
         _refuse_unasked(f"constraint '{constraint}'", constraint.metric, configs[0])
+
+
+def _why_unreported(metric: str, config: TrainConfig) -> str | None:
+    """Why the parts of this config give no such figure; None where they do, if ``eval`` asks for it."""
+    kind = config.posterior.kind
+    if metric in _OF_A_DENSITY and not config.posterior.has_density:
+        return f"{metric} does not exist for posterior.kind {kind!r}, a code without a density; use val/reconstruction"
+    if metric in _OF_A_POINT and config.posterior.has_density:
+        return (
+            f"{metric} is reported for posterior.kind 'deterministic' alone, not for {kind!r}; use val/reconstruction"
+        )
+    if metric == "val/denoise_error" and config.corruption.kind == "none":
+        return f"{metric} needs a corruption, but corruption.kind is 'none'"
+    if metric == "val/bits_per_dimension" and not _has_bits(config):
+        return (
+            f"{metric} has no meaning for cross-entropy on grey pixels and for densities without dequantisation; "
+            "use val/elbo, or set data.dequantise"
+        )
+    return None
 
 
 def _refuse_unasked(what: str, metric: str, config: TrainConfig) -> None:

@@ -12,6 +12,8 @@ from research.metrics import check_constraints, default_metric, parse_constraint
 from research.settings import Constraint
 from research.study import StudyView
 from vae.corruption import Masking
+from vae.data import Digits
+from vae.likelihoods import Bernoulli, Gaussian
 from vae.objectives import Iwae, Reconstruction
 from vae.posteriors import Deterministic, FullCovariance
 from vae.train_config import TrainConfig
@@ -37,6 +39,51 @@ def test_what_is_not_reported_is_refused():
     """A constraint on samples needs them to be classified."""
     with pytest.raises(UserError, match=r"eval\.classified_samples"):
         check_constraints([parse_constraint("val/samples_as_asked>=0.9")], [TrainConfig()])
+
+
+POINT = TrainConfig(posterior=Deterministic(), objective=Reconstruction())
+GREY = TrainConfig(likelihood=Bernoulli(), data=Digits(binarisation="expected"))
+DENSITY = TrainConfig(likelihood=Gaussian())
+
+
+@pytest.mark.parametrize(
+    ("constraint", "config", "why"),
+    [
+        ("val/kl>=1", POINT, "posterior.kind 'deterministic', a code without a density"),
+        ("val/elbo>=-90", POINT, "code without a density"),
+        ("val/nll_iwae<=90", POINT, "code without a density"),
+        ("val/active_units>=5", POINT, "code without a density"),
+        ("val/bits_per_dimension<=2", POINT, "code without a density"),
+        ("val/squared_error<=2", TrainConfig(), "posterior.kind 'deterministic' alone"),
+        ("val/denoise_error<=2", TrainConfig(), "corruption.kind is 'none'"),
+        ("val/denoise_error<=2", POINT, "corruption.kind is 'none'"),
+        ("val/bits_per_dimension<=2", GREY, "cross-entropy on grey pixels"),
+        ("val/bits_per_dimension<=2", DENSITY, "without dequantisation"),
+    ],
+)
+def test_what_no_trial_could_satisfy_is_refused(constraint, config, why):
+    """A row without the figure violates every bound: a night of trials would all rank as infeasible."""
+    with pytest.raises(UserError, match="can't be satisfied by any trial") as refused:
+        check_constraints([parse_constraint(constraint)], [config, config])
+    assert why in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("constraint", "config"),
+    [
+        ("val/kl>=1", TrainConfig()),
+        ("val/squared_error<=2", POINT),
+        ("val/reconstruction<=90", POINT),
+        ("val/denoise_error<=2", TrainConfig(corruption=Masking())),
+        ("val/bits_per_dimension<=2", TrainConfig()),
+        ("val/bits_per_dimension<=2", TrainConfig(likelihood=Gaussian(), data=Digits(dequantise=True))),
+    ],
+)
+def test_what_is_reported_is_not(constraint, config):
+    """Nor where only some of a space's configs report it: those can satisfy it."""
+    check_constraints([parse_constraint(constraint)], [config])
+    check_constraints([parse_constraint("val/denoise_error<=2")], [TrainConfig(), TrainConfig(corruption=Masking())])
 
 
 def test_violation():
