@@ -14,6 +14,7 @@ import re
 import socket
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -122,6 +123,12 @@ def _git(*arguments: str) -> str | None:
         return None
     differs = "--no-index" in arguments and result.returncode == 1
     return result.stdout.decode("utf-8", "replace") if result.returncode == 0 or differs else None
+
+
+@cache
+def running_sha256() -> str:
+    """:func:`source_sha256` near this process's start: what runs is what was imported, whatever is edited since."""
+    return source_sha256()
 
 
 def source_sha256() -> str:

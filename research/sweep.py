@@ -293,7 +293,7 @@ class _Session:
             metric=settings.metric,
             threads=settings.resources.threads,
             device="cuda" if settings.resources.gpus_per_trial > 0 else "cpu",
-            source_sha256=provenance.source_sha256(),
+            source_sha256=provenance.running_sha256(),
             data_dir=settings.data_dir,
             data_hash=settings.data_hash,
             split_hash=settings.split_hash,

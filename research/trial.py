@@ -12,7 +12,7 @@ import torch
 from pydantic import TypeAdapter
 from ray import tune
 
-from research.provenance import source_sha256
+from research.provenance import running_sha256
 from research.replicates import train_together
 from research.settings import Metric
 from research.trial_rows import describe_worker
@@ -55,7 +55,7 @@ def run_trial(config: dict[str, Any]) -> None:
     task = TypeAdapter(Assignment).validate_json(config["assignment"])
     # The process has run other trials and will run more: everything that lasts is set here, at each start.
     torch.set_num_threads(task.threads)
-    if (here := source_sha256()) != task.source_sha256:
+    if (here := running_sha256()) != task.source_sha256:
         raise RuntimeError(
             f"the code on {socket.gethostname()} is not the driver's ({here[:12]}, not {task.source_sha256[:12]}): "
             "install the same on every node"
