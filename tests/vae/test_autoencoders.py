@@ -97,13 +97,18 @@ def test_a_linear_autoencoder_is_pca():
 
 
 def test_a_linear_autoencoder_of_the_digits_is_pca():
-    """On real images too: 96 digits, 4 latents, error to 1 % and never below PCA's, which no rank 4 map can pass."""
+    """On real images too: 96 digits, 4 latents, the error never below PCA's, which no rank 4 map can pass.
+
+    The error is there long before the subspace: after 600 epochs it is within 0.1 %, the largest angle 13 degrees.
+    """
     data = few_digits()
     data = dataclasses.replace(data, validation=make_split("validation", data.train.images, data.train.labels))
-    config = linear(data=Digits(), latent_size=4, batch_size=96, epochs=400, optimizer=Adam(lr=0.05))
-    last = last_of(dataclasses.replace(config, initialisation=Initialisation(output_bias="data_mean")), data)
-    _, error = principal(data.train.images.flatten(1) / 16, 4)
-    assert error * (1 - 1e-4) < last.row["val/squared_error"] < 1.01 * error
+    config = linear(data=Digits(), latent_size=4, batch_size=96, epochs=1500, optimizer=Adam(lr=0.05))
+    config = dataclasses.replace(config, initialisation=Initialisation(output_bias="data_mean"), schedule=Cosine())
+    last = last_of(config, data)
+    axes, error = principal(data.train.images.flatten(1) / 16, 4)
+    assert error * (1 - 1e-4) < last.row["val/squared_error"] < 1.001 * error
+    assert largest_angle(last.model.decoder.affine[-1].weight.detach(), axes) < 1
 
 
 def test_a_linear_denoiser_is_the_wiener_filter():
