@@ -14,14 +14,14 @@ from ray import tune
 
 from research.provenance import source_sha256
 from research.settings import Metric
+from research.trial_pictures import draw_pictures
 from research.trial_rows import describe_worker, finite
 from vae.config import part
 from vae.data import TrainingData, load_training
 from vae.data.dataset import DataError
-from vae.pictures import draw
 from vae.serialization import from_dict
 from vae.state import TrainState
-from vae.train import EpochResult, train
+from vae.train import train
 
 if TYPE_CHECKING:
     from vae.train_config import TrainConfig
@@ -73,7 +73,7 @@ def run_trial(config: dict[str, Any]) -> None:
             checkpoint = f"trials/trial-{task.trial:04d}/epoch-{epoch:04d}-{task.attempt}"
             checkpoint_sha256 = result.state.save(sweep_dir / checkpoint)
             if epoch in task.picture_epochs:
-                pictures = _draw_pictures(sweep_dir, task.trial, result, seed=train_config.eval.seed)
+                pictures = draw_pictures(sweep_dir, task.trial, result, seed=train_config.eval.seed)
         report = {
             "metrics": metrics,
             "epochs": train_config.epochs,
@@ -104,17 +104,6 @@ def _forget_all_but(sweep_dir: Path, task: Assignment, needed: set[str | None]) 
     for old in (sweep_dir / "trials" / f"trial-{task.trial:04d}").iterdir():
         if str(old.relative_to(sweep_dir)) not in needed:
             shutil.rmtree(old, ignore_errors=True)
-
-
-def _draw_pictures(sweep_dir: Path, trial: int, result: EpochResult, seed: int) -> dict[str, str]:
-    """Write reconstructions of held-out images and samples from the prior; their paths by name."""
-    paths = {}
-    for name, content in draw(result.model, result.examples, seed=seed).items():
-        path = Path("pictures") / f"trial-{trial:04d}-epoch-{result.row['epoch']:04d}-{name}.png"
-        (sweep_dir / path).parent.mkdir(exist_ok=True)
-        (sweep_dir / path).write_bytes(content)
-        paths[name] = str(path)
-    return paths
 
 
 def load_checked(config: TrainConfig, data_dir: str | None, data_hash: str, split_hash: str) -> TrainingData:
