@@ -22,14 +22,6 @@ if TYPE_CHECKING:
 CODES_SIDE = 400  # pixels
 _PLANE = 2  # dimensions of a picture
 
-# What each shows, for whoever puts it before a person.
-CAPTIONS = {
-    "reconstructions": "held-out examples, each above E[x|z] at its posterior mean",
-    "samples": "E[x|z] of draws from the prior",
-    "traversals": "the code of one held-out example, one latent moved from -2 to 2 standard deviations in each row",
-    "codes": "posterior means of held-out examples, coloured by label",
-}
-
 
 def draw_pictures(sweep_dir: Path, trial: int, result: EpochResult, *, seed: int) -> dict[str, str]:
     """Write what can be drawn of ``result``; the paths by name, relative to ``sweep_dir``. Raises nothing."""

@@ -97,20 +97,56 @@ def _reply(name: str, given: dict[str, Any], base: str) -> dict[str, Any]:
             files = [{"name": n, "uploadUrl": f"{base}/upload/{given['run']}/{n}"} for n in given["files"]]
             return {"createRunFiles": {"runID": "r", "uploadHeaders": [], "files": files}}
         case "CreateArtifact":
-            return {"createArtifact": {"artifact": {"id": "a", "state": "PENDING", "artifactSequence": {"id": "s", "latestArtifact": None}}}}
+            return {
+                "createArtifact": {
+                    "artifact": {"id": "a", "state": "PENDING", "artifactSequence": {"id": "s", "latestArtifact": None}}
+                }
+            }
         case "CreateArtifactManifest":
-            file = {"id": "f", "displayName": "m", "name": "wandb_manifest.json", "uploadUrl": f"{base}/upload/manifest", "uploadHeaders": []}
+            file = {
+                "id": "f",
+                "displayName": "m",
+                "name": "wandb_manifest.json",
+                "uploadUrl": f"{base}/upload/manifest",
+                "uploadHeaders": [],
+            }
             return {"createArtifactManifest": {"artifactManifest": {"id": "m", "file": file}}}
         case "UpdateArtifactManifest":
-            file = {"id": "f", "displayName": "m", "name": "wandb_manifest.json", "uploadUrl": f"{base}/upload/manifest", "uploadHeaders": []}
+            file = {
+                "id": "f",
+                "displayName": "m",
+                "name": "wandb_manifest.json",
+                "uploadUrl": f"{base}/upload/manifest",
+                "uploadHeaders": [],
+            }
             return {"updateArtifactManifest": {"artifactManifest": {"id": "m", "file": file}}}
         case "CreateArtifactFiles":
             edges = [
-                {"node": {"id": "f", "name": s["name"], "displayName": s["name"], "uploadUrl": f"{base}/upload/artifact/{s['name']}", "uploadHeaders": [], "storagePath": "x", "uploadMultipartUrls": None, "artifact": {"id": "a"}}}
-                for s in given["artifactFiles"] if "name" in s
+                {
+                    "node": {
+                        "id": "f",
+                        "name": s["name"],
+                        "displayName": s["name"],
+                        "uploadUrl": f"{base}/upload/artifact/{s['name']}",
+                        "uploadHeaders": [],
+                        "storagePath": "x",
+                        "uploadMultipartUrls": None,
+                        "artifact": {"id": "a"},
+                    }
+                }
+                for s in given["artifactFiles"]
+                if "name" in s
             ]
             return {"createArtifactFiles": {"files": {"edges": edges}}}
         case "CommitArtifact":
             return {"commitArtifact": {"artifact": {"id": "a", "digest": "d"}}}
         case _:
-            return {"viewer": {"id": "u", "username": "somebody", "entity": "somebody", "flags": "{}", "teams": {"edges": []}}}
+            return {
+                "viewer": {
+                    "id": "u",
+                    "username": "somebody",
+                    "entity": "somebody",
+                    "flags": "{}",
+                    "teams": {"edges": []},
+                }
+            }
