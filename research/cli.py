@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from research import cli_models
+from research import cli_models, cli_wandb
 from research.errors import UserError
 
 if TYPE_CHECKING:
@@ -329,7 +329,7 @@ def evaluate(
         console.print(told, highlight=False)
 
 
-for _verb in cli_models.VERBS:
+for _verb in (*cli_models.VERBS, *cli_wandb.VERBS):
     app.command()(_verb)
 
 

@@ -35,12 +35,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 MODES: tuple[Mode, ...] = ("offline", "online", "disabled")
+DEFAULT_URL = "https://api.wandb.ai"
 POLL_SECONDS = 0.3
 PLOT_PATIENCE_S = 15.0  # after the end: a figure that has not begun by then is left out, the driver waits for 30 s
 RESTARTS = 3
 MOST_LINES = 20  # said to the driver, who reads them at the end: the pipe between must not fill up
 # Those of the user's W&B variables that would make all runs one, or put them elsewhere.
-_NOT_OURS = (
+NOT_OURS = (
     "DIR",
     "FORK_FROM",
     "JOB_TYPE",
@@ -60,15 +61,20 @@ def default_mode() -> Mode:
     for mode in MODES:
         if asked == mode:
             return mode
+    return "online" if logged_in() else "offline"
+
+
+def logged_in() -> bool:
+    """Whether there is a key for W&B's host, in the environment or in netrc. Looks at no key."""
     if os.environ.get("WANDB_API_KEY"):
-        return "online"
-    host = urlsplit(os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai").hostname
+        return True
+    host = urlsplit(os.environ.get("WANDB_BASE_URL") or DEFAULT_URL).hostname
     named = os.environ.get("NETRC")
     for path in [Path(named)] if named else [Path.home() / ".netrc", Path.home() / "_netrc"]:
         with contextlib.suppress(OSError, netrc.NetrcParseError):
             if host in netrc.netrc(path).hosts:
-                return "online"
-    return "offline"
+                return True
+    return False
 
 
 class Sink:
@@ -190,7 +196,7 @@ def _follow(
     ledger: Ledger, mode: Mode, closing: threading.Event, say: Callable[[str], None], *, patience_s: float
 ) -> int:
     folder = ledger.directory / "wandb"
-    for name in _NOT_OURS:
+    for name in NOT_OURS:
         os.environ.pop(f"WANDB_{name}", None)
     os.environ |= {"WANDB_SILENT": "true", "WANDB_CONSOLE": "off", "WANDB_ERROR_REPORTING": "false"}
     for name in ("DATA", "CACHE", "ARTIFACT", *(["CONFIG"] if mode == "offline" else [])):

@@ -324,7 +324,7 @@ def _model_facts(ledger: Ledger, folder: Path, rank: int) -> dict[str, JsonValue
     return {
         "name": f"{label(settings)}-{folder.name}",
         "sha256": hashlib.sha256((folder / _WEIGHTS).read_bytes()).hexdigest(),
-        "aliases": list[JsonValue](aliases),
+        "aliases": cast("list[JsonValue]", aliases),
         "sweep_dir": str(ledger.directory),
     }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from PIL import Image
 from synthetic import failed, new_ledger, row, trial
+from wandb_help import alive, append_trial, child_of, cores_of, wait_for
 from wandb_reader import OfflineRun, read_runs
 
 from research.ledger import Ledger
@@ -26,82 +26,8 @@ if TYPE_CHECKING:
     Start = Callable[..., Sink]
 
 REPOSITORY = Path(__file__).parents[2]
+pytestmark = pytest.mark.usefixtures("home")
 AWKWARD = [-106.34876543210987, 1 / 3, 5e-324, 1.7976931348623157e308, -1e-7, 123456789012345680.0, 2.0]
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty home, so that nothing of the user's is read and what is written there is seen."""
-    home = tmp_path / "home"
-    home.mkdir()
-    monkeypatch.setenv("HOME", str(home))
-    for name in [name for name in os.environ if name.startswith("WANDB_") or name == "NETRC"]:
-        monkeypatch.delenv(name)
-    return home
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    """Starts sinks, and ends at the test's end those that it left."""
-    started = []
-
-    def one(sweep_dir: Path, mode: Any = "offline") -> Sink:
-        started.append(Sink.start(sweep_dir, mode))
-        return started[-1]
-
-    yield one
-    for sink in started:
-        sink.close(0.0)
-
-
-def append_trial(ledger: Ledger, number: int, epochs: int, decision: str = "complete", **changes: Any) -> None:
-    """A trial with ``epochs`` rows that ends in ``decision``; one that goes on where it is ``continue``."""
-    ledger.append(trial(number))
-    for epoch in range(epochs):
-        last = epoch == epochs - 1
-        ledger.append(row(number, epoch, -10.0 / (3 + epoch), decision if last else "continue", **changes))
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
-    """Until ``condition`` holds; the test fails when it does not come to that."""
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "waited in vain"
-        time.sleep(0.05)
-
-
-def alive(pid: int) -> bool:
-    """Whether a process runs (a zombie does not)."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-def children_of(parent: int) -> list[int]:
-    """The process ids of its children."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            if int(path.read_text().rsplit(")", 1)[1].split()[1]) == parent:
-                found.append(int(path.parent.name))
-    return found
-
-
-def child_of(sink: Sink) -> int:
-    """The sink's process id."""
-    assert sink._process is not None
-    return sink._process.pid
-
-
-def cores_of(sink: Sink) -> list[int]:
-    """The process ids of W&B's servers that the sink has running."""
-    found = []
-    for pid in children_of(child_of(sink)):
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            if "wandb-core" in Path(f"/proc/{pid}/cmdline").read_text() and alive(pid):
-                found.append(pid)
-    return found
 
 
 def assert_is_the_ledger(runs: list[OfflineRun], ledger: Ledger) -> None:

@@ -100,7 +100,7 @@ def read_run(directory: Path) -> OfflineRun:
 
 def _take_artifact(run: OfflineRun, artifact: Any) -> None:
     if artifact.type == "model":
-        run.artifacts[artifact.name] = list(artifact.aliases)
+        run.artifacts[artifact.name] = sorted(set(artifact.aliases) - {"latest"})  # which W&B adds itself
         run.artifact_files[artifact.name] = sorted(entry.path for entry in artifact.manifest.contents)
 
 

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-
-
-HIST = int(os.environ.get("HIST", 0))
 
 
 @dataclass
@@ -23,7 +19,7 @@ class Received:
 
     def upserted(self) -> list[str]:
         """The ids of the runs, in the order in which they came."""
-        names = [body["variables"].get("name") for name, body in self.calls if name == "UpsertBucket"]
+        names = [(body.get("variables") or {}).get("name") for name, body in self.calls if name == "UpsertBucket"]
         return list(dict.fromkeys(name for name in names if name))
 
     def history(self, run: str) -> list[dict[str, Any]]:
@@ -67,7 +63,7 @@ def start_server() -> tuple[ThreadingHTTPServer, Received]:
                 body = json.loads(content)
                 name = body.get("operationName") or body["query"].split("{")[0].split("(")[0].split()[-1]
                 received.calls.append((name, body))
-                reply = {"data": _reply(name, body.get("variables") or {}, f"http://{self.headers['Host']}")}
+                reply = {"data": _reply(name, body.get("variables") or {}, f"http://{self.headers['Host']}", received)}
             elif "file_stream" in self.path:
                 received.calls.append((f"file_stream {self.path.split('/')[-2]}", json.loads(content)))
             elif self.path.startswith("/upload/"):
@@ -84,13 +80,13 @@ def start_server() -> tuple[ThreadingHTTPServer, Received]:
     return server, received
 
 
-def _reply(name: str, given: dict[str, Any], base: str) -> dict[str, Any]:
+def _reply(name: str, given: dict[str, Any], base: str, received: Received) -> dict[str, Any]:
     match name:
         case "UpsertBucket":
             project = {"id": "p", "name": given.get("project") or "p", "entity": {"id": "e", "name": "somebody"}}
             bucket = {
                 "id": "r", "name": given.get("name"), "displayName": given.get("displayName"), "description": "",
-                "config": "{}", "sweepName": None, "project": project, "historyLineCount": HIST,
+                "config": "{}", "sweepName": None, "project": project, "historyLineCount": len(received.history(given["name"])),
             }  # fmt: skip
             return {"upsertBucket": {"bucket": bucket, "inserted": True}}
         case "CreateRunFiles":
