@@ -177,13 +177,17 @@ def _sync(one: Pending, *, project: str | None, entity: str | None, seconds: flo
 
 
 def _errors(scratch: Path) -> Iterator[str]:
-    """What the client wrote into its log as errors, one line each; attempts that it repeated are none."""
+    """What the client wrote into its log as errors, one line each; attempts that it repeated are none.
+
+    Nor is it one that an older server can't say what it is able to do.
+    """
     for log in scratch.rglob("debug-sync*.log"):
         for line in log.read_text(errors="replace").splitlines():
             with contextlib.suppress(ValueError):
                 entry = json.loads(line)
-                if str(entry.get("level", "")).startswith("ERROR"):
-                    told = f"{entry.get('msg', '')} {entry.get('error', entry.get('status', ''))}"
+                message = str(entry.get("msg", ""))
+                if str(entry.get("level", "")).startswith("ERROR") and not message.startswith("featurechecker"):
+                    told = f"{message} {entry.get('error', entry.get('status', ''))}"
                     yield " ".join(told.split())[:300]
 
 

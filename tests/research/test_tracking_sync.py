@@ -41,6 +41,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Received]:
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     yield received
     running.shutdown()
+    running.server_close()
 
 
 def sync(directory: Path, *options: str) -> subprocess.CompletedProcess[str]:

@@ -98,51 +98,25 @@ def _reply(name: str, given: dict[str, Any], base: str, received: Received) -> d
                     "artifact": {"id": "a", "state": "PENDING", "artifactSequence": {"id": "s", "latestArtifact": None}}
                 }
             }
-        case "CreateArtifactManifest":
-            file = {
-                "id": "f",
-                "displayName": "m",
-                "name": "wandb_manifest.json",
-                "uploadUrl": f"{base}/upload/manifest",
-                "uploadHeaders": [],
-            }
-            return {"createArtifactManifest": {"artifactManifest": {"id": "m", "file": file}}}
-        case "UpdateArtifactManifest":
-            file = {
-                "id": "f",
-                "displayName": "m",
-                "name": "wandb_manifest.json",
-                "uploadUrl": f"{base}/upload/manifest",
-                "uploadHeaders": [],
-            }
-            return {"updateArtifactManifest": {"artifactManifest": {"id": "m", "file": file}}}
+        case "CreateArtifactManifest" | "UpdateArtifactManifest":
+            file = {"id": "f", "uploadUrl": f"{base}/upload/manifest", "uploadHeaders": []}
+            return {name[0].lower() + name[1:]: {"artifactManifest": {"id": "m", "file": file}}}
         case "CreateArtifactFiles":
             edges = [
                 {
                     "node": {
-                        "id": "f",
-                        "name": s["name"],
-                        "displayName": s["name"],
-                        "uploadUrl": f"{base}/upload/artifact/{s['name']}",
+                        "storagePath": f"artifacts/{file['name']}",
+                        "uploadUrl": f"{base}/upload/artifact/{file['name']}",
                         "uploadHeaders": [],
-                        "storagePath": "x",
                         "uploadMultipartUrls": None,
                         "artifact": {"id": "a"},
                     }
                 }
-                for s in given["artifactFiles"]
-                if "name" in s
+                for file in given["input"]["artifactFiles"]
             ]
             return {"createArtifactFiles": {"files": {"edges": edges}}}
         case "CommitArtifact":
             return {"commitArtifact": {"artifact": {"id": "a", "digest": "d"}}}
         case _:
-            return {
-                "viewer": {
-                    "id": "u",
-                    "username": "somebody",
-                    "entity": "somebody",
-                    "flags": "{}",
-                    "teams": {"edges": []},
-                }
-            }
+            viewer = {"id": "u", "username": "somebody", "entity": "somebody", "flags": "{}", "teams": {"edges": []}}
+            return {"viewer": viewer, "serverInfo": {"features": [], "cliVersionInfo": {}}}
