@@ -8,9 +8,11 @@ from typing import Annotated
 
 import typer
 
+Sweep = Annotated[Path, typer.Argument(help="A sweep's directory.")]
+
 
 def sync(
-    directory: Annotated[Path, typer.Argument(help="A sweep's directory.")],
+    directory: Sweep,
     *,
     project: Annotated[str | None, typer.Option(help="Another W&B project than the sweep's.")] = None,
     entity: Annotated[str | None, typer.Option(help="The W&B user or team. Default: your default one.")] = None,

@@ -219,7 +219,7 @@ def _follow(
                 return 1
             if mode == "online":
                 mode = "offline"
-                say(f"online failed ({_one_line(error)}); logged offline instead, wandb sync sends it")
+                say(f"online failed ({_one_line(error)}); logged offline instead, research sync sends it")
             # A run that failed keeps its id in use, and wandb-core may be gone: only a new one will do.
             with contextlib.suppress(Exception):
                 wandb.teardown()

@@ -314,7 +314,7 @@ class TrialRuns:
 def _tell(run: wandb.Run, facts: dict[str, Any]) -> None:
     """Into summary and config: W&B filters by either, but not every panel by both."""
     run.summary.update(facts)
-    run.config.update(facts, allow_val_change=True)
+    run.config.update(facts, allow_val_change=True)  # type: ignore[no-untyped-call]
 
 
 def _model_facts(ledger: Ledger, folder: Path, rank: int) -> dict[str, JsonValue]:

@@ -269,7 +269,7 @@ def _attempt(made: Callable[[], T]) -> T | None:
 def _table(columns: list[str], rows: Rows) -> wandb.Table:
     import wandb  # noqa: PLC0415 - seconds, and never in the driver
 
-    return wandb.Table(columns=columns, data=rows, allow_mixed_types=True)
+    return wandb.Table(columns=list[str | int](columns), data=rows, allow_mixed_types=True)
 
 
 def _cell(value: Any) -> Any:  # noqa: ANN401 - any JSON
