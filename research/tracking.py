@@ -16,11 +16,14 @@ import math
 import netrc
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import threading
 import time
 import traceback
+import urllib.error
+import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 from urllib.parse import urlsplit
@@ -35,9 +38,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 MODES: tuple[Mode, ...] = ("offline", "online", "disabled")
+OFFLINE_INSTEAD = "logged offline instead, research sync sends it"
 DEFAULT_URL = "https://api.wandb.ai"
 POLL_SECONDS = 0.3
-PLOT_PATIENCE_S = 15.0  # after the end: a figure that has not begun by then is left out, the driver waits for 30 s
+REACH_S = 5.0
+PLOT_PATIENCE_S = 10.0  # after the end: a figure that has not begun by then is left out, the driver waits for 30 s
 RESTARTS = 3
 MOST_LINES = 20  # said to the driver, who reads them at the end: the pipe between must not fill up
 # Those of the user's W&B variables that would make all runs one, or put them elsewhere.
@@ -75,6 +80,20 @@ def logged_in() -> bool:
             if host in netrc.netrc(path).hosts:
                 return True
     return False
+
+
+def unreachable() -> str | None:
+    """Why W&B's server does not answer, found out within seconds; W&B's client alone would try for a long time."""
+    url = os.environ.get("WANDB_BASE_URL") or DEFAULT_URL
+    try:
+        urllib.request.urlopen(url, timeout=REACH_S).close()  # noqa: S310 - the user's own server
+    except urllib.error.HTTPError:
+        return None  # it answers
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        # Of certificates W&B's client has settings of its own.
+        return None if isinstance(reason, ssl.SSLError) else f"{url} can't be reached ({reason})"
+    return None
 
 
 class Sink:
@@ -207,6 +226,9 @@ def _follow(
         traceback.print_exc()
         say(f"wandb can't be imported ({_one_line(error)})")
         return 1
+    if mode == "online" and (reason := unreachable()) is not None:
+        mode = "offline"
+        say(f"online failed ({reason}); {OFFLINE_INSTEAD}")
     for left in range(RESTARTS, -1, -1):
         try:
             _feed(TrialRuns(ledger, mode, say), closing, patience_s)
@@ -219,7 +241,7 @@ def _follow(
                 return 1
             if mode == "online":
                 mode = "offline"
-                say(f"online failed ({_one_line(error)}); logged offline instead, research sync sends it")
+                say(f"online failed ({_one_line(error)}); {OFFLINE_INSTEAD}")
             # A run that failed keeps its id in use, and wandb-core may be gone: only a new one will do.
             with contextlib.suppress(Exception):
                 wandb.teardown()

@@ -7,6 +7,7 @@ import time
 import traceback
 import warnings
 from collections import Counter
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from research.errors import UserError
@@ -18,9 +19,9 @@ if TYPE_CHECKING:
 
     import optuna
     import wandb
+    from pydantic import JsonValue
 
     from research.ledger import TrialView
-    from research.settings import Metric
     from research.tracking_runs import Mode
 
 ENOUGH = 4  # complete trials, for importances and figures
@@ -32,19 +33,38 @@ T = TypeVar("T")
 
 
 def log_sweep(ledger: Ledger, mode: Mode, say: Callable[[str], None], *, until: float) -> None:
-    """Log the sweep's run, unless it holds what the ledger says already.
+    """Log the sweep's run, unless it holds what the ledger says already: its tables, then the whole with its figures.
 
-    One row at each session's end, at the number of the ledger's events: a later one never meets the step of an
+    One row for each, at twice the number of the ledger's events and at one more: a later row never meets the step of an
     earlier one. Figures that have not begun at ``until`` (``time.monotonic``) are left out.
     """
     marks = Marks(ledger.directory / "wandb")
-    settings = ledger.settings
-    identity = run_id(label(settings), ledger.identity, "sweep")
     finalists = _finalists(ledger)
     facts = {"events": len(ledger), "finalist_events": 0 if finalists is None else len(finalists)}
-    mark = marks.read("sweep")
-    if not ledger.trials or (mark is not None and {name: mark.get(name) for name in facts} == facts):
+    mark = marks.read("sweep") or {}
+    logged = all(mark.get(name) == value for name, value in facts.items())
+    if not ledger.trials or (logged and mark.get("figures")):
         return
+    drawable = sum(trial.status == "COMPLETE" for trial in ledger.trials.values()) >= ENOUGH
+    step = 2 * sum(facts.values())
+    if not logged:
+        _write(ledger, mode, marks, _tables(ledger, finalists), step=step)
+        marks.write("sweep", **_where(ledger, mode, marks), **facts, figures=not drawable)
+    if not drawable:
+        return
+    figures, whole = _figures(ledger, until)
+    if figures:
+        _write(ledger, mode, marks, {**_tables(ledger, finalists), **figures}, step=step + 1)
+    marks.write("sweep", **_where(ledger, mode, marks), **facts, figures=whole)
+    if not whole:
+        say(
+            f"figures of the sweep were left out to be done in time: python -m research.tracking {ledger.directory} adds them"
+        )
+
+
+def _write(ledger: Ledger, mode: Mode, marks: Marks, values: dict[str, Any], *, step: int) -> None:
+    settings = ledger.settings
+    identity = _identity(ledger)
     marks.forget(identity)
     run = init(
         ledger,
@@ -55,23 +75,18 @@ def log_sweep(ledger: Ledger, mode: Mode, say: Callable[[str], None], *, until: 
         tags=tags(settings.space.name, settings.sampler.kind, settings.scheduler.kind),
         config=_config(ledger),
     )
-    run.log(_tables(ledger, finalists), step=sum(facts.values()), commit=False)
-    study = _study(ledger)
-    left_out = False
-    if study is not None:
-        for name, figure in _figures(study, settings.targets):
-            if time.monotonic() > until:
-                left_out = True
-                break
-            made = _attempt(figure)
-            if made is not None:
-                run.log({name: made}, step=sum(facts.values()), commit=False)
-    run.log({"events": len(ledger)}, step=sum(facts.values()), commit=True)
+    run.log({**values, "events": len(ledger)}, step=step, commit=True)
     run.summary.update(_summary(ledger))
     run.finish(exit_code=0)
-    marks.write("sweep", id=identity, mode=mode, directory=marks.directories(identity)[-1].name, **facts)
-    if left_out:
-        say("figures of the sweep were left out to be done in time; its tables are there")
+
+
+def _identity(ledger: Ledger) -> str:
+    return run_id(label(ledger.settings), ledger.identity, "sweep")
+
+
+def _where(ledger: Ledger, mode: Mode, marks: Marks) -> dict[str, JsonValue]:
+    identity = _identity(ledger)
+    return {"id": identity, "mode": mode, "directory": marks.directories(identity)[-1].name}
 
 
 def _finalists(ledger: Ledger) -> Ledger | None:
@@ -119,12 +134,10 @@ def _summary(ledger: Ledger) -> dict[str, Any]:
 
 
 def _tables(ledger: Ledger, finalists: Ledger | None) -> dict[str, wandb.Table]:
-    """All trials; the front of a sweep of several objectives; importances; the finalists where there are any."""
+    """All trials; the front of a sweep of several objectives; the finalists where there are any."""
     tables = {"trials": _table(*trials_table(ledger, list(ledger.trials.values())))}
     if ledger.settings.objectives:
         tables["pareto_front"] = _table(*trials_table(ledger, ledger.front()))
-    if (found := _attempt(lambda: importances(ledger))) and found[1]:
-        tables["importances"] = _table(*found)
     if finalists is not None and finalists.trials:
         tables["finalists"] = _table(*trials_table(finalists, list(finalists.trials.values())))
     return tables
@@ -164,22 +177,18 @@ def trials_table(ledger: Ledger, trials: list[TrialView]) -> tuple[list[str], Ro
     return columns, rows
 
 
-def importances(ledger: Ledger) -> tuple[list[str], Rows]:
+def importances(ledger: Ledger, study: optuna.Study | None = None) -> tuple[list[str], Rows]:
     """fANOVA (Hutter et al. 2014) of each objective on the complete trials, by Optuna. Empty for too few of them."""
     rows: Rows = []
-    study = _study(ledger, complete_only=True)
     if study is None:
-        return ["parameter", "objective", "importance"], rows
-    import optuna  # noqa: PLC0415 - seconds, and never in the driver
+        study = _study(ledger)
+    if study is not None:
+        import optuna  # noqa: PLC0415 - seconds, and never in the driver
 
-    targets = ledger.settings.targets
-    for index, metric in enumerate(targets):
-        found = optuna.importance.get_param_importances(
-            study,
-            evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0),
-            target=_value_of(index),
-        )
-        rows += [[name, metric.name, value] for name, value in found.items()]
+        for index, metric in enumerate(ledger.settings.targets):
+            evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
+            found = optuna.importance.get_param_importances(study, evaluator=evaluator, target=_value_of(index))
+            rows += [[name, metric.name, value] for name, value in found.items()]
     return ["parameter", "objective", "importance"], rows
 
 
@@ -187,7 +196,7 @@ def _value_of(index: int) -> Callable[[optuna.trial.FrozenTrial], float]:
     return lambda trial: float(trial.values[index])
 
 
-def _study(ledger: Ledger, *, complete_only: bool = False) -> optuna.Study | None:
+def _study(ledger: Ledger) -> optuna.Study | None:
     """The ledger's trials as a study in memory; None where too few are complete, or vary in nothing."""
     import optuna  # noqa: PLC0415 - seconds, and never in the driver
 
@@ -201,7 +210,7 @@ def _study(ledger: Ledger, *, complete_only: bool = False) -> optuna.Study | Non
         point = ledger.point(trial)
         done = trial.status == "COMPLETE" and point is not None and complete < MOST
         # Optuna's figures of several objectives know no pruned trials.
-        if not done and (trial.status != "PRUNED" or not curve or complete_only or settings.objectives):
+        if not done and (trial.status != "PRUNED" or not curve or settings.objectives):
             continue
         complete += done
         try:
@@ -223,13 +232,27 @@ def _study(ledger: Ledger, *, complete_only: bool = False) -> optuna.Study | Non
     return study if complete >= ENOUGH and varied else None
 
 
-def _figures(
-    study: optuna.Study, targets: tuple[Metric, ...]
-) -> Iterator[tuple[str, Callable[[], wandb.Plotly | None]]]:
-    """Optuna's figures by name, each drawn when it is called."""
+def _figures(ledger: Ledger, until: float) -> tuple[dict[str, Any], bool]:
+    """Optuna's figures and the table of importances, by name; and whether there was time for all."""
+    study = _attempt(lambda: _study(ledger))
+    made: dict[str, Any] = {}
+    if study is None:
+        return made, True
+    for name, drawing in _drawings(ledger, study):
+        if time.monotonic() > until:
+            return made, False
+        figure = _attempt(drawing)
+        if figure is not None:
+            made[name] = figure
+    return made, True
+
+
+def _drawings(ledger: Ledger, study: optuna.Study) -> Iterator[tuple[str, Callable[[], object]]]:
+    """Each made when it is called; the forests of fANOVA, which take longest, at last."""
     import optuna.visualization as draw  # noqa: PLC0415 - seconds, and never in the driver
     import wandb  # noqa: PLC0415 - as above
 
+    targets = ledger.settings.targets
     several = len(targets) > 1
     if len(targets) in _OBJECTIVES_DRAWN:
         names = [metric.name for metric in targets]
@@ -237,22 +260,39 @@ def _figures(
     for index, metric in enumerate(targets):
         told: dict[str, Any] = {"target": _value_of(index)} if several else {}
         told["target_name"] = metric.name
-        tail = f"/{metric.name}" if several else ""
         for name, plot in (
             ("optimisation_history", draw.plot_optimization_history),
             ("parallel_coordinate", draw.plot_parallel_coordinate),
             ("slice", draw.plot_slice),
         ):
-            yield f"optuna/{name}{tail}", lambda plot=plot, told=told: wandb.Plotly(plot(study, **told))  # type: ignore[misc]
-        yield f"optuna/importances{tail}", lambda told=told: _importance_figure(study, told)  # type: ignore[misc]
+            drawing = partial(plot, study, **told)
+            yield f"optuna/{name}{f'/{metric.name}' if several else ''}", partial(_drawn, drawing)
+    found: tuple[list[str], Rows] = ([], [])
+
+    def fitted() -> object:
+        nonlocal found
+        found = importances(ledger, study)
+        return _table(*found) if found[1] else None
+
+    yield "importances", fitted
+    yield "optuna/importances", lambda: _drawn(partial(_bars, found[1])) if found[1] else None
 
 
-def _importance_figure(study: optuna.Study, told: dict[str, Any]) -> wandb.Plotly:
-    import optuna  # noqa: PLC0415 - seconds, and never in the driver
-    import wandb  # noqa: PLC0415 - as above
+def _drawn(drawing: Callable[[], Any]) -> object:
+    import wandb  # noqa: PLC0415 - seconds, and never in the driver
 
-    evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
-    return wandb.Plotly(optuna.visualization.plot_param_importances(study, evaluator=evaluator, **told))
+    return wandb.Plotly(drawing())
+
+
+def _bars(rows: Rows) -> object:
+    """The table of importances as bars, a colour for each objective."""
+    import plotly.graph_objects as go  # noqa: PLC0415 - as above
+
+    figure = go.Figure(layout={"title": "fANOVA importances", "barmode": "group"})
+    for objective in dict.fromkeys(row[1] for row in rows):
+        of = [row for row in rows if row[1] == objective][::-1]
+        figure.add_bar(x=[row[2] for row in of], y=[row[0] for row in of], name=objective, orientation="h")
+    return figure
 
 
 def _attempt(made: Callable[[], T]) -> T | None:

@@ -12,25 +12,21 @@ import contextlib
 import json
 import os
 import signal
-import ssl
 import subprocess
 import sys
 import tempfile
-import urllib.error
-import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from research.errors import UserError
 from research.folders import write_file
-from research.tracking import DEFAULT_URL, NOT_OURS, logged_in
+from research.tracking import NOT_OURS, logged_in, unreachable
 from research.tracking_runs import Marks, upload_mark
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-REACH_S = 10.0
 SLOWEST = 100_000  # bytes a second: below that, an upload is not waited for
 _DONE, _BEGUN = "uploaded", "begun"
 
@@ -103,18 +99,8 @@ def check_access(first: Pending) -> None:
     """
     if not logged_in():
         raise UserError("no W&B key: log in with 'wandb login', or set WANDB_API_KEY")
-    url = os.environ.get("WANDB_BASE_URL") or DEFAULT_URL
-    try:
-        urllib.request.urlopen(url, timeout=REACH_S).close()  # noqa: S310 - the user's own server
-    except urllib.error.HTTPError:
-        pass  # it answers
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", error)
-        if isinstance(reason, ssl.SSLError):  # W&B's client has certificates and settings of its own
-            return
-        raise UploadError(
-            f"run {first.identity} was not uploaded: {url} can't be reached ({reason}); check the network and WANDB_BASE_URL"
-        ) from error
+    if (reason := unreachable()) is not None:
+        raise UploadError(f"run {first.identity} was not uploaded: {reason}; check the network and WANDB_BASE_URL")
 
 
 def upload(one: Pending, *, project: str | None, entity: str | None, patience_s: float) -> None:

@@ -300,6 +300,9 @@ def test_online_without_a_server_becomes_offline(
     ledger = new_ledger(sweep)
     sink = start(sweep, "online")
     append_trial(ledger, 0, 2)
+    begin = time.monotonic()
+    wait_for(lambda: any((sweep / "wandb").glob("offline-run-*")))
+    assert time.monotonic() - begin < 20  # of which importing wandb on a busy machine is most
     append_trial(ledger, 1, 3, "pruned")
     (problem,) = sink.close(60.0)
     assert "online failed" in problem

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import shutil
+import subprocess
+import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from optuna.distributions import FloatDistribution, IntDistribution, distribution_to_json
 from synthetic import MEASURE, failed, new_ledger, row, trial
 from wandb_help import append_trial, keep_model
-from wandb_reader import read_runs, read_sweep, table
+from wandb_reader import read_run, read_runs, read_sweep, table
 
 from research.settings import Metric, Parent
 from research.tracking_sweep import importances, trials_table
@@ -25,7 +27,6 @@ from vae.train_config import TrainConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from research.ledger import Ledger
     from research.tracking import Sink
@@ -91,18 +92,27 @@ def test_runs_can_be_filtered_and_compared(tmp_path: Path, start: Start) -> None
 
 
 def test_the_sweep_has_a_run_of_its_own(tmp_path: Path, start: Start) -> None:
-    """Tables equal to the ledger, importances and figures of the complete trials; how long its end takes."""
+    """Tables equal to the ledger within the sink's time; importances and figures of the complete trials as time allows."""
     sweep = tmp_path / "sweep"
     ledger = new_ledger(sweep)
     for number in range(12):
         append_drawn(ledger, number, -90.0 - number**2, "pruned" if number in {4, 5} else "complete")
     ledger.append(trial(12))
     ledger.append(failed(12))
-    begin = time.monotonic()
-    sink = start(sweep)
-    assert sink.close() == []
-    assert time.monotonic() - begin < 30
+    assert start(sweep).close() in (
+        [],
+        ["W&B: figures of the sweep were left out to be done in time; its tables are there"],
+    )
+    assert len(table(read_sweep(sweep), "trials")) == 13
+    written: dict[Path, int] = {}
+    # By hand there is no hurry; and a second time there is nothing to do.
+    for _ in range(2):
+        command = [sys.executable, "-m", "research.tracking", str(sweep)]
+        subprocess.run(command, cwd=Path(__file__).parents[2], stdin=subprocess.DEVNULL, check=True)
+        before, written = written, {path: path.stat().st_mtime_ns for path in sweep.glob("wandb/offline-run-*/*.wandb")}
+    assert written == before
     run = read_sweep(sweep)
+    assert len(run.rows) == 1
     assert (run.job_type, run.group, run.name) == ("sweep", "quick", "quick")
     assert run.id == f"quick-{ledger.identity[:8]}-sweep"
     assert run.config["metric"] == "val/elbo"
@@ -154,7 +164,7 @@ def test_kept_models_are_artifacts_of_their_runs(tmp_path: Path, start: Start) -
     sweep = tmp_path / "sweep"
     ledger = new_ledger(sweep)
     for number, elbo in enumerate((-95.0, -90.0, -99.0)):
-        append_drawn(ledger, number, elbo)
+        append_drawn(ledger, number, elbo, "pruned" if number == 2 else "complete")
     keep_model(ledger, 0)
     keep_model(ledger, 1)
     assert start(sweep).close() == []
@@ -165,7 +175,7 @@ def test_kept_models_are_artifacts_of_their_runs(tmp_path: Path, start: Start) -
     assert best.artifact_files["quick-trial-0001"] == ["config.json", "model.safetensors"]
     for run in (second, best, other):
         assert [logged["_step"] for logged in run.rows] == [1, 2]
-        assert run.summary["status"] == "COMPLETE"
+        assert run.summary["status"] == run.config["status"]
     before = {path: path.stat().st_mtime_ns for path in sweep.glob("wandb/offline-run-*/*.wandb")}
     assert start(sweep).close() == []
     assert {path: path.stat().st_mtime_ns for path in sweep.glob("wandb/offline-run-*/*.wandb")} == before
@@ -206,8 +216,9 @@ def test_what_was_uploaded_is_not_written_again(tmp_path: Path, start: Start) ->
     assert supplement.config == original.config
     assert supplement.summary["val/elbo"] == -95.0
     assert supplement.summary["best/val/elbo"] == original.summary["best/val/elbo"]
-    steps = [json.loads(path.read_text())["events"] for path in [sweep / "wandb" / "finished" / "sweep.json"]]
-    assert steps[0] > first.rows[0]["_step"]
+    sweeps = [read_run(path) for path in sorted((sweep / "wandb").glob("offline-run-*-sweep"))]
+    assert [len(run.rows) for run in sweeps] == [1, 1]
+    assert sweeps[0].rows[0]["_step"] == first.rows[0]["_step"] < sweeps[1].rows[0]["_step"]
 
 
 def test_finalists_name_their_parents(tmp_path: Path, start: Start) -> None:
