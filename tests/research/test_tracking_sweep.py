@@ -91,6 +91,7 @@ def test_runs_can_be_filtered_and_compared(tmp_path: Path, start: Start) -> None
     assert complete.metrics["val/kl"] == "min,last"
 
 
+@pytest.mark.slow
 def test_the_sweep_has_a_run_of_its_own(tmp_path: Path, start: Start) -> None:
     """Tables equal to the ledger within the sink's time; importances and figures of the complete trials as time allows."""
     sweep = tmp_path / "sweep"
@@ -134,6 +135,7 @@ def test_the_sweep_has_a_run_of_its_own(tmp_path: Path, start: Start) -> None:
     assert "pareto_front" not in logged
 
 
+@pytest.mark.slow
 def test_few_trials_have_tables_and_no_figures(tmp_path: Path, start: Start) -> None:
     """Two trials, of invented distributions: nothing is fitted, nothing fails."""
     sweep = tmp_path / "sweep"
@@ -193,6 +195,7 @@ def test_kept_models_are_artifacts_of_their_runs(tmp_path: Path, start: Start) -
     assert [len(run.rows) for run in read_runs(sweep)] == [2] * 4
 
 
+@pytest.mark.slow
 def test_what_was_uploaded_is_not_written_again(tmp_path: Path, start: Start) -> None:
     """A model that is kept after its run's upload comes in a directory without rows; the sweep's next row has a later step."""
     sweep = tmp_path / "sweep"

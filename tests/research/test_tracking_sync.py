@@ -144,6 +144,7 @@ def test_without_a_key_nothing_is_begun(tmp_path: Path, start: Start) -> None:
     assert not (sweep / "wandb" / "uploaded").exists()
 
 
+@pytest.mark.slow
 def test_no_server_is_told_within_seconds(tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     """W&B's client alone would try for hours."""
     sweep = finished(tmp_path, start)
@@ -158,6 +159,7 @@ def test_no_server_is_told_within_seconds(tmp_path: Path, start: Start, monkeypa
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_sweep_that_was_moved_is_refused(tmp_path: Path, start: Start) -> None:
     """W&B's record of a model names files by absolute path; the line says how to write it anew."""
     sweep = finished(tmp_path, start)
@@ -171,6 +173,7 @@ def test_a_sweep_that_was_moved_is_refused(tmp_path: Path, start: Start) -> None
         pending(tmp_path)
 
 
+@pytest.mark.faults
 def test_an_upload_that_was_cut_short_is_repeated(tmp_path: Path, start: Start) -> None:
     """What was begun and never ended is not done, and the sink leaves its directory alone."""
     sweep = finished(tmp_path, start)
