@@ -37,11 +37,13 @@ class Pending:
 
     identity: str
     directory: Path
+    model: Path | None = None  # the folder whose copy goes with it
 
     @property
     def bytes(self) -> int:
-        """Of its files."""
-        return sum(path.stat().st_size for path in self.directory.rglob("*") if path.is_file())
+        """Of its files, and of the model's."""
+        places = [self.directory, *([] if self.model is None else [self.model])]
+        return sum(path.stat().st_size for place in places for path in place.rglob("*") if path.is_file())
 
 
 class UploadError(Exception):
@@ -86,7 +88,7 @@ def _of(folder: Path) -> Iterator[Pending]:
                     f"{folder.parent} was moved since its models were logged, and W&B's files name the old place: "
                     f"python -m research.tracking {folder.parent} logs them anew"
                 )
-            yield Pending(identity, directory)
+            yield Pending(identity, directory, folder.parent / "models" / path.stem if model else None)
 
 
 def check_access(first: Pending) -> None:
