@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from research import cli_models, cli_results, cli_study
+from research import cli_models, cli_results, cli_study, cli_wandb
 from research.errors import UserError
 
 if TYPE_CHECKING:
@@ -472,7 +472,7 @@ def evaluate(
         console.print(told, highlight=False)
 
 
-for _verb in (*cli_models.VERBS, *cli_results.VERBS, *cli_study.VERBS):
+for _verb in (*cli_models.VERBS, *cli_results.VERBS, *cli_study.VERBS, *cli_wandb.VERBS):
     app.command()(_verb)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+import io
 from typing import TYPE_CHECKING, Any
 
 from research.errors import UserError
@@ -17,16 +18,26 @@ MARGIN = 30
 
 
 def scatter(points: np.ndarray[Any, Any], labels: np.ndarray[Any, Any], out: Path, title: str) -> None:
-    """Points [N, 2] as a PNG, a colour for each label, with a legend of up to 20.
+    """Points [N, 2] as a PNG file, a colour for each label, with a legend of up to 20.
 
     Raises:
         UserError: ``out`` is no ``.png``, or can't be written.
 
     """
-    from PIL import Image, ImageDraw, ImageFont  # noqa: PLC0415 - only pictures need it
-
     if out.suffix != ".png":
         raise UserError(f"--picture must end in .png, got {str(out)!r}")
+    content = scatter_png(points, labels, title)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_bytes(content)
+    except OSError as error:
+        raise UserError(f"{out} can't be written ({error.strerror}); choose another --picture") from None
+
+
+def scatter_png(points: np.ndarray[Any, Any], labels: np.ndarray[Any, Any], title: str, *, side: int = SIDE) -> bytes:
+    """Points [N, 2] as the bytes of a PNG, ``side`` pixels of points wide and high."""
+    from PIL import Image, ImageDraw, ImageFont  # noqa: PLC0415 - only pictures need it
+
     low, high = points.min(0), points.max(0)
     span = max(float((high - low).max()), 1e-12)
     kinds = sorted(set(labels.tolist()))
@@ -34,18 +45,16 @@ def scatter(points: np.ndarray[Any, Any], labels: np.ndarray[Any, Any], out: Pat
         kind: tuple(round(255 * c) for c in colorsys.hsv_to_rgb(i / len(kinds), 0.85, 0.8))
         for i, kind in enumerate(kinds)
     }
-    picture = Image.new("RGB", (SIDE + 2 * MARGIN + 60, SIDE + 2 * MARGIN), (255, 255, 255))
+    picture = Image.new("RGB", (side + 2 * MARGIN + 60, side + 2 * MARGIN), (255, 255, 255))
     pen, font = ImageDraw.Draw(picture), ImageFont.load_default(13)
     pen.text((MARGIN, 8), title, fill=0, font=font)
     for (x, y), label in zip((points - low) / span, labels.tolist(), strict=True):
-        left, top = MARGIN + x * SIDE, MARGIN + (1 - y) * SIDE
+        left, top = MARGIN + x * side, MARGIN + (1 - y) * side
         pen.ellipse((left - 2, top - 2, left + 2, top + 2), fill=colours[label])
     for i, kind in enumerate(kinds[:20]):
         top = MARGIN + 20 * i
-        pen.rectangle((SIDE + 2 * MARGIN, top, SIDE + 2 * MARGIN + 10, top + 10), fill=colours[kind])
-        pen.text((SIDE + 2 * MARGIN + 16, top - 3), str(kind), fill=0, font=font)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(out)
-    except OSError as error:
-        raise UserError(f"{out} can't be written ({error.strerror}); choose another --picture") from None
+        pen.rectangle((side + 2 * MARGIN, top, side + 2 * MARGIN + 10, top + 10), fill=colours[kind])
+        pen.text((side + 2 * MARGIN + 16, top - 3), str(kind), fill=0, font=font)
+    file = io.BytesIO()
+    picture.save(file, format="PNG")
+    return file.getvalue()

@@ -2,8 +2,8 @@
 
 The driver holds a ``Sink``: a child process, told by its standard input closing that no more events will come
 (the kernel closes it too when the driver dies). The child follows the ledger and makes each trial a W&B run,
-offline or online. A trial whose run is finished gets a mark, ``DIR/wandb/finished/trial-0007.json``; one
-without a mark is logged anew from the ledger, under the same id, by the next session or by hand:
+offline or online (``tracking_runs``), and at the end the sweep itself another (``tracking_sweep``). What was cut
+short is logged anew from the ledger, under the same id, by the next session or by hand:
 
     python -m research.tracking DIR
 """
@@ -12,40 +12,41 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
+import math
 import netrc
 import os
-import shutil
 import signal
+import ssl
 import subprocess
 import sys
 import threading
 import time
 import traceback
+import urllib.error
+import urllib.request
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self, cast
+from typing import TYPE_CHECKING, Self
 from urllib.parse import urlsplit
 
 from research.errors import UserError
-from research.folders import write_file
 from research.ledger import Ledger
 from research.lock import SweepLock
+from research.tracking_runs import Mode, TrialRuns
+from research.tracking_sweep import log_sweep
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    import wandb
-    from pydantic import JsonValue
-
-    from research.ledger import RowReported, TrialView
-
-Mode = Literal["offline", "online", "disabled"]
 MODES: tuple[Mode, ...] = ("offline", "online", "disabled")
+OFFLINE_INSTEAD = "logged offline instead, research sync sends it"
+DEFAULT_URL = "https://api.wandb.ai"
 POLL_SECONDS = 0.3
+REACH_S = 5.0
+PLOT_PATIENCE_S = 10.0  # after the end: a figure that has not begun by then is left out, the driver waits for 30 s
 RESTARTS = 3
 MOST_LINES = 20  # said to the driver, who reads them at the end: the pipe between must not fill up
 # Those of the user's W&B variables that would make all runs one, or put them elsewhere.
-_NOT_OURS = (
+NOT_OURS = (
     "DIR",
     "FORK_FROM",
     "JOB_TYPE",
@@ -65,15 +66,34 @@ def default_mode() -> Mode:
     for mode in MODES:
         if asked == mode:
             return mode
+    return "online" if logged_in() else "offline"
+
+
+def logged_in() -> bool:
+    """Whether there is a key for W&B's host, in the environment or in netrc. Looks at no key."""
     if os.environ.get("WANDB_API_KEY"):
-        return "online"
-    host = urlsplit(os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai").hostname
+        return True
+    host = urlsplit(os.environ.get("WANDB_BASE_URL") or DEFAULT_URL).hostname
     named = os.environ.get("NETRC")
     for path in [Path(named)] if named else [Path.home() / ".netrc", Path.home() / "_netrc"]:
         with contextlib.suppress(OSError, netrc.NetrcParseError):
             if host in netrc.netrc(path).hosts:
-                return "online"
-    return "offline"
+                return True
+    return False
+
+
+def unreachable() -> str | None:
+    """Why W&B's server does not answer, found out within seconds; W&B's client alone would try for a long time."""
+    url = os.environ.get("WANDB_BASE_URL") or DEFAULT_URL
+    try:
+        urllib.request.urlopen(url, timeout=REACH_S).close()  # noqa: S310 - the user's own server
+    except urllib.error.HTTPError:
+        return None  # it answers
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        # Of certificates W&B's client has settings of its own.
+        return None if isinstance(reason, ssl.SSLError) else f"{url} can't be reached ({reason})"
+    return None
 
 
 class Sink:
@@ -143,130 +163,6 @@ class Sink:
         return said
 
 
-class _Runs:
-    """The child's end: the W&B runs of a sweep's trials, brought up to date with the ledger."""
-
-    def __init__(self, ledger: Ledger, mode: Mode, say: Callable[[str], None]) -> None:
-        self.ledger, self.mode, self.say = ledger, mode, say
-        self.folder = ledger.directory / "wandb"
-        self.marks = self.folder / "finished"
-        self.marks.mkdir(exist_ok=True)
-        self.live: dict[int, wandb.Run] = {}
-        self.logged: dict[int, int] = {}  # the last epoch
-        self.done = {number for number in ledger.trials if self._mark(number).exists()}
-
-    def catch_up(self) -> None:
-        """Start, feed and finish runs until they say what the ledger says."""
-        for number, trial in self.ledger.trials.items():
-            if number in self.done:
-                continue
-            if number not in self.live:
-                self.live[number] = self._start(trial)
-                self.logged[number] = -1
-            for epoch in sorted(epoch for epoch in trial.rows if epoch > self.logged[number]):
-                self._log(self.live[number], trial.rows[epoch])
-                self.logged[number] = epoch
-            if trial.terminal:
-                self._finish(trial)
-
-    def close(self) -> None:
-        """Finish the runs of trials that have not ended, without a mark: the next session logs them anew."""
-        for number, run in self.live.items():
-            run.summary.update({"status": self.ledger.trials[number].status})
-            run.finish(exit_code=1)
-        self.live.clear()
-
-    def run_id(self, number: int) -> str:
-        """The same in every session; of another sweep with the same name, another."""
-        return f"{self.ledger.settings.name}-{self.ledger.identity[:8]}-{number:04d}"
-
-    def _start(self, trial: TrialView) -> wandb.Run:
-        import wandb  # noqa: PLC0415 - seconds, and never in the driver
-
-        number, settings = trial.number, self.ledger.settings
-        identity = self.run_id(number)
-        for torn in self.folder.glob(f"*run-*-{identity}"):
-            shutil.rmtree(torn)
-        config: dict[str, Any] = {
-            **trial.created.config,
-            "trial": number,
-            "seed": trial.created.seed,
-            "config_hash": trial.created.config_hash,
-            "measure": settings.measure,
-        }
-        config |= {f"params/{name}": value for name, value in trial.created.params.items()}
-
-        run = wandb.init(
-            mode=cast("Literal['online', 'offline']", self.mode),
-            project=settings.wandb_project,
-            dir=self.ledger.directory,
-            id=identity,
-            resume="allow" if self.mode == "online" else None,
-            reinit="create_new",
-            name=f"{settings.name}/trial-{number}",
-            group=settings.name,
-            job_type="trial",
-            tags=[settings.space.name[-64:], settings.sampler.kind, settings.scheduler.kind],
-            config=config,
-            settings=wandb.Settings(
-                console="off",
-                silent=True,
-                disable_code=True,
-                disable_git=True,
-                disable_job_creation=True,
-                init_timeout=8,
-                finish_timeout=20,
-                finish_timeout_raises=True,
-                symlink=False,
-                use_dot_wandb=False,
-                x_disable_machine_info=True,
-                x_disable_meta=True,
-                x_disable_stats=True,
-                x_save_requirements=False,
-            ),
-        )
-        run.define_metric("epoch")
-        run.define_metric("*", step_metric="epoch")
-        return run
-
-    def _log(self, run: wandb.Run, row: RowReported) -> None:
-        import wandb  # noqa: PLC0415 - seconds, and never in the driver
-
-        values: dict[str, Any] = {"epoch": row.epoch, **_scalars(row)}
-        for name, value in row.metrics.items():
-            if isinstance(value, list) and value and all(isinstance(v, int | float) for v in value):
-                values[name] = wandb.Histogram(cast("list[float]", value), num_bins=32)
-        for name, relative in row.pictures.items():
-            picture = self.ledger.directory / relative
-            if picture.is_file():
-                values[name] = wandb.Image(picture, caption=f"epoch {row.epoch}")
-            else:
-                self.say(f"{picture} is missing: not logged")
-        run.log(values, step=row.epoch, commit=True)
-
-    def _finish(self, trial: TrialView) -> None:
-        run = self.live.pop(trial.number)
-        best = trial.best(self.ledger.settings.metric)
-        run.summary.update(
-            {
-                "status": trial.status,
-                "reason": trial.reason,
-                "fail_kind": trial.fail_kind,
-                "best_epoch": None if best is None else best.epoch,
-                **({} if best is None else {f"best/{name}": value for name, value in _scalars(best).items()}),
-            }
-        )
-        run.finish(exit_code=1 if trial.status == "FAIL" else 0)
-        mark = self._mark(trial.number)
-        facts = {"id": self.run_id(trial.number), "mode": self.mode, "rows": len(trial.rows)}
-        write_file(mark.with_suffix(".tmp"), json.dumps(facts).encode())
-        mark.with_suffix(".tmp").rename(mark)
-        self.done.add(trial.number)
-
-    def _mark(self, number: int) -> Path:
-        return self.marks / f"trial-{number:04d}.json"
-
-
 def main() -> int:
     """The child process, or by hand: log every trial that has no mark yet, and end."""
     parser = argparse.ArgumentParser(prog="python -m research.tracking", description=main.__doc__)
@@ -300,7 +196,7 @@ def main() -> int:
         os.dup2(log, 2)
         mode: Mode = arguments.mode or ("online" if ledger.settings.wandb == "online" else "offline")
         with _lock(folder):
-            status = _follow(ledger, mode, closing, say)
+            status = _follow(ledger, mode, closing, say, patience_s=PLOT_PATIENCE_S if arguments.follow else math.inf)
     except (UserError, OSError) as error:
         say(_one_line(error))
         return 1
@@ -315,9 +211,11 @@ def _await_end(closing: threading.Event) -> None:
     closing.set()
 
 
-def _follow(ledger: Ledger, mode: Mode, closing: threading.Event, say: Callable[[str], None]) -> int:
+def _follow(
+    ledger: Ledger, mode: Mode, closing: threading.Event, say: Callable[[str], None], *, patience_s: float
+) -> int:
     folder = ledger.directory / "wandb"
-    for name in _NOT_OURS:
+    for name in NOT_OURS:
         os.environ.pop(f"WANDB_{name}", None)
     os.environ |= {"WANDB_SILENT": "true", "WANDB_CONSOLE": "off", "WANDB_ERROR_REPORTING": "false"}
     for name in ("DATA", "CACHE", "ARTIFACT", *(["CONFIG"] if mode == "offline" else [])):
@@ -328,9 +226,12 @@ def _follow(ledger: Ledger, mode: Mode, closing: threading.Event, say: Callable[
         traceback.print_exc()
         say(f"wandb can't be imported ({_one_line(error)})")
         return 1
+    if mode == "online" and (reason := unreachable()) is not None:
+        mode = "offline"
+        say(f"online failed ({reason}); {OFFLINE_INSTEAD}")
     for left in range(RESTARTS, -1, -1):
         try:
-            _feed(_Runs(ledger, mode, say), closing)
+            _feed(TrialRuns(ledger, mode, say), closing, patience_s)
         except UserError:  # the ledger's
             raise
         except Exception as error:  # noqa: BLE001 - a dead wandb-core raises what it likes
@@ -340,7 +241,7 @@ def _follow(ledger: Ledger, mode: Mode, closing: threading.Event, say: Callable[
                 return 1
             if mode == "online":
                 mode = "offline"
-                say(f"online failed ({_one_line(error)}); logged offline instead, wandb sync sends it")
+                say(f"online failed ({_one_line(error)}); {OFFLINE_INSTEAD}")
             # A run that failed keeps its id in use, and wandb-core may be gone: only a new one will do.
             with contextlib.suppress(Exception):
                 wandb.teardown()
@@ -349,16 +250,34 @@ def _follow(ledger: Ledger, mode: Mode, closing: threading.Event, say: Callable[
     return 1
 
 
-def _feed(runs: _Runs, closing: threading.Event) -> None:
-    """Follow the ledger until no more events come."""
+def _feed(runs: TrialRuns, closing: threading.Event, patience_s: float) -> None:
+    """Follow the ledger until no more events come; then what is known only at the end."""
     while True:
         last = closing.is_set()  # asked before reading: what was written before it closed is seen
         runs.ledger.refresh()
         runs.catch_up()
         if last:
-            runs.close()
-            return
+            break
         closing.wait(POLL_SECONDS)
+    until = time.monotonic() + patience_s
+    runs.close()
+    runs.log_models()
+    log_sweep(runs.ledger, runs.mode, runs.say, until=until)
+    if runs.ledger.settings.parent is not None:
+        _refresh_parent(runs, until)
+
+
+def _refresh_parent(runs: TrialRuns, until: float) -> None:
+    """The run of the sweep whose finalists these are shows them too, where nobody is at work on it."""
+    parent = runs.ledger.settings.parent
+    with contextlib.suppress(UserError, OSError):
+        ledger = Ledger.open(runs.ledger.directory.parent)
+        if parent is None or ledger.identity != parent.identity or ledger.settings.wandb == "disabled":
+            return
+        folder = ledger.directory / "wandb"
+        folder.mkdir(exist_ok=True)
+        with _lock(folder, patience_s=0.0):
+            log_sweep(ledger, runs.mode, runs.say, until=until)
 
 
 @contextlib.contextmanager
@@ -377,10 +296,6 @@ def _lock(folder: Path, patience_s: float = 20.0) -> Iterator[None]:
         yield
     finally:
         lock.__exit__(None, None, None)
-
-
-def _scalars(row: RowReported) -> dict[str, JsonValue]:
-    return {name: value for name, value in row.metrics.items() if isinstance(value, int | float)}
 
 
 def _one_line(error: BaseException) -> str:

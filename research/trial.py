@@ -15,16 +15,15 @@ from ray import tune
 from research.provenance import running_sha256
 from research.replicates import train_together
 from research.settings import Metric
+from research.trial_pictures import draw_pictures
 from research.trial_rows import describe_worker
 from vae.config import PositiveInt, part
 from vae.data import TrainingData, load_training
 from vae.data.dataset import DataError
-from vae.pictures import draw
 from vae.serialization import from_dict
 from vae.state import TrainState
 
 if TYPE_CHECKING:
-    from vae.train import EpochResult
     from vae.train_config import TrainConfig
 
 
@@ -83,7 +82,7 @@ def run_trial(config: dict[str, Any]) -> None:
                     checkpoint, checkpoint_sha256 = place, sha256
             if epoch in task.picture_epochs:
                 kept = together.results[together.kept]
-                pictures = _draw_pictures(sweep_dir, task.trial, kept, seed=train_config.eval.seed)
+                pictures = draw_pictures(sweep_dir, task.trial, kept, seed=train_config.eval.seed)
         report = {
             "metrics": metrics,
             "epochs": train_config.epochs,
@@ -124,17 +123,6 @@ def _forget_all_but(sweep_dir: Path, task: Assignment, needed: set[str | None]) 
     for old in (sweep_dir / "trials" / f"trial-{task.trial:04d}").iterdir():
         if old.name not in folders:
             shutil.rmtree(old, ignore_errors=True)
-
-
-def _draw_pictures(sweep_dir: Path, trial: int, result: EpochResult, seed: int) -> dict[str, str]:
-    """Write reconstructions of held-out images and samples from the prior; their paths by name."""
-    paths = {}
-    for name, content in draw(result.model, result.examples, seed=seed).items():
-        path = Path("pictures") / f"trial-{trial:04d}-epoch-{result.row['epoch']:04d}-{name}.png"
-        (sweep_dir / path).parent.mkdir(exist_ok=True)
-        (sweep_dir / path).write_bytes(content)
-        paths[name] = str(path)
-    return paths
 
 
 def load_checked(config: TrainConfig, data_dir: str | None, data_hash: str, split_hash: str) -> TrainingData:

@@ -1,4 +1,4 @@
-"""Grids of images as PNG: reconstructions beside their originals, and samples from the prior."""
+"""Grids of images as PNG: reconstructions beside their originals, samples from the prior, latents moved one at a time."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ import torch
 from torch import Tensor
 
 from vae import seeds
-from vae.apply import reconstruct
+from vae.apply import code_moments, codes, reconstruct, traverse
 
 if TYPE_CHECKING:
     from vae.data.pixels import Pixels
     from vae.model import VAE
 
 COLOUR = 3  # channels; any other number is shown as their mean
+TRAVERSED = 8  # latents at most, those that vary most
+REACH = 2.0  # standard deviations to both sides
 MINIMUM_SIDE = 28  # small images are enlarged by whole factors until an image is at least this wide
 
 
@@ -56,9 +58,32 @@ def samples(model: VAE, *, seed: int, count: int = 64, given: Pixels | None = No
     return png(list(images.split(8)))
 
 
+@torch.no_grad()
+def traversals(model: VAE, pixels: Pixels, *, steps: int = 8) -> bytes:
+    """PNG: a row for each of the latents whose posterior mean varies most, the code of the first example moved along it.
+
+    From -2 to 2 standard deviations of the prior, or of the codes of the first examples where there is no prior.
+    """
+    model.eval()
+    first = slice(0, 1)
+    mean, _, _ = next(codes(model, pixels))
+    dimensions = mean.var(0, correction=0).argsort(descending=True)[:TRAVERSED].tolist()
+    moments = None if model.generative else code_moments(model, pixels)
+    moved = traverse(
+        model,
+        pixels.batch(first),
+        pixels.labels[first],
+        steps=steps,
+        reach=REACH,
+        dimensions=dimensions,
+        moments=moments,
+    )
+    return png([row.unflatten(1, model.shape) for row in moved], captions=[f"z{d}" for d in dimensions])
+
+
 def draw(model: VAE, pixels: Pixels, *, seed: int) -> dict[str, bytes]:
-    """The pictures that go with a model, by name: reconstructions of ``pixels``, and samples where it has a prior."""
-    drawn = {"reconstructions": reconstructions(model, pixels)}
+    """The pictures that go with a model, by name; samples only where it has a prior."""
+    drawn = {"reconstructions": reconstructions(model, pixels), "traversals": traversals(model, pixels)}
     if model.generative:
         drawn["samples"] = samples(model, seed=seed, given=pixels)
     return drawn
