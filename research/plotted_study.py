@@ -31,12 +31,15 @@ _FAR = 1e9  # stands for infinity among constraint violations, as in the search
 FEWEST = 4  # complete trials below which a forest of importances is noise
 
 
-def study_of(ledger: Ledger, *, only_complete: bool = False, name: str | None = None) -> optuna.Study:
+def study_of(
+    ledger: Ledger, *, only_complete: bool = False, name: str | None = None, most: int | None = None
+) -> optuna.Study:
     """The trials with parameters, states, values, curves, constraints and times; Optuna's numbers are ours.
 
     One objective: COMPLETE has the best value of its curve, PRUNED the last. Several: COMPLETE has its point, PRUNED
     has none, and there are no curves, which Optuna refuses there. ``only_complete`` leaves out all but the full
-    budget; the numbers are then not ours. ``name``: how the study is called, the sweep's name by default.
+    budget; the numbers are then not ours. ``name``: how the study is called, the sweep's name by default. ``most``: of
+    the trials added, the first so many.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(
@@ -47,10 +50,12 @@ def study_of(ledger: Ledger, *, only_complete: bool = False, name: str | None = 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         study.set_metric_names([target.name for target in ledger.settings.targets])
+    added = 0
     for _, view in sorted(ledger.trials.items()):
         frozen = _frozen(ledger, view)
-        if frozen.state is TrialState.COMPLETE or not only_complete:
+        if (frozen.state is TrialState.COMPLETE or not only_complete) and (most is None or added < most):
             study.add_trial(frozen)
+            added += 1
     return study
 
 
@@ -64,13 +69,13 @@ def evaluator() -> FanovaImportanceEvaluator:
     return FanovaImportanceEvaluator(seed=0)
 
 
-def importances(ledger: Ledger) -> tuple[dict[str, dict[str, float]], str | None]:
+def importances(ledger: Ledger, *, most: int | None = None) -> tuple[dict[str, dict[str, float]], str | None]:
     """fANOVA's importances (Hutter et al. 2014) by objective and parameter, and why there are none if so.
 
     Of COMPLETE trials, which all had their full budget, and of the parameters that every one of them has. They add
-    up to 1 for each objective.
+    up to 1 for each objective. ``most``: as for :func:`study_of`.
     """
-    study = study_of(ledger, only_complete=True)
+    study = study_of(ledger, only_complete=True, most=most)
     trials = study.get_trials(deepcopy=False)
     if len(trials) < FEWEST:
         return {}, f"trials that ran to the full budget: {len(trials)}; importances need {FEWEST} at least"

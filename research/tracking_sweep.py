@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from research.tracking_runs import Mode
 
 ENOUGH = 4  # complete trials, for importances and figures
-MOST = 500  # trials of a study that is drawn and fitted: the first so many that are complete
+MOST = 1000  # trials of a study that is drawn and fitted: the first so many
 _OBJECTIVES_DRAWN = (2, 3)  # fronts of other sizes are no picture
 
 Rows = list[list[Any]]
@@ -177,59 +177,23 @@ def trials_table(ledger: Ledger, trials: list[TrialView]) -> tuple[list[str], Ro
     return columns, rows
 
 
-def importances(ledger: Ledger, study: optuna.Study | None = None) -> tuple[list[str], Rows]:
-    """fANOVA (Hutter et al. 2014) of each objective on the complete trials, by Optuna. Empty for too few of them."""
-    rows: Rows = []
-    if study is None:
-        study = _study(ledger)
-    if study is not None:
-        import optuna  # noqa: PLC0415 - seconds, and never in the driver
+def importances(ledger: Ledger) -> tuple[list[str], Rows]:
+    """fANOVA of each objective on the complete trials, as :mod:`research.plotted_study` has it. Empty for too few."""
+    from research import plotted_study  # noqa: PLC0415 - seconds, and never in the driver
 
-        for index, metric in enumerate(ledger.settings.targets):
-            evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
-            found = optuna.importance.get_param_importances(study, evaluator=evaluator, target=_value_of(index))
-            rows += [[name, metric.name, value] for name, value in found.items()]
+    found, _ = plotted_study.importances(ledger, most=MOST)
+    rows = [[name, objective, value] for objective, of in found.items() for name, value in of.items()]
     return ["parameter", "objective", "importance"], rows
 
 
-def _value_of(index: int) -> Callable[[optuna.trial.FrozenTrial], float]:
-    return lambda trial: float(trial.values[index])
-
-
 def _study(ledger: Ledger) -> optuna.Study | None:
-    """The ledger's trials as a study in memory; None where too few are complete, or vary in nothing."""
-    import optuna  # noqa: PLC0415 - seconds, and never in the driver
+    """The trials that Optuna draws; None where too few are complete. Its figures of a front know no pruned ones."""
+    from research import plotted_study  # noqa: PLC0415 - as above
 
-    settings = ledger.settings
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(directions=[metric.direction for metric in settings.targets])
-    complete = 0
-    for trial in ledger.trials.values():
-        created = trial.created
-        curve = trial.curve(settings.metric.name)
-        point = ledger.point(trial)
-        done = trial.status == "COMPLETE" and point is not None and complete < MOST
-        # Optuna's figures of several objectives know no pruned trials.
-        if not done and (trial.status != "PRUNED" or not curve or settings.objectives):
-            continue
-        complete += done
-        try:
-            distributions = {
-                name: optuna.distributions.json_to_distribution(text) for name, text in created.distributions.items()
-            }
-            study.add_trial(
-                optuna.trial.create_trial(
-                    state=optuna.trial.TrialState.COMPLETE if done else optuna.trial.TrialState.PRUNED,
-                    values=list(point) if done and point is not None else None,
-                    params={name: created.params[name] for name in distributions},
-                    distributions=distributions,
-                    intermediate_values={} if settings.objectives else curve,
-                )
-            )
-        except (KeyError, TypeError, ValueError):  # a source that is no draw of the space's
-            complete -= done
-    varied = any(len({repr(t.params.get(name)) for t in study.trials}) > 1 for t in study.trials for name in t.params)
-    return study if complete >= ENOUGH and varied else None
+    study = plotted_study.study_of(ledger, only_complete=len(ledger.settings.targets) > 1, most=MOST)
+    complete = sum(trial.state.name == "COMPLETE" for trial in study.trials)
+    varied = {name: {repr(trial.params.get(name)) for trial in study.trials} for t in study.trials for name in t.params}
+    return study if complete >= ENOUGH and any(len(values) > 1 for values in varied.values()) else None
 
 
 def _figures(ledger: Ledger, until: float) -> tuple[dict[str, Any], bool]:
@@ -252,13 +216,15 @@ def _drawings(ledger: Ledger, study: optuna.Study) -> Iterator[tuple[str, Callab
     import optuna.visualization as draw  # noqa: PLC0415 - seconds, and never in the driver
     import wandb  # noqa: PLC0415 - as above
 
+    from research import plotted_study  # noqa: PLC0415 - as above
+
     targets = ledger.settings.targets
     several = len(targets) > 1
     if len(targets) in _OBJECTIVES_DRAWN:
         names = [metric.name for metric in targets]
         yield "optuna/pareto_front", lambda: wandb.Plotly(draw.plot_pareto_front(study, target_names=names))
     for index, metric in enumerate(targets):
-        told: dict[str, Any] = {"target": _value_of(index)} if several else {}
+        told: dict[str, Any] = {"target": plotted_study.target_of(ledger, index)[1]} if several else {}
         told["target_name"] = metric.name
         for name, plot in (
             ("optimisation_history", draw.plot_optimization_history),
@@ -271,7 +237,7 @@ def _drawings(ledger: Ledger, study: optuna.Study) -> Iterator[tuple[str, Callab
 
     def fitted() -> object:
         nonlocal found
-        found = importances(ledger, study)
+        found = importances(ledger)
         return _table(*found) if found[1] else None
 
     yield "importances", fitted

@@ -32,7 +32,7 @@ def grown(tmp_path_factory):
         ("report", place, "--json", "--out", storage / "report.json"),
         ("report", place, "--parquet", storage / "tables"),
     ):
-        done = research(*arguments)
+        done = research(*arguments, timeout=600)
         assert done.code == 0, done.output
     return place
 
