@@ -15,7 +15,7 @@ import pytest
 from optuna.distributions import FloatDistribution, distribution_to_json
 from synthetic import new_ledger, row, trial
 
-from research.search import StudyView
+from research.study import StudyView
 
 DISTRIBUTIONS = {"lr": distribution_to_json(FloatDistribution(1e-5, 1e-1, log=True))}
 
