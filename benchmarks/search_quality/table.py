@@ -2,7 +2,7 @@
 
     python benchmarks/search_quality/table.py [--out FILE]
 
-The bundled digits, one thread, one seed for each cell, derived from its number. What is in the file already is
+The bundled digits, one thread, one seed for each cell, derived from its place in the order of training. What is in the file already is
 not trained again.
 """
 
@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from curves import DIGITS, EPOCHS, GRID, values_of
+from curves import DIGITS, EPOCHS, GRID, training_order, values_of
 
 from vae.data import Digits, load_training
 from vae.likelihoods import Binomial
@@ -30,8 +29,8 @@ if TYPE_CHECKING:
     from vae.data import TrainingData
 
 
-def config_of(cell: int) -> TrainConfig:
-    """The configuration of a cell: like the quickstart's space, with values of the grid."""
+def config_of(cell: int, place: int) -> TrainConfig:
+    """The configuration of a cell: like the quickstart's space, with values of the grid and a seed of its own."""
     values = values_of(GRID, cell)
     return TrainConfig(
         data=Digits(),
@@ -44,26 +43,26 @@ def config_of(cell: int) -> TrainConfig:
         batch_size=values["batch_size"],
         epochs=EPOCHS,
         eval=Evaluation(samples=8),
-        seed=derive(0, "search quality", cell) % 2**31,
+        seed=derive(0, "search quality", place) % 2**31,
     )
 
 
-def run(cell: int, data: TrainingData) -> dict[str, Any]:
+def run(cell: int, place: int, data: TrainingData) -> dict[str, Any]:
     """One cell's line: val/elbo and seconds for every epoch, up to the one in which it diverged."""
-    config = config_of(cell)
+    config = config_of(cell, place)
     rows = [result.row for result in train(config, data) if result.diverged is None]
     return {
         "cell": cell,
         "seed": config.seed,
-        "elbo": [round(row["val/elbo"], 3) for row in rows],
-        "seconds": [round(row["time/train_seconds"] + row["time/evaluation_seconds"], 4) for row in rows],
+        "elbo": [round(row["val/elbo"], 2) for row in rows],
+        "seconds": [round(row["time/train_seconds"] + row["time/evaluation_seconds"], 3) for row in rows],
     }
 
 
 def header(data: TrainingData) -> dict[str, Any]:
     """The first line: what the numbers are numbers of."""
     assert data.validation is not None
-    row = next(iter(train(config_of(0), data))).row
+    row = next(iter(train(config_of(0, 0), data))).row
     return {
         "grid": GRID,
         "epochs": EPOCHS,
@@ -91,14 +90,15 @@ def main() -> None:
     if {**json.loads(head), "torch": ""} != {**json.loads(first), "torch": ""}:
         raise SystemExit(f"{options.out} is the table of another grid or of other data: remove it, or choose --out")
     done = {json.loads(line)["cell"] for line in lines}
-    cells = math.prod(len(values) for values in GRID.values())
     started = time.process_time()
+    order = training_order()
     with options.out.open("a", encoding="utf-8") as out:
-        for cell in range(cells):
+        for place, cell in enumerate(order):
             if cell not in done:
-                out.write(json.dumps(run(cell, data), separators=(",", ":")) + "\n")
+                out.write(json.dumps(run(cell, place, data), separators=(",", ":")) + "\n")
                 out.flush()
-                print(f"cell {cell + 1} of {cells}, {time.process_time() - started:.0f} CPU s", flush=True)
+                print(f"run {place + 1} of {len(order)}, {time.process_time() - started:.0f} CPU s", flush=True)
+
 
 
 if __name__ == "__main__":
