@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 PEERS = HERE / ".peers-venv/bin/python"
-SLOTS = 4
+SLOTS = 4  # unless --slots says otherwise
 TRIALS = 200  # at full length: the budget
 WITHIN = 0.25  # nats of the table's best; a replay ends when it is there
 
@@ -54,14 +54,18 @@ VARIANTS: dict[str, tuple[Sampler, Scheduler]] = {
     "reduction-2": (Tpe(), Asha(reduction=2)),
     "reduction-4": (Tpe(), Asha(reduction=4)),
 }
-RAY = {"ray": 3, "ray-reduction-4": 4}  # ASHAScheduler's reduction_factor; 4 is its default
+RAY: dict[str, dict[str, Any]] = {
+    "ray": {},
+    "ray-our-sampler": {"our_sampler": True},  # what is left is what the searcher is told, and when stopping begins
+    "ray-reduction-4": {"reduction": 4},  # ASHAScheduler's default
+}
 SYNE = ("syne-asha", "syne-bohb", "syne-bohb-categorical")
 SHOWN = (*OURS, *RAY, *SYNE)
 
 
-def replays(method: str, seeds: list[int], table: Table, path: Path) -> Iterator[dict[str, Any]]:
+def replays(method: str, seeds: list[int], table: Table, path: Path, slots: int = SLOTS) -> Iterator[dict[str, Any]]:
     """One record for each seed."""
-    limits: dict[str, Any] = {"slots": SLOTS, "budget": TRIALS * table.epochs}
+    limits: dict[str, Any] = {"slots": slots, "budget": TRIALS * table.epochs}
     if method in SYNE:
         arguments = [f"--{name}={value}" for name, value in limits.items()]
         command = [str(PEERS), str(HERE / "syne.py"), method, *arguments, f"--within={WITHIN}", f"--table={path}"]
@@ -75,12 +79,12 @@ def replays(method: str, seeds: list[int], table: Table, path: Path) -> Iterator
     limits["enough"] = table.best - WITHIN
     for seed in seeds:
         if method in RAY:
-            yield replay(StockRayEngine(table, seed=seed, reduction=RAY[method]), table, **limits).record(method, seed)
+            yield replay(StockRayEngine(table, seed=seed, **RAY[method]), table, **limits).record(method, seed)
             continue
         sampler, scheduler = (OURS | VARIANTS)[method]
         with tempfile.TemporaryDirectory(dir=memory()) as folder:
             engine = LedgerEngine(
-                table, sampler=sampler, scheduler=scheduler, seed=seed, slots=SLOTS, folder=Path(folder)
+                table, sampler=sampler, scheduler=scheduler, seed=seed, slots=slots, folder=Path(folder)
             )
             yield replay(engine, table, **limits).record(method, seed)
 
@@ -95,6 +99,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("methods", nargs="*", help=f"of {' '.join((*SHOWN, *VARIANTS))}")
     parser.add_argument("--seeds", type=int, default=30)
+    parser.add_argument("--slots", type=int, default=SLOTS, help="with another number, give another --out")
     parser.add_argument("--table", type=Path, default=DIGITS)
     parser.add_argument("--out", type=Path, default=Path("runs/search-quality.jsonl"))
     options = parser.parse_args()
@@ -111,7 +116,7 @@ def main() -> None:
         seeds = [seed for seed in range(options.seeds) if seed not in done]
         started = time.perf_counter()
         with options.out.open("a", encoding="utf-8") as out:
-            for record in replays(method, seeds, table, options.table):
+            for record in replays(method, seeds, table, options.table, options.slots):
                 out.write(json.dumps(record) + "\n")
                 out.flush()
                 print(

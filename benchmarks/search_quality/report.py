@@ -117,7 +117,7 @@ def main() -> None:
     options = parser.parse_args()
     table = load(options.table)
     records = by_method(options.file)
-    methods = options.methods or list(records)
+    methods = [method for method in options.methods or records if method in records]
     budget = options.budget or 200 * table.epochs
     for nats in TARGETS:
         print_target(nats, methods, options.against, records=records, table=table, budget=budget)

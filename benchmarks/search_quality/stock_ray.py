@@ -16,6 +16,9 @@ from optuna.distributions import IntDistribution
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from ray.tune.search.optuna import OptunaSearch
 
+from research.search import build_sampler
+from research.settings import Tpe
+
 if TYPE_CHECKING:
     from curves import Table
 
@@ -23,13 +26,14 @@ _METRIC = "elbo"
 
 
 class StockRayEngine:
-    """OptunaSearch with its default sampler, asked for a trial when a slot is free."""
+    """OptunaSearch with its default sampler, or with the project's, asked for a trial when a slot is free."""
 
-    def __init__(self, table: Table, *, seed: int, reduction: int = 3) -> None:
+    def __init__(self, table: Table, *, seed: int, reduction: int = 3, our_sampler: bool = False) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         logging.getLogger("ray.tune").setLevel(logging.ERROR)
         space = {name: IntDistribution(0, size - 1) for name, size in table.sizes.items()}
-        self.searcher = OptunaSearch(space=space, metric=_METRIC, mode="max", seed=seed)
+        chosen: dict[str, Any] = {"sampler": build_sampler(Tpe(), seed)} if our_sampler else {"seed": seed}
+        self.searcher = OptunaSearch(space=space, metric=_METRIC, mode="max", **chosen)
         self.scheduler = ASHAScheduler(metric=_METRIC, mode="max", max_t=table.epochs, reduction_factor=reduction)
 
     def ask(self, key: int) -> dict[str, int]:

@@ -100,6 +100,5 @@ def main() -> None:
                 print(f"run {place + 1} of {len(order)}, {time.process_time() - started:.0f} CPU s", flush=True)
 
 
-
 if __name__ == "__main__":
     main()
