@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,16 @@ class Table:
         """The cells that show a value within ``nats`` of the best."""
         bound = self.best - nats
         return [number for number, curve in enumerate(self.curves) if max(curve, default=bound - 1) >= bound]
+
+    def only(self, name: str, value: float) -> Table:
+        """The part of the table in which a parameter has this value."""
+        kept = [cell for cell in range(len(self.curves)) if values_of(self.grid, cell)[name] == value]
+        return replace(
+            self,
+            grid=self.grid | {name: [value]},
+            curves=[self.curves[cell] for cell in kept],
+            seconds=[self.seconds[cell] for cell in kept],
+        )
 
 
 def values_of(grid: dict[str, list[Any]], cell: int) -> dict[str, Any]:

@@ -89,6 +89,14 @@ def replays(method: str, seeds: list[int], table: Table, path: Path, slots: int 
             yield replay(engine, table, **limits).record(method, seed)
 
 
+def part(table: Table, only: str | None) -> Table:
+    """The table, or the part of it that ``--only NAME=VALUE`` asks for."""
+    if not only:
+        return table
+    name, value = only.split("=")
+    return table.only(name, float(value))
+
+
 def memory() -> str | None:
     """A folder in memory, where there is one: each event is synced, which a disk makes slow."""
     return "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108 - the files in it are of a TemporaryDirectory
@@ -100,6 +108,7 @@ def main() -> None:
     parser.add_argument("methods", nargs="*", help=f"of {' '.join((*SHOWN, *VARIANTS))}")
     parser.add_argument("--seeds", type=int, default=30)
     parser.add_argument("--slots", type=int, default=SLOTS, help="with another number, give another --out")
+    parser.add_argument("--only", help="NAME=VALUE: the part of the table with this value (not for Syne Tune)")
     parser.add_argument("--table", type=Path, default=DIGITS)
     parser.add_argument("--out", type=Path, default=Path("runs/search-quality.jsonl"))
     options = parser.parse_args()
@@ -107,7 +116,9 @@ def main() -> None:
     for method in methods:
         if method not in {*SHOWN, *VARIANTS}:
             raise SystemExit(f"unknown method {method!r}: choose of {' '.join((*SHOWN, *VARIANTS))}")
-    table = load(options.table)
+    table = part(load(options.table), options.only)
+    if options.only and set(methods) & set(SYNE):
+        raise SystemExit(f"--only is not for {' '.join(SYNE)}")
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.touch()
     lines = [json.loads(line) for line in options.out.read_text(encoding="utf-8").splitlines()]

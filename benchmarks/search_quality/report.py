@@ -112,10 +112,14 @@ def main() -> None:
     parser.add_argument("methods", nargs="*", help="default: all in the file")
     parser.add_argument("--against", default="ours")
     parser.add_argument("--file", type=Path, default=Path("runs/search-quality.jsonl"))
+    parser.add_argument("--only", help="as for replay.py")
     parser.add_argument("--table", type=Path, default=DIGITS)
     parser.add_argument("--budget", type=int, help="epochs; default: 200 trials of full length")
     options = parser.parse_args()
     table = load(options.table)
+    if options.only:
+        name, value = options.only.split("=")
+        table = table.only(name, float(value))
     records = by_method(options.file)
     methods = [method for method in options.methods or records if method in records]
     budget = options.budget or 200 * table.epochs
