@@ -46,7 +46,6 @@ OURS: dict[str, tuple[Sampler, Scheduler]] = {
 VARIANTS: dict[str, tuple[Sampler, Scheduler]] = {
     "startup-5": (Tpe(startup_trials=5), Asha()),
     "startup-20": (Tpe(startup_trials=20), Asha()),
-    "startup-40": (Tpe(startup_trials=40), Asha()),
     "population-2": (Tpe(), Asha(min_population=2)),
     "population-3": (Tpe(), Asha(min_population=3)),
     "population-10": (Tpe(), Asha(min_population=10)),
@@ -54,11 +53,7 @@ VARIANTS: dict[str, tuple[Sampler, Scheduler]] = {
     "reduction-2": (Tpe(), Asha(reduction=2)),
     "reduction-4": (Tpe(), Asha(reduction=4)),
 }
-RAY: dict[str, dict[str, Any]] = {
-    "ray": {},
-    "ray-our-sampler": {"our_sampler": True},  # what is left is what the searcher is told, and when stopping begins
-    "ray-reduction-4": {"reduction": 4},  # ASHAScheduler's default
-}
+RAY = {"ray": 3, "ray-reduction-4": 4}  # ASHAScheduler's reduction_factor; 4 is its default
 SYNE = ("syne-asha", "syne-bohb", "syne-bohb-categorical")
 SHOWN = (*OURS, *RAY, *SYNE)
 
@@ -79,7 +74,7 @@ def replays(method: str, seeds: list[int], table: Table, path: Path, slots: int 
     limits["enough"] = table.best - WITHIN
     for seed in seeds:
         if method in RAY:
-            yield replay(StockRayEngine(table, seed=seed, **RAY[method]), table, **limits).record(method, seed)
+            yield replay(StockRayEngine(table, seed=seed, reduction=RAY[method]), table, **limits).record(method, seed)
             continue
         sampler, scheduler = (OURS | VARIANTS)[method]
         with tempfile.TemporaryDirectory(dir=memory()) as folder:

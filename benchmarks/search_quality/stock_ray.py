@@ -12,47 +12,44 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import optuna
-from optuna.distributions import IntDistribution
+from optuna.distributions import BaseDistribution, IntDistribution
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from ray.tune.search.optuna import OptunaSearch
-
-from research.search import build_sampler
-from research.settings import Tpe
 
 if TYPE_CHECKING:
     from curves import Table
 
 _METRIC = "elbo"
+_CONTROLLER: Any = None  # which these two don't look at
 
 
 class StockRayEngine:
-    """OptunaSearch with its default sampler, or with the project's, asked for a trial when a slot is free."""
+    """OptunaSearch with its default sampler, asked for a trial when a slot is free."""
 
-    def __init__(self, table: Table, *, seed: int, reduction: int = 3, our_sampler: bool = False) -> None:
+    def __init__(self, table: Table, *, seed: int, reduction: int = 3) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         logging.getLogger("ray.tune").setLevel(logging.ERROR)
-        space = {name: IntDistribution(0, size - 1) for name, size in table.sizes.items()}
-        chosen: dict[str, Any] = {"sampler": build_sampler(Tpe(), seed)} if our_sampler else {"seed": seed}
-        self.searcher = OptunaSearch(space=space, metric=_METRIC, mode="max", **chosen)
+        space: dict[str, BaseDistribution] = {name: IntDistribution(0, size - 1) for name, size in table.sizes.items()}
+        self.searcher = OptunaSearch(space=space, metric=_METRIC, mode="max", seed=seed)
         self.scheduler = ASHAScheduler(metric=_METRIC, mode="max", max_t=table.epochs, reduction_factor=reduction)
 
     def ask(self, key: int) -> dict[str, int]:
         """Suggest, then add the trial to the scheduler."""
         params = self.searcher.suggest(str(key))
         assert params is not None
-        self.scheduler.on_trial_add(None, _trial(key))
+        self.scheduler.on_trial_add(_CONTROLLER, _trial(key))
         return params
 
     def tell(self, key: int, epoch: int, value: float) -> bool:
         """One result, through both."""
         result = {"training_iteration": epoch, _METRIC: value}
-        if self.scheduler.on_trial_result(None, _trial(key), result) == TrialScheduler.CONTINUE:
+        if self.scheduler.on_trial_result(_CONTROLLER, _trial(key), result) == TrialScheduler.CONTINUE:
             self.searcher.on_trial_result(str(key), result)
             return True
-        self.scheduler.on_trial_complete(None, _trial(key), result)
+        self.scheduler.on_trial_complete(_CONTROLLER, _trial(key), result)
         self.searcher.on_trial_complete(str(key), result)
         return False
 
 
-def _trial(key: int) -> Any:  # noqa: ANN401 - as much of Ray's Trial as the scheduler looks at
+def _trial(key: int) -> Any:  # noqa: ANN401 - as much of Ray's Trial as they look at
     return SimpleNamespace(trial_id=str(key))
