@@ -66,7 +66,7 @@ class LedgerEngine:
         )
         self.scheduler = LedgerScheduler(
             ledger,
-            number_of=lambda trial: trial.number,
+            number_of=lambda trial: int(trial.trial_id),
             visible_to=self.searcher.visible_to,
             on_row=lambda _: None,
             on_error=lambda _: None,
@@ -98,7 +98,7 @@ class LedgerEngine:
             "pictures": {},
             "worker": {},
         }
-        trial: Any = SimpleNamespace(number=key)
+        trial: Any = SimpleNamespace(trial_id=str(key))
         if self.scheduler.on_trial_result(None, trial, {"report": json.dumps(report)}) == LedgerScheduler.CONTINUE:
             return True
         self.searcher.on_trial_complete(str(key))
