@@ -24,16 +24,37 @@ if TYPE_CHECKING:
     import optuna
     from curves import Table
 
+    from research.ledger import TrialView
     from research.settings import Sampler, Scheduler
 
 ENDLESS = 1_000_000  # trials; the budget of epochs ends a replay
+
+
+class EarlyAsFinal(StudyView):
+    """What if the study were told as Ray's searcher tells it: a stopped trial COMPLETE, with its last value."""
+
+    def tell(self, view: TrialView) -> None:
+        """Tell how a trial ended, or would seem to have ended."""
+        if view.status != "PRUNED":
+            super().tell(view)
+        elif view.number not in self.told:
+            self.told.add(view.number)
+            self.study.tell(view.number, list(view.curve(self.ledger.settings.metric.name).values())[-1])
 
 
 class LedgerEngine:
     """A sweep's driver in the default mode, with ``sampler`` and ``scheduler``."""
 
     def __init__(
-        self, table: Table, *, sampler: Sampler, scheduler: Scheduler, seed: int, slots: int, folder: Path
+        self,
+        table: Table,
+        *,
+        sampler: Sampler,
+        scheduler: Scheduler,
+        seed: int,
+        slots: int,
+        folder: Path,
+        study: type[StudyView] = StudyView,
     ) -> None:
         """``folder`` must be new or empty."""
         self.table = table
@@ -57,7 +78,7 @@ class LedgerEngine:
         self.ledger = ledger
         self.searcher = LedgerSearcher(
             ledger,
-            StudyView(ledger, folder / "study.journal"),
+            study(ledger, folder / "study.journal"),
             Space(function=self._space, source=source),
             assign=lambda view: {"trial": view.number},
             on_end=lambda _: None,

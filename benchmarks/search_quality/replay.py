@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from curves import DIGITS, load
-from ours import LedgerEngine
+from ours import EarlyAsFinal, LedgerEngine
 from simulator import replay
 from stock_ray import StockRayEngine
 
+from research.search import StudyView
 from research.settings import Asha, NoScheduler, RandomSearch, Tpe
 
 if TYPE_CHECKING:
@@ -53,6 +54,10 @@ VARIANTS: dict[str, tuple[Sampler, Scheduler]] = {
     "reduction-2": (Tpe(), Asha(reduction=2)),
     "reduction-4": (Tpe(), Asha(reduction=4)),
 }
+EARLY_AS_FINAL: dict[str, tuple[Sampler, Scheduler]] = {
+    "early-as-final": (Tpe(), Asha()),
+    "early-as-final-population-2": (Tpe(), Asha(min_population=2)),
+}
 RAY = {"ray": 3, "ray-reduction-4": 4}  # ASHAScheduler's reduction_factor; 4 is its default
 SYNE = ("syne-asha", "syne-bohb", "syne-bohb-categorical")
 SHOWN = (*OURS, *RAY, *SYNE)
@@ -76,10 +81,11 @@ def replays(method: str, seeds: list[int], table: Table, path: Path, slots: int 
         if method in RAY:
             yield replay(StockRayEngine(table, seed=seed, reduction=RAY[method]), table, **limits).record(method, seed)
             continue
-        sampler, scheduler = (OURS | VARIANTS)[method]
+        sampler, scheduler = (OURS | VARIANTS | EARLY_AS_FINAL)[method]
+        study = EarlyAsFinal if method in EARLY_AS_FINAL else StudyView
         with tempfile.TemporaryDirectory(dir=memory()) as folder:
             engine = LedgerEngine(
-                table, sampler=sampler, scheduler=scheduler, seed=seed, slots=slots, folder=Path(folder)
+                table, sampler=sampler, scheduler=scheduler, seed=seed, slots=slots, folder=Path(folder), study=study
             )
             yield replay(engine, table, **limits).record(method, seed)
 
@@ -99,8 +105,9 @@ def memory() -> str | None:
 
 def main() -> None:
     """Run what the file lacks."""
+    known = (*SHOWN, *VARIANTS, *EARLY_AS_FINAL)
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("methods", nargs="*", help=f"of {' '.join((*SHOWN, *VARIANTS))}")
+    parser.add_argument("methods", nargs="*", help=f"of {' '.join(known)}")
     parser.add_argument("--seeds", type=int, default=30)
     parser.add_argument("--slots", type=int, default=SLOTS, help="with another number, give another --out")
     parser.add_argument("--only", help="NAME=VALUE: the part of the table with this value (not for Syne Tune)")
@@ -109,8 +116,8 @@ def main() -> None:
     options = parser.parse_args()
     methods = options.methods or list(SHOWN)
     for method in methods:
-        if method not in {*SHOWN, *VARIANTS}:
-            raise SystemExit(f"unknown method {method!r}: choose of {' '.join((*SHOWN, *VARIANTS))}")
+        if method not in known:
+            raise SystemExit(f"unknown method {method!r}: choose of {' '.join(known)}")
     table = part(load(options.table), options.only)
     if options.only and set(methods) & set(SYNE):
         raise SystemExit(f"--only is not for {' '.join(SYNE)}")

@@ -126,7 +126,7 @@ def main() -> None:
     for nats in TARGETS:
         print_target(nats, methods, options.against, records=records, table=table, budget=budget)
     print(f"Below the best ({table.best:.2f}) after so many epochs, median of seeds, nats; epochs a trial got:\n")
-    print("| method | " + " | ".join(map(str, BUDGETS)) + " | epochs a trial | different cells a trial |")
+    print("| method | " + " | ".join(map(str, BUDGETS)) + " | epochs a trial | new cells |")
     print("|---" * (len(BUDGETS) + 3) + "|")
     for method in methods:
         runs = list(records[method].values())
