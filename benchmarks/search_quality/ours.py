@@ -1,0 +1,127 @@
+"""The project's own search and early stopping, driven without Ray: the searcher, the study, the scheduler, the ledger.
+
+Only the worker is not real. The ledger and the study's journal are files, as always; in ``folder``, which is best in
+memory (/dev/shm), because each event is synced to disk.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from research.ledger import Ledger, SessionStarted, SweepCreated
+from research.schedule import LedgerScheduler
+from research.search import LedgerSearcher
+from research.settings import Metric, Resources, SpaceSource, SweepSettings
+from research.spaces import Space
+from research.study import StudyView
+from vae.train_config import TrainConfig
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import optuna
+    from curves import Table
+
+    from research.ledger import TrialView
+    from research.settings import Sampler, Scheduler
+
+ENDLESS = 1_000_000  # trials; the budget of epochs ends a replay
+
+
+class EarlyAsFinal(StudyView):
+    """What if the study were told as Ray's searcher tells it: a stopped trial COMPLETE, with its last value."""
+
+    def tell(self, view: TrialView) -> None:
+        """Tell how a trial ended, or would seem to have ended."""
+        if view.status != "PRUNED":
+            super().tell(view)
+        elif view.number not in self.told:
+            self.told.add(view.number)
+            self.study.tell(view.number, list(view.curve(self.ledger.settings.metric.name).values())[-1])
+
+
+class LedgerEngine:
+    """A sweep's driver in the default mode, with ``sampler`` and ``scheduler``."""
+
+    def __init__(
+        self,
+        table: Table,
+        *,
+        sampler: Sampler,
+        scheduler: Scheduler,
+        seed: int,
+        slots: int,
+        folder: Path,
+        study: type[StudyView] = StudyView,
+    ) -> None:
+        """``folder`` must be new or empty."""
+        self.table = table
+        self.metric = Metric()
+        source = SpaceSource(name="grid", source="", sha256=hashlib.sha256().hexdigest())
+        settings = SweepSettings(
+            name="replay",
+            space=source,
+            metric=self.metric,
+            trials=ENDLESS,
+            seed=seed,
+            sampler=sampler,
+            scheduler=scheduler,
+            resources=Resources(concurrent=slots),
+            measure=table.measure,
+            data_hash="",
+            split_hash="",
+        )
+        ledger = Ledger.create(folder, SweepCreated(settings=settings, code={}, versions={}, command=[]))
+        ledger.append(SessionStarted(generation=0, pid=0, host="", code={}, versions={}, hardware={}))
+        self.ledger = ledger
+        self.searcher = LedgerSearcher(
+            ledger,
+            study(ledger, folder / "study.journal"),
+            Space(function=self._space, source=source),
+            assign=lambda view: {"trial": view.number},
+            on_end=lambda _: None,
+            ended_with_error=lambda _: False,
+            stopping=lambda: False,
+        )
+        self.scheduler = LedgerScheduler(
+            ledger,
+            number_of=lambda trial: int(trial.trial_id),
+            visible_to=self.searcher.visible_to,
+            on_row=lambda _: None,
+            on_error=lambda _: None,
+        )
+
+    def _space(self, trial: optuna.Trial) -> TrainConfig:
+        """Every parameter is an integer index of the grid; what would be trained is in the table."""
+        for name, size in self.table.sizes.items():
+            trial.suggest_int(name, 0, size - 1)
+        return TrainConfig(epochs=self.table.epochs)
+
+    def ask(self, key: int) -> dict[str, int]:
+        """Draw the next trial."""
+        assignment = self.searcher.suggest(str(key))
+        assert isinstance(assignment, dict)
+        assert assignment["trial"] == key, "trials are numbered in order"
+        params: dict[str, Any] = self.ledger.trials[key].created.params
+        return params
+
+    def tell(self, key: int, epoch: int, value: float) -> bool:
+        """Report a row as a worker would; the scheduler decides and writes."""
+        report = {
+            "attempt": 0,
+            "metrics": {"epoch": epoch, self.metric.name: value, "measure": self.table.measure},
+            "epochs": self.table.epochs,
+            "diverged": None,
+            "checkpoint": None,
+            "checkpoint_sha256": None,
+            "pictures": {},
+            "worker": {},
+        }
+        trial: Any = SimpleNamespace(trial_id=str(key))
+        if self.scheduler.on_trial_result(None, trial, {"report": json.dumps(report)}) == LedgerScheduler.CONTINUE:
+            return True
+        self.searcher.on_trial_complete(str(key))
+        return False
