@@ -87,7 +87,12 @@ def sweep(
     reduction: Annotated[
         int, typer.Option(min=2, help="ASHA and HyperBand keep the best 1/REDUCTION at each rung.")
     ] = 3,
-    min_population: Annotated[int, typer.Option(min=2, help="Nothing stops at a rung before so many trials.")] = 5,
+    min_population: Annotated[
+        int | None,
+        typer.Option(
+            min=2, help="Nobody is judged at a rung before so many trials have been there. Default: 3; median 5."
+        ),
+    ] = None,
     hours: Annotated[
         float | None, typer.Option(help="Stop after so many hours of wall clock; running trials can be resumed.")
     ] = None,

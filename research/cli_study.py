@@ -85,7 +85,7 @@ def watch(
     """
     from research.cli import _console  # noqa: PLC0415
     from research.ledger import Ledger  # noqa: PLC0415
-    from research.show import counts, glance  # noqa: PLC0415
+    from research.show import glance, states_shown  # noqa: PLC0415
     from research.watch import Follower, ending_line  # noqa: PLC0415
     from research.watch import watch as follow  # noqa: PLC0415
 
@@ -100,7 +100,7 @@ def watch(
         return
     try:
         if not console.is_terminal:
-            told = ", ".join(f"{count} {state}" for state, count in counts(ledger).items())
+            told = ", ".join(f"{count} {state}" for state, count in states_shown(ledger).items())
             _say(console, f"sweep {ledger.settings.name}: {told} of {ledger.settings.trials} trials so far")
             sys.stdout.flush()  # a pipe is read by somebody who waits
         how = follow(ledger, console)

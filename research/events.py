@@ -80,6 +80,7 @@ class RowReported:
     metrics: Facts
     decision: Literal["continue", "complete", "pruned", "fail"] = "continue"
     reason: Text | None = None
+    judged: list[NonNegativeInt] = Field(default_factory=list)  # the rungs that this decision settles
     checkpoint: str | None = None
     checkpoint_sha256: str | None = None
     pictures: dict[str, str] = Field(default_factory=dict)

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from research.budget import limits
-from research.show import counts, number_text, parameters, value_of
+from research.show import number_text, parameters, states_shown, value_of
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -110,7 +110,7 @@ class LiveView:
     def frame(self) -> RenderableType:
         """The table as it is now."""
         settings, metric = self.ledger.settings, self.ledger.settings.metric
-        states = counts(self.ledger)
+        states = states_shown(self.ledger)
         seconds = time.monotonic() - self.began
         head = Text.assemble(
             ("sweep ", "bold"),

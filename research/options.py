@@ -64,7 +64,7 @@ def sampler_of(name: str, options: Sequence[str]) -> Sampler:
     return sampler
 
 
-def scheduler_of(name: str, *, reduction: int, min_population: int) -> Scheduler:
+def scheduler_of(name: str, *, reduction: int, min_population: int | None) -> Scheduler:
     """The early stopping called ``name``, its grace still to be resolved.
 
     Raises:
@@ -78,7 +78,7 @@ def scheduler_of(name: str, *, reduction: int, min_population: int) -> Scheduler
         )
     if name not in SCHEDULERS:
         raise UserError(f"--scheduler must be one of {', '.join(SCHEDULERS)}, got {name!r}")
-    given = {"reduction": reduction, "min_population": min_population}
+    given = {"reduction": reduction, **({} if min_population is None else {"min_population": min_population})}
     made = SCHEDULERS[name]
     scheduler: Scheduler = made(**{key: value for key, value in given.items() if key in made.__dataclass_fields__})
     return scheduler

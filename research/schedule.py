@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ray.tune.experiment import Trial
 
     from research.ledger import Ledger, TrialView
-    from research.settings import Metric, Scheduler
+    from research.settings import Metric
 
 
 def value_at(trial: TrialView, metric: Metric, epoch: int) -> float | None:
@@ -64,6 +64,9 @@ def keeps_going(scheduler: Asha | Hyperband, metric: Metric, own: float, others:
     return bool(good[0] >= np.quantile(good, 1 - 1 / scheduler.reduction))
 
 
+Decided = tuple[Any, str | None, list[int]]  # decision, reason, rungs settled
+
+
 class LedgerScheduler(FIFOScheduler):
     """Writes each result with its decision into the ledger, then tells Tune the decision."""
 
@@ -96,7 +99,7 @@ class LedgerScheduler(FIFOScheduler):
         view = self.ledger.trials[number]
         epoch = report["metrics"]["epoch"]
         if epoch not in view.rows and not view.terminal:
-            decision, reason = self._decide(view, report)
+            decision, reason, judged = self._decide(view, report)
             event = RowReported(
                 trial=number,
                 epoch=epoch,
@@ -104,6 +107,7 @@ class LedgerScheduler(FIFOScheduler):
                 metrics=report["metrics"],
                 decision=decision,
                 reason=reason,
+                judged=judged,
                 checkpoint=report["checkpoint"],
                 checkpoint_sha256=report["checkpoint_sha256"],
                 pictures=report["pictures"],
@@ -120,43 +124,68 @@ class LedgerScheduler(FIFOScheduler):
         del tune_controller
         self.on_error(trial)
 
-    def _decide(self, view: TrialView, report: dict[str, Any]) -> tuple[Any, str | None]:
+    def _decide(self, view: TrialView, report: dict[str, Any]) -> Decided:
+        """The decision on a row, why, and the rungs that it settles."""
         settings = self.ledger.settings
         epoch, epochs = report["metrics"]["epoch"], report["epochs"]
         if report["diverged"] is not None:
-            return "fail", report["diverged"]
+            return "fail", report["diverged"], []
         for target in (settings.metric, *settings.objectives):
             if report["metrics"].get(target.name) is None:
-                return "fail", f"{target.name} is not finite at epoch {epoch}"
+                return "fail", f"{target.name} is not finite at epoch {epoch}", []
         value = report["metrics"][settings.metric.name]
         if epoch >= epochs:
-            return "complete", None
-        if epoch in rungs(settings.scheduler, epochs, view.number):
-            before = value_at(view, settings.metric, epoch - 1)
-            own = value if before is None or settings.metric.better(value, before) else before
-            reason = self._stopped_at_rung(settings.scheduler, view, own, epoch, epochs)
-            if reason is not None:
-                return "pruned", reason
-        return "continue", None
-
-    def _stopped_at_rung(
-        self, scheduler: Scheduler, view: TrialView, own: float, epoch: int, epochs: int
-    ) -> str | None:
-        """Why a trial whose best value is ``own`` ends at this rung; None if it goes on."""
-        metric = self.ledger.settings.metric
-        others = [other for other in self.visible_to(view.number) if other.number != view.number]
-        match scheduler:
-            case MedianRule():
-                means = [mean for other in others if (mean := running_mean(other, metric, epoch)) is not None]
-                if not not_below_median(scheduler, metric, own, means):
-                    return f"worse than the median of {len(means)} others' running means at epoch {epoch}"
+            return "complete", None, []
+        match settings.scheduler:
+            case MedianRule() if epoch in rungs(settings.scheduler, epochs):
+                return self._by_median(settings.scheduler, view, value, epoch)
             case Asha() | Hyperband():
-                where = ""
-                if isinstance(scheduler, Hyperband):
-                    bracket = scheduler.bracket(epochs, view.number)
-                    others = [other for other in others if scheduler.bracket(epochs, other.number) == bracket]
-                    where = f" of bracket {bracket}"
-                seen = [found for other in others if (found := value_at(other, metric, epoch)) is not None]
-                if not keeps_going(scheduler, metric, own, seen):
-                    return f"not in the best 1/{scheduler.reduction} of {len(seen) + 1}{where} at epoch {epoch}"
-        return None
+                return self._by_rung(settings.scheduler, view, value, epoch, epochs)
+        return "continue", None, []
+
+    def _by_median(self, rule: MedianRule, view: TrialView, value: float, epoch: int) -> Decided:
+        metric = self.ledger.settings.metric
+        means = [mean for other in self._others(view) if (mean := running_mean(other, metric, epoch)) is not None]
+        own = self._best_at(view, epoch, value, epoch)
+        assert own is not None, "at the row itself there is its value"
+        if not_below_median(rule, metric, own, means):
+            return "continue", None, [epoch]
+        return "pruned", f"worse than the median of {len(means)} others' running means at epoch {epoch}", [epoch]
+
+    def _by_rung(self, halving: Asha | Hyperband, view: TrialView, value: float, epoch: int, epochs: int) -> Decided:
+        """Judge at the highest rung reached that is still owed and that enough trials have reached by now.
+
+        A trial that came to a rung when too few had been there goes on, and is judged there later, at whatever epoch
+        it has come to: by its value at the rung, against all values there. Without this the first trials, one for each
+        slot and drawn before anything is known, would all run to the full budget.
+        """
+        metric = self.ledger.settings.metric
+        others, where = self._others(view), ""
+        if isinstance(halving, Hyperband):
+            bracket = halving.bracket(epochs, view.number)
+            others = [other for other in others if halving.bracket(epochs, other.number) == bracket]
+            where = f" of bracket {bracket}"
+        settled = max((rung for row in view.rows.values() for rung in row.judged), default=0)
+        ladder = [rung for rung in rungs(halving, epochs, view.number) if settled < rung <= epoch]
+        for rung in reversed(ladder):
+            seen = [found for other in others if (found := value_at(other, metric, rung)) is not None]
+            if len(seen) + 1 < halving.min_population:
+                continue
+            own = self._best_at(view, rung, value, epoch)
+            if own is None or keeps_going(halving, metric, own, seen):
+                return "continue", None, [rung]
+            late = "" if rung == epoch else f", judged at epoch {epoch}"
+            reason = f"not in the best 1/{halving.reduction} of {len(seen) + 1}{where} at epoch {rung}{late}"
+            return "pruned", reason, [rung]
+        return "continue", None, []
+
+    def _others(self, view: TrialView) -> list[TrialView]:
+        return [other for other in self.visible_to(view.number) if other.number != view.number]
+
+    def _best_at(self, view: TrialView, rung: int, value: float, epoch: int) -> float | None:
+        """The trial's best value up to ``rung``; ``value`` is that of ``epoch``, which is not written down yet."""
+        metric = self.ledger.settings.metric
+        if rung < epoch:
+            return value_at(view, metric, rung)
+        before = value_at(view, metric, epoch - 1)
+        return value if before is None or metric.better(value, before) else before

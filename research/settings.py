@@ -48,14 +48,14 @@ class Asha:
     """Asynchronous successive halving (Li et al. 2020, arXiv:1810.05934), decided from the ledger.
 
     A trial that reaches a rung (``grace × reduction^i`` epochs) is stopped unless its best value so far is among
-    the top ``1/reduction`` of the values seen at that rung; nothing is stopped at a rung before
-    ``min_population`` trials, this one included, have reached it.
+    the top ``1/reduction`` of the values seen at that rung. Before ``min_population`` trials, this one included,
+    have reached it nobody is judged there; who passed before is judged when they have, by its value at the rung.
     """
 
     kind: Literal["asha"] = "asha"
     grace: PositiveInt = 1
     reduction: Annotated[int, Field(ge=2)] = 3
-    min_population: Annotated[int, Field(ge=2)] = 5
+    min_population: Annotated[int, Field(ge=2)] = 3
 
 
 @part
@@ -69,7 +69,7 @@ class Hyperband:
     kind: Literal["hyperband"] = "hyperband"
     grace: PositiveInt = 1
     reduction: Annotated[int, Field(ge=2)] = 3
-    min_population: Annotated[int, Field(ge=2)] = 5
+    min_population: Annotated[int, Field(ge=2)] = 3
 
     def bracket(self, epochs: int, trial: int) -> int:
         """The bracket of trial number ``trial``, drawn by a hash of the number."""

@@ -31,6 +31,11 @@ def counts(ledger: Ledger) -> dict[str, int]:
     return {state: found.get(state, 0) for state in STATES}
 
 
+def states_shown(ledger: Ledger) -> dict[str, int]:
+    """:func:`counts`, without SKIPPED where there is none: few sweeps know the word."""
+    return {state: count for state, count in counts(ledger).items() if count or state != "SKIPPED"}
+
+
 def model_folder(ledger: Ledger, view: TrialView) -> Path:
     """Where a kept trial's model is."""
     return ledger.directory / "models" / f"trial-{view.number:04d}"

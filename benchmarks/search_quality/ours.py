@@ -77,6 +77,7 @@ class LedgerEngine:
         ledger = Ledger.create(folder, SweepCreated(settings=settings, code={}, versions={}, command=[]))
         ledger.append(SessionStarted(generation=0, pid=0, host="", code={}, versions={}, hardware={}))
         self.ledger = ledger
+        self.numbers: dict[int, int] = {}  # a replay's key of a trial to the ledger's number
         self.searcher = LedgerSearcher(
             ledger,
             study(ledger, folder / "study.journal"),
@@ -96,16 +97,19 @@ class LedgerEngine:
 
     def _space(self, trial: optuna.Trial) -> TrainConfig:
         """Every parameter is an integer index of the grid; what would be trained is in the table."""
+        cell = 0
         for name, size in self.table.sizes.items():
-            trial.suggest_int(name, 0, size - 1)
-        return TrainConfig(epochs=self.table.epochs)
+            cell = cell * size + trial.suggest_int(name, 0, size - 1)
+        # Another config for each cell: that is how a search of ours knows what it has tried.
+        return TrainConfig(epochs=self.table.epochs, latent_size=1 + cell)
 
-    def ask(self, key: int) -> dict[str, int]:
-        """Draw the next trial."""
+    def ask(self, key: int) -> dict[str, int] | None:
+        """Draw the next trial; None when the search takes the space to be exhausted."""
         assignment = self.searcher.suggest(str(key))
-        assert isinstance(assignment, dict)
-        assert assignment["trial"] == key, "trials are numbered in order"
-        params: dict[str, Any] = self.ledger.trials[key].created.params
+        if not isinstance(assignment, dict):
+            return None
+        self.numbers[key] = assignment["trial"]  # skipped draws have numbers too
+        params: dict[str, Any] = self.ledger.trials[self.numbers[key]].created.params
         return params
 
     def tell(self, key: int, epoch: int, value: float) -> bool:
@@ -120,7 +124,7 @@ class LedgerEngine:
             "pictures": {},
             "worker": {},
         }
-        trial: Any = SimpleNamespace(trial_id=str(key))
+        trial: Any = SimpleNamespace(trial_id=str(self.numbers[key]))
         if self.scheduler.on_trial_result(None, trial, {"report": json.dumps(report)}) == LedgerScheduler.CONTINUE:
             return True
         self.searcher.on_trial_complete(str(key))

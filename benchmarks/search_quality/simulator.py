@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 class Engine(Protocol):
     """A sampler and a scheduler, as a sweep sees them."""
 
-    def ask(self, key: int) -> dict[str, int]:
-        """The next trial, called ``key``: an index of the grid for each parameter."""
+    def ask(self, key: int) -> dict[str, int] | None:
+        """The next trial, called ``key``: an index of the grid for each parameter; None when nothing new is left."""
 
     def tell(self, key: int, epoch: int, value: float) -> bool:
         """A trial's value after ``epoch``. Whether it goes on; False at the last epoch."""
@@ -50,9 +50,9 @@ class Outcome:
 
 
 def replay(engine: Engine, table: Table, *, slots: int, budget: int, enough: float = math.inf) -> Outcome:
-    """Run until ``budget`` epochs are spent, or some trial has shown ``enough``.
+    """Run until ``budget`` epochs are spent, or some trial has shown ``enough``, or the engine has nothing left to try.
 
-    A cell that is drawn again runs again, at its full price and with the same curve.
+    A cell that the engine gives again runs again, at its full price and with the same curve.
     """
     outcome = Outcome()
     order = itertools.count()
@@ -61,14 +61,17 @@ def replay(engine: Engine, table: Table, *, slots: int, budget: int, enough: flo
 
     def start(now: int) -> None:
         key = outcome.trials
-        cell = table.cell(engine.ask(key))
+        drawn = engine.ask(key)
+        if drawn is None:
+            return
+        cell = table.cell(drawn)
         outcome.trials += 1
         outcome.cells.add(cell)
         heapq.heappush(reports, (now + 1, next(order), key, cell, 1))
 
     for _ in range(slots):
         start(0)
-    while outcome.epochs < budget and best < enough:
+    while reports and outcome.epochs < budget and best < enough:
         now, _, key, cell, epoch = heapq.heappop(reports)
         outcome.epochs += 1
         value = table.curves[cell][epoch - 1]

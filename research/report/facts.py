@@ -190,7 +190,8 @@ def _rungs(ledger: Ledger) -> dict[str, Any] | None:
         for rung in rungs(settings.scheduler, epochs, view.number):
             reached[rung] += max(view.rows, default=0) >= rung
         if view.status == "PRUNED" and view.final is not None:
-            stopped[view.final.epoch] += 1
+            # A trial that was let through for want of others is stopped later, by what it was at the rung.
+            stopped[max(view.final.judged, default=view.final.epoch)] += 1
     judged = [view for view in ledger.trials.values() if view.status in {"COMPLETE", "PRUNED"}]
     trained = sum(max(view.rows) for view in judged)
     full = sum(epochs_of(ledger, view) or max(view.rows) for view in judged)

@@ -76,6 +76,8 @@ def test_one_slot_and_random_search_cost_what_counting_by_hand_gives(folder, see
     by_hand = 0
     found = False
     for view in engine.ledger.trials.values():
+        if view.status == "SKIPPED":  # a cell that was drawn before
+            continue
         for value in TABLE.curves[view.created.params["a"] * 5 + view.created.params["b"]]:
             by_hand += not found
             found = found or value >= TABLE.best - 0.5
@@ -95,15 +97,16 @@ def test_slots_report_in_turn():
 
 
 def test_epochs_of_stopped_trials_are_counted(folder):
-    """Every row in the ledger is an epoch spent, of pruned trials too, and nothing else is."""
+    """Every row in the ledger is an epoch spent, of pruned trials too, and nothing else is; all cells are tried once."""
     engine = ledger_engine(folder, slots=3, scheduler=Asha(min_population=2))
     outcome = replay(engine, TABLE, slots=3, budget=BUDGET)
 
-    views = engine.ledger.trials.values()
-    assert sum(len(view.rows) for view in views) == outcome.epochs == BUDGET
-    assert sorted(len(view.rows) for view in views if view.terminal) == sorted(outcome.ended)
-    assert {len(view.rows) for view in views if view.status == "PRUNED"} <= {1, 3}
-    assert {view.status for view in views} == {"PRUNED", "COMPLETE", "RUNNING"}
+    views = [view for view in engine.ledger.trials.values() if view.status != "SKIPPED"]
+    assert sum(len(view.rows) for view in views) == outcome.epochs
+    assert sorted(len(view.rows) for view in views) == sorted(outcome.ended)
+    assert {view.status for view in views} == {"PRUNED", "COMPLETE"}
+    assert len(views) == len(outcome.cells) == outcome.trials
+    assert len(outcome.cells) >= 19  # of 20: the space is taken to be exhausted after fifty repeats in a row
 
 
 def test_the_same_seed_gives_the_same_replay(folder):

@@ -290,7 +290,7 @@ def test_a_sweep_is_extended_by_what_compares(capsys, monkeypatch, tmp_path, opt
     """An extension that adds nothing, or whose trials would not rank with the others, is refused; nothing is written."""
     ledger = new_ledger(tmp_path / "s", space=load_space("quickstart").source)
     before = len(ledger)
-    line = refused(capsys, monkeypatch, "extend", tmp_path / "s", *options)
+    line = refused(capsys, monkeypatch, "extend", tmp_path / "s", "--allow-changed-code", *options)
     assert why in line
     assert len(Ledger.open(tmp_path / "s")) == before
 

@@ -216,3 +216,36 @@ def test_every_objective_must_be_finite(tmp_path):
     )
     assert scheduler.on_trial_result(None, SimpleNamespace(), {"report": json.dumps(values)}) == "STOP"
     assert ledger.trials[0].reason == "val/kl is not finite at epoch 1"
+
+
+def test_who_came_too_early_to_be_judged_is_judged_later(tmp_path):
+    """Three trials pass the first rung before five have been there; once they have, each is judged by its value there."""
+    ledger = new_ledger(tmp_path, scheduler=Asha(grace=1, reduction=3, min_population=5))
+    scheduler = LedgerScheduler(
+        ledger,
+        number_of=lambda tune_trial: tune_trial.number,
+        visible_to=lambda _: list(ledger.trials.values()),
+        on_row=lambda _: None,
+        on_error=lambda _: None,
+    )
+
+    def report(number, epoch, value):
+        return scheduler.on_trial_result(None, SimpleNamespace(number=number), reported(number, epoch, value))
+
+    for number in range(6):
+        ledger.append(trial(number))
+    assert [report(number, 1, float(-number)) for number in range(3)] == ["CONTINUE"] * 3
+    assert report(1, 2, 50.0) == "CONTINUE"  # still fewer than five
+    assert [report(number, 1, -9.0) for number in (3, 4)] == ["CONTINUE", "STOP"]
+    # At the rung: 0, −1, −2, −9, −9; the best third is 0 and −1. What came after the rung does not count.
+    assert report(2, 2, 100.0) == "STOP"
+    assert ledger.trials[2].reason == "not in the best 1/3 of 5 at epoch 1, judged at epoch 2"
+    assert report(1, 3, -50.0) == "CONTINUE"
+    assert ledger.trials[1].rows[3].judged == [1]
+    assert report(0, 2, -50.0) == "CONTINUE"
+    assert report(3, 2, 50.0) == "STOP"
+    assert ledger.trials[4].final.judged == [1]
+    # Judged once: what comes to the rung later changes nothing for those that passed it.
+    assert report(5, 1, 7.0) == "CONTINUE"
+    assert report(1, 4, -50.0) == "CONTINUE"
+    assert ledger.trials[1].rows[4].judged == []
