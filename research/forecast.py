@@ -37,7 +37,9 @@ def expected_arrivals(scheduler: Scheduler, epochs: int, trials: int) -> list[fl
     """How many of ``trials`` are expected to reach each rung and, last, the full budget.
 
     Exact for trials that arrive one after the other and whose values at different rungs say nothing of each other;
-    a rung's arrivals are a sum of independent chances then, and their distribution is carried from rung to rung.
+    a rung's arrivals are a sum of independent chances then, and their distribution is carried from rung to rung. Trials
+    that run beside each other arrive at a rung together, and those that came too early to be judged are judged later:
+    that is not counted, and stops a few more.
     """
     if not isinstance(scheduler, Asha):
         return [float(trials)]

@@ -197,7 +197,7 @@ def test_expected_epochs_equal_a_simulation(asha, epochs, trials):
 def test_expected_epochs_at_the_ends():
     """Without stopping the budget; of few trials the budget too; of very many Li et al.'s geometric shares."""
     assert expected_epochs(NoScheduler(), 81, 20) == 81
-    assert expected_epochs(Asha(grace=3), 81, 4) == 81
+    assert expected_epochs(Asha(grace=3), 81, 2) == 81
     many = expected_epochs(Asha(grace=3), 81, 1_000_000)
     assert many == pytest.approx(3 + 6 / 3 + 18 / 9 + 54 / 27, rel=0.01)
     arrivals = expected_arrivals(Asha(grace=3), 81, 1500)
