@@ -12,8 +12,10 @@ import pytest
 from synthetic import new_ledger, row
 
 from research import budget
-from research.growth import learn_from
+from research.errors import UserError
+from research.growth import extend, learn_from
 from research.ledger import Ledger
+from research.preflight import check_space
 from research.samplers import build_sampler
 from research.search import LedgerSearcher
 from research.settings import (
@@ -29,7 +31,7 @@ from research.settings import (
     StartFrom,
     Tpe,
 )
-from research.spaces import Space
+from research.spaces import Space, load_recorded, load_space
 from research.study import StudyView
 from vae.networks import Mlp
 from vae.optimizers import Adam
@@ -241,10 +243,15 @@ def test_a_grid_tries_every_config_once(tmp_path):
     assert len(drawn) <= 5
 
 
-def sweep_of(directory, space, sampler, *, restart_every=None, trials=24, **changes):
+def sweep_of(directory, space, sampler, /, *, restart_every=None, trials=24, **changes):
     """A whole sweep of ``space`` in one slot, all trials to the end, scored by their number."""
     ledger = new_ledger(directory, trials=trials, sampler=sampler, resources=Resources(concurrent=1), **changes)
-    searcher = searcher_of(ledger, space)
+    return go_on(ledger, searcher_of(ledger, space), space, restart_every)
+
+
+def go_on(ledger, searcher, space=None, restart_every=None):
+    """The rest of a sweep."""
+    directory = ledger.directory
     step = 0
     while (suggestion := searcher.suggest(f"t{step}")) != FINISHED:
         number = suggestion["trial"]
@@ -374,3 +381,35 @@ def test_a_spent_budget_starts_nothing_more(tmp_path):
         searcher.on_trial_complete(trial_id=f"t{step}")
     assert searcher.suggest("t3") == FINISHED
     assert ledger.trained == 3
+
+
+RANGE_SPACE = """
+from vae.networks import Mlp
+from vae.train_config import TrainConfig
+
+def space(trial):
+    return TrainConfig(network=Mlp(hidden=(8,)), latent_size=trial.suggest_int("latent_size", 2, {most}), epochs=3)
+"""
+
+
+def test_a_sweep_goes_on_in_a_wider_space(tmp_path):
+    """After the extension trials come from the new space, the old ones stay, and the sweep knows both after a restart."""
+    for name, most in (("narrow", 4), ("wider", 64)):
+        (tmp_path / f"{name}.py").write_text(RANGE_SPACE.format(most=most))
+    narrow = load_space(str(tmp_path / "narrow.py"))
+    found = check_space(narrow, metric=None, epochs=3, seed=0, data_dir=None)
+    facts = {"measure": found.measure, "data_hash": found.data.data_hash, "split_hash": found.data.split_hash}
+    ledger = sweep_of(tmp_path / "s", narrow, Tpe(startup_trials=2), trials=3, space=narrow.source, **facts)
+    assert ledger.trained == 3
+    event = extend(tmp_path / "s", trials="+9", space=str(tmp_path / "wider.py"), more=budget.More())
+    assert event.trials == 12
+    ledger = Ledger.open(tmp_path / "s")
+    assert (tmp_path / "s" / "space.py").read_text() == ledger.settings.space.source == RANGE_SPACE.format(most=64)
+    space = load_recorded(ledger.settings.space, tmp_path / "s" / "space.py")
+    go_on(ledger, searcher_of(ledger, space))
+    again = Ledger.open(tmp_path / "s")
+    assert again.trained == 12
+    latents = [view.created.params["latent_size"] for _, view in sorted(again.trials.items())]
+    assert max(latents[:3]) <= 4 < max(latents[3:])
+    with pytest.raises(UserError, match="nothing to extend"):
+        extend(tmp_path / "s", trials=None, space=str(tmp_path / "wider.py"), more=budget.More())
