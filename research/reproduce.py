@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from research import provenance
-from research.replicates import train_together
+from research.replicates import ALL, train_together
 from research.trial_rows import describe_worker
 from vae.data import load_training
 from vae.serialization import from_dict
@@ -25,6 +26,7 @@ EXIT_CODES: dict[Verdict, int] = {
     "did not reproduce": 4,
 }
 RELATIVE_TOLERANCE = 1e-3  # where the sweep measured no spread over seeds
+SPREADS = 3.0  # where it did
 # What is judged by tolerance: sums over whole splits. Counts, norms and single latent dimensions only by equality.
 JUDGED = ("train/loss", "val/elbo", "val/reconstruction", "val/kl", "val/denoise_error")
 
@@ -106,9 +108,17 @@ def judge(recorded: list[Any], again: list[dict[str, Any]], differences: list[Di
             before, after = old.get(metric), new.get(metric)
             if before is None and after is None:
                 continue
-            if before is None or after is None or abs(after - before) > RELATIVE_TOLERANCE * abs(before):
+            if before is None or after is None or abs(after - before) > tolerance(old, metric):
                 return "did not reproduce"
     return "reproduced within tolerance"
+
+
+def tolerance(row: Mapping[str, Any], metric: str) -> float:
+    """How far a figure of ``row`` may be off: three standard deviations over seeds, where the row has several."""
+    each = row.get(metric + ALL)
+    if isinstance(each, list) and len(each) > 1 and all(isinstance(value, int | float) for value in each):
+        return SPREADS * statistics.stdev(each)
+    return RELATIVE_TOLERANCE * abs(float(row[metric]))
 
 
 def _distance(before: Any, after: Any) -> float:  # noqa: ANN401 - any JSON value
