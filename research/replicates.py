@@ -8,7 +8,7 @@ import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from research.events import STANDARD_ERROR
+from research.events import REPLICATES, STANDARD_ERROR
 from research.trial_rows import finite
 from vae.seeds import derive
 from vae.train import train
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from vae.train_config import TrainConfig
 
 KEPT = "replicate"  # in a row: which replicate's weights are kept with it
-ALL = "_replicates"  # after a metric's name: its value in each replicate
 
 
 @dataclass(frozen=True)
@@ -114,7 +113,7 @@ def mean_row(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     for name, value in first.items():
         if name.startswith("val/") and _is_number(value):
             each: list[Any] = [row.get(name) for row in rows]
-            mean[name + ALL] = each
+            mean[name + REPLICATES] = each
             if all(map(_is_number, each)):
                 mean[name + STANDARD_ERROR] = statistics.stdev(each) / math.sqrt(len(each))
     return mean
@@ -128,7 +127,9 @@ def row_of_kept(metrics: dict[str, Any]) -> dict[str, Any]:
     if KEPT not in metrics:
         return dict(metrics)
     index = metrics[KEPT]
-    return {name.removesuffix(ALL): values[index] for name, values in metrics.items() if name.endswith(ALL)} | {
+    return {
+        name.removesuffix(REPLICATES): values[index] for name, values in metrics.items() if name.endswith(REPLICATES)
+    } | {
         name: metrics[name]
         for name in ("epoch", "step", "measure", "model/parameters", "weights", "kl_estimate", KEPT)
         if name in metrics

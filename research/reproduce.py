@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from research import provenance
-from research.replicates import ALL, train_together
+from research.events import REPLICATES
+from research.replicates import train_together
 from research.trial_rows import describe_worker
 from vae.data import load_training
 from vae.serialization import from_dict
@@ -115,9 +116,9 @@ def judge(recorded: list[Any], again: list[dict[str, Any]], differences: list[Di
 
 def tolerance(row: Mapping[str, Any], metric: str) -> float:
     """How far a figure of ``row`` may be off: three standard deviations over seeds, where the row has several."""
-    each = row.get(metric + ALL)
+    each = row.get(metric + REPLICATES)
     if isinstance(each, list) and len(each) > 1 and all(isinstance(value, int | float) for value in each):
-        return SPREADS * statistics.stdev(each)
+        return SPREADS * float(statistics.stdev(each))
     return RELATIVE_TOLERANCE * abs(float(row[metric]))
 
 

@@ -13,6 +13,7 @@ import json
 import shutil
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from research.events import REPLICATES
 from research.folders import write_file
 from research.trial_names import CAPTIONS, family
 
@@ -155,6 +156,8 @@ class TrialRuns:
         for number, trial in self.ledger.trials.items():
             if number in self.done:
                 continue
+            if trial.status == "SKIPPED" and number not in self.live:
+                continue  # a draw that was never trained is no run
             if number not in self.live:
                 self.marks.forget(self.run_id(number))  # torn
                 self.live[number] = self._start(trial)
@@ -255,6 +258,8 @@ class TrialRuns:
 
         values: dict[str, Any] = {"epoch": row.epoch, **_scalars(row)}
         for name, value in row.metrics.items():
+            if name.endswith(REPLICATES):
+                continue  # a few seeds' values are no distribution; their mean and its error are scalars
             if isinstance(value, list) and value and all(isinstance(v, int | float) for v in value):
                 values[name] = wandb.Histogram(cast("list[float]", value), num_bins=32)
         for name, relative in row.pictures.items():
