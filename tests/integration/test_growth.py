@@ -55,7 +55,7 @@ def test_figures_agree_to_the_last_digit(grown):
     backend = optuna.storages.journal.JournalFileBackend(str(grown / "study.journal"))
     study = optuna.load_study(study_name="s", storage=optuna.storages.JournalStorage(backend))
     runs = {run.config["trial"]: run for run in read_runs(grown) if "trial" in run.config}
-    table = pd.read_parquet(grown.parent / "tables" / "trials.parquet").set_index("trial")
+    table = pd.read_parquet(grown.parent / "tables" / "trials.parquet").set_index("number")
     page = (grown / "report.html").read_text(encoding="utf-8")
     exact = set(re.findall(r"-\d+\.\d{6,}", page))
     assert len(ledger.trials) == 24

@@ -98,7 +98,7 @@ def test_the_sweep_has_a_run_of_its_own(tmp_path: Path, start: Start) -> None:
     ledger = new_ledger(sweep)
     for number in range(12):
         append_drawn(ledger, number, -90.0 - number**2, "pruned" if number in {4, 5} else "complete")
-    ledger.append(trial(12))
+    ledger.append(trial(12, distributions=DISTRIBUTIONS))
     ledger.append(failed(12))
     assert start(sweep).close() in (
         [],
