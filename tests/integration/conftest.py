@@ -9,7 +9,7 @@ import pytest
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent / "research")]
 
-from sweeps import SPACE, Finished, deterministic, research  # noqa: E402 - found by the line above
+from verbs import SPACE, Finished, deterministic, research  # noqa: E402 - found by the line above
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from sweeps import command, deterministic, environment, science, told
+from verbs import command, deterministic, environment, science, told
 
 from research.folders import verify_folder
 from research.ledger import Ledger

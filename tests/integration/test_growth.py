@@ -8,7 +8,7 @@ import re
 import optuna
 import pandas as pd
 import pytest
-from sweeps import research
+from verbs import research
 from wandb_reader import read_runs
 
 from research import finalists

@@ -6,7 +6,7 @@ import json
 
 import optuna
 import pytest
-from sweeps import research, science
+from verbs import research, science
 from wandb_reader import read_runs
 
 from research.folders import verify_folder
