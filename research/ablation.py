@@ -12,19 +12,17 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from research import provenance
 from research.errors import UserError
 from research.folders import write_folder
 from research.metrics import check_metric
+from research.preflight import without_memory
 from research.records import load_record, pretty
 from research.single import train_once
 from research.variants import FULL, Variant
 from vae.config import ConfigError
 from vae.data import load_training
 from vae.measure import measure_of
-from vae.model import VAE
 from vae.seeds import derive
 from vae.serialization import config_hash, to_dict
 
@@ -106,8 +104,7 @@ def prepare(
 
 def _refuse_misfit(config: TrainConfig, data: TrainingData, what: str = "") -> None:
     try:
-        with torch.device("meta"):
-            VAE(config, shape=data.shape, levels=data.levels, num_classes=data.num_classes)
+        without_memory(config, data)
     except ConfigError as error:
         raise ConfigError(f"{what}{error}") from None
 

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 import statistics
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from scipy import stats
-
+from research.intervals import standard_error, student_half_width
 from research.variants import FULL
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from research.ablation import Ablation, RunResult
-
-CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
@@ -53,8 +49,7 @@ class Row:
 
 def mean_of(values: Sequence[float]) -> Mean:
     """Mean and standard error."""
-    error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
-    return Mean(statistics.fmean(values), error, len(values))
+    return Mean(statistics.fmean(values), standard_error(values), len(values))
 
 
 def paired_difference(own: Sequence[float | None], full: Sequence[float | None]) -> Difference | None:
@@ -65,7 +60,7 @@ def paired_difference(own: Sequence[float | None], full: Sequence[float | None])
     mean = mean_of(differences)
     if mean.error is None:
         return Difference(mean.value, None, None, 1)
-    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(differences) - 1)) * mean.error
+    half = student_half_width(mean.error, len(differences))
     return Difference(mean.value, mean.value - half, mean.value + half, len(differences))
 
 

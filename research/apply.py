@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from research.checkpoints import model_hash, trial_name
+from research.checkpoints import model_hash
 from research.errors import UserError
 from research.evaluation import examples_of
-from research.folders import MANIFEST, verify_folder
+from research.folders import MANIFEST, trial_name, verify_folder
 from research.ledger import Ledger
 from research.looks import earlier_look, write_look
 from research.records import RECORD

@@ -11,10 +11,8 @@ from typing import TYPE_CHECKING
 from research.errors import UserError
 
 if TYPE_CHECKING:
-    from research.ledger import Ledger, TrialView
+    from research.ledger import Ledger
     from research.settings import Budget
-
-_TIMES = ("time/train_seconds", "time/evaluation_seconds")
 
 
 @dataclass(frozen=True)
@@ -74,24 +72,14 @@ def raised(budget: Budget, more: More) -> Budget:
     return dataclasses.replace(budget, **changes)  # type: ignore[arg-type] # whole numbers where they must be
 
 
-def seconds_of(view: TrialView) -> float:
-    """What a trial spent training and evaluating, its lost attempts' unreported epochs not counted."""
-    return sum(
-        float(value)
-        for row in view.rows.values()
-        for name in _TIMES
-        if isinstance(value := row.metrics.get(name), float)
-    )
-
-
 def limits(ledger: Ledger, now: datetime | None = None) -> list[Limit]:
     """The budget's limits with what is spent. ``now``: while a driver is at work, the end of its session so far."""
     budget = ledger.settings.budget
     found = []
     if budget.hours is not None:
-        found.append(Limit("--hours", budget.hours, _hours(ledger, now), "hours"))
+        found.append(Limit("--hours", budget.hours, wall_seconds(ledger, now) / 3600, "hours"))
     if budget.trial_hours is not None:
-        hours = sum(map(seconds_of, ledger.trials.values())) / 3600
+        hours = sum(view.seconds or 0.0 for view in ledger.trials.values()) / 3600
         found.append(Limit("--trial-hours", budget.trial_hours, hours, "trial-hours"))
     if budget.total_epochs is not None:
         epochs = sum(len(view.rows) for view in ledger.trials.values())
@@ -104,7 +92,7 @@ def limits(ledger: Ledger, now: datetime | None = None) -> list[Limit]:
 def out_of_time(ledger: Ledger) -> str | None:
     """That the wall clock of ``--hours`` is spent, in words. Cheap: asked at every event of a running sweep."""
     limit = ledger.settings.budget.hours
-    if limit is None or (hours := _hours(ledger, datetime.now(UTC))) < limit:
+    if limit is None or (hours := wall_seconds(ledger, datetime.now(UTC)) / 3600) < limit:
         return None
     return f"--hours {limit:g} is spent ({hours:.4g} hours)"
 
@@ -117,11 +105,12 @@ def spent(ledger: Ledger) -> str | None:
     )
 
 
-def _hours(ledger: Ledger, now: datetime | None) -> float:
+def wall_seconds(ledger: Ledger, now: datetime | None = None) -> float:
+    """How long drivers worked on the sweep, all sessions together; ``now`` as for :func:`limits`."""
     spans = [(datetime.fromisoformat(start), datetime.fromisoformat(end)) for start, end in ledger.spans]
     if now is not None and spans:
         spans[-1] = spans[-1][0], now
-    return sum((end - start).total_seconds() for start, end in spans) / 3600
+    return sum((end - start).total_seconds() for start, end in spans)
 
 
 def since_best(ledger: Ledger) -> int:

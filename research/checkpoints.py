@@ -13,7 +13,7 @@ import re
 from typing import TYPE_CHECKING
 
 from research.errors import CorruptFile, UserError
-from research.folders import clear_leftovers, remove_folder, verify_folder, write_folder
+from research.folders import clear_leftovers, remove_folder, trial_name, verify_folder, write_folder
 from research.model_card import model_card
 from research.records import RECORD, TrialRecord, pretty, row_json
 from research.replicates import KEPT, row_of_kept, seeds_of
@@ -27,11 +27,6 @@ if TYPE_CHECKING:
     from research.ledger import Ledger, TrialView
 
 _TRIAL = re.compile(r"trial-(\d{4,})")
-
-
-def trial_name(number: int) -> str:
-    """What a trial's folders are called."""
-    return f"trial-{number:04d}"
 
 
 def keep_best(ledger: Ledger, sweep_dir: Path) -> list[str]:

@@ -251,9 +251,10 @@ def extend(
     from research.ledger import Ledger  # noqa: PLC0415
     from research.sweep import check_code, reopen  # noqa: PLC0415
 
-    check_code(Ledger.open(directory), allow_changed_code=allow_changed_code)
+    ledger = Ledger.open(directory)
+    check_code(ledger, allow_changed_code=allow_changed_code)
     more = More(hours=hours, trial_hours=trial_hours, total_epochs=total_epochs, patience=patience)
-    event = write_down(directory, trials=trials, space=space, more=more)
+    event = write_down(ledger, trials=trials, space=space, more=more)
 
     console = _console()
     console.print(f"sweep {directory}: {event.trials} trials in all", highlight=False, soft_wrap=True)
@@ -290,13 +291,13 @@ def finalists(
     ledger = Ledger.open(directory)
     check_code(ledger, allow_changed_code=allow_changed_code)
     resources = None if concurrent is None else _resources(concurrent, None, 0.0, address)
-    place = again.prepare(directory, top=top, seeds=seeds, resources=resources, command=sys.argv)
+    place = again.prepare(ledger, top=top, seeds=seeds, resources=resources, command=sys.argv)
     console = _console(quiet=as_json)
     if any(not view.terminal for view in Ledger.open(place).trials.values()):
         console.print(f"finalists {place}: the best {top} configs, {seeds} fresh seeds of each", highlight=False)
         _run(*reopen(place, allow_changed_code=allow_changed_code), console, address)
-    found = again.results(directory)
-    assert found is not None
+    found = again.results(ledger)
+    assert found is not None, "they were trained above"
     if found["configurations"][0]["mean"] is None:
         raise UserError(f"no finalist gave a result: research show {place} has the reasons")
     if test:
@@ -304,9 +305,7 @@ def finalists(
         chosen_data = _data_directory(data_dir) or (
             None if ledger.settings.data_dir is None else Path(ledger.settings.data_dir)
         )
-        again.look_at_test(directory, nll_k=nll, images=images, data_dir=chosen_data, device="cpu")
-        found = again.results(directory)
-        assert found is not None
+        found["test"] = again.look_at_test(found, nll_k=nll, images=images, data_dir=chosen_data, device="cpu")
     if as_json:
         typer.echo(json.dumps(found, indent=1))
     console.print(again.table(found), highlight=False)
@@ -628,13 +627,11 @@ def _resources(concurrent: int | None, cpus_per_trial: float | None, gpus_per_tr
 
 
 def _assignment(text: str) -> tuple[str, Any]:
-    path, equals, value = text.partition("=")
-    if not equals or not path:
+    from research.options import named_value  # noqa: PLC0415
+
+    if (found := named_value(text)) is None:
         raise UserError(f"--set must be PATH=VALUE, e.g. objective.beta=4, got {text!r}")
-    try:
-        return path, json.loads(value)
-    except ValueError:
-        return path, value
+    return found
 
 
 def _config_of(name: str, seed: int) -> TrainConfig:

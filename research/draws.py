@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import optuna
 
-from research.spaces import SkippedDraw, SpaceError, draw
+from research.spaces import SkippedDraw, SpaceError, random_draws
 from vae.config import ConfigError
-from vae.seeds import derive
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,20 +43,15 @@ def draw_many(space: Space, *, epochs: int | None, seed: int, count: int, data: 
         ConfigError: there is no set called ``data``, or it needs more than its name.
 
     """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=derive(seed, "survey") % 2**32))
     found: list[Draw] = []
-    for _ in range(count):
-        trial = study.ask()
-        config, problem, skipped = None, None, False
-        try:
-            config = draw(space, trial, epochs=epochs, seed=0, data=data)
-        except (SpaceError, ConfigError) as error:
-            if isinstance(error, ConfigError) and not found:
-                raise  # not the space: there is no such set as ``data``
-            problem, skipped = str(error), isinstance(error, SkippedDraw)
-        found.append(Draw(dict(trial.params), dict(trial.distributions), config, problem, skipped))
-        study.tell(trial, state=optuna.trial.TrialState.FAIL)
+    for trial, drawn in random_draws(space, epochs=epochs, seed=seed, count=count, data=data):
+        params, distributions = dict(trial.params), dict(trial.distributions)
+        if isinstance(drawn, ConfigError) and not found:
+            raise drawn  # not the space: there is no such set as ``data``
+        if isinstance(drawn, SpaceError | ConfigError):
+            found.append(Draw(params, distributions, None, str(drawn), isinstance(drawn, SkippedDraw)))
+        else:
+            found.append(Draw(params, distributions, drawn))
     return found
 
 

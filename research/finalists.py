@@ -13,14 +13,13 @@ import math
 import statistics
 from typing import TYPE_CHECKING, Any
 
-from research.checkpoints import trial_name
 from research.errors import UserError
+from research.events import SweepExtended
+from research.folders import FINALISTS, trial_name
+from research.intervals import LEVEL, median_index, standard_error, welch_interval
 from research.ledger import Ledger, TrialCreated
-from research.replicates import median_index
 from research.settings import Budget, NoScheduler, Parent, RandomSearch, SweepSettings
 from research.show import number_text
-from vae.seeds import derive
-from vae.serialization import config_hash, from_dict
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,14 +28,15 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from research.ledger import TrialView
+    from research.settings import Resources
 
-FOLDER = "finalists"
-LEVEL = 0.95
 _TEST = "test.json"
 
 
-def prepare(sweep_dir: Path, *, top: int, seeds: int, resources: Any, command: list[str]) -> Path:  # noqa: ANN401 - Resources
+def prepare(parent: Ledger, *, top: int, seeds: int, resources: Resources | None, command: list[str]) -> Path:
     """Make DIR/finalists a sweep of the ``top`` best configurations × ``seeds`` fresh seeds, or add what it lacks.
+
+    ``resources`` None: those of the sweep.
 
     Raises:
         UserError: the sweep has nothing to train again.
@@ -44,43 +44,46 @@ def prepare(sweep_dir: Path, *, top: int, seeds: int, resources: Any, command: l
     """
     from research.sweep import create  # noqa: PLC0415 - Ray takes seconds to import
 
-    ledger = Ledger.open(sweep_dir)
-    settings = ledger.settings
+    settings, place = parent.settings, parent.directory
     if settings.parent is not None:
-        raise UserError(f"{str(sweep_dir)!r} holds finalists already; give the directory of the sweep that they are of")
-    best = ledger.ranked()[:top]
+        raise UserError(f"{str(place)!r} holds finalists already; give the directory of the sweep that they are of")
+    best = parent.ranked()[:top]
     if not best:
-        raise UserError(f"sweep {str(sweep_dir)!r} has no trial with a result yet: nothing to train again")
-    if running := [view.number for view in ledger.trials.values() if not view.terminal]:
+        raise UserError(f"sweep {str(place)!r} has no trial with a result yet: nothing to train again")
+    if running := [view.number for view in parent.trials.values() if not view.terminal]:
         raise UserError(
-            f"sweep {str(sweep_dir)!r} is not at its end (trial {running[0]} has not ended): research resume {sweep_dir} first"
+            f"sweep {str(place)!r} is not at its end (trial {running[0]} has not ended): research resume {place} first"
         )
-    target = sweep_dir / FOLDER
+    target = place / FINALISTS
     if (target / "ledger").is_dir():
-        finalists = Ledger.open(target)
-        if finalists.settings.parent != Parent(name=settings.name, identity=ledger.identity):
+        ledger = Ledger.open(target)
+        if ledger.settings.parent != Parent(name=settings.name, identity=parent.identity):
             raise UserError(f"{target} holds finalists of another sweep: move it away")
     else:
-        finalists = create(target, _settings(ledger, len(best) * seeds, resources), command)
-    there = {(view.created.parent_trial, view.created.seed) for view in finalists.trials.values()}
+        ledger = create(target, _settings(parent, len(best) * seeds, resources), command)
+    there = {(view.created.parent_trial, view.created.seed) for view in ledger.trials.values()}
     wanted = [(view, seed) for seed in fresh_seeds(settings.seed, seeds) for view in best]
     missing = [(view, seed) for view, seed in wanted if (view.number, seed) not in there]
-    _grow(finalists, len(finalists.trials) + len(missing))
+    total = len(ledger.trials) + len(missing)
+    if total > ledger.settings.trials:
+        ledger.append(SweepExtended(trials=total, budget=Budget()))
     for view, seed in missing:
-        finalists.append(_created(len(finalists.trials), view, seed))
+        ledger.append(_created(len(ledger.trials), view, seed))
     return target
 
 
 def fresh_seeds(seed: int, count: int) -> list[int]:
     """Seeds that no trial of the sweep had: the same for each configuration."""
+    from vae.seeds import derive  # noqa: PLC0415 - torch: the results are read without it
+
     return [derive(seed, "finalist", index) % 2**31 for index in range(count)]
 
 
-def _settings(ledger: Ledger, trials: int, resources: Any) -> SweepSettings:  # noqa: ANN401 - Resources
-    settings = ledger.settings
+def _settings(parent: Ledger, trials: int, resources: Resources | None) -> SweepSettings:
+    settings = parent.settings
     return dataclasses.replace(
         settings,
-        name=f"{settings.name[:90]}-{FOLDER}",  # at most 100 characters
+        name=f"{settings.name[:90]}-{FINALISTS}",  # at most 100 characters
         trials=trials,
         keep=10_000,  # every seed's model: which one is the median is known at the end
         sampler=RandomSearch(),
@@ -89,18 +92,13 @@ def _settings(ledger: Ledger, trials: int, resources: Any) -> SweepSettings:  # 
         start_from=(),
         replicates=1,
         resources=resources or settings.resources,
-        parent=Parent(name=settings.name, identity=ledger.identity),
+        parent=Parent(name=settings.name, identity=parent.identity),
     )
 
 
-def _grow(ledger: Ledger, trials: int) -> None:
-    from research.events import SweepExtended  # noqa: PLC0415 - only when it grows
-
-    if trials > ledger.settings.trials:
-        ledger.append(SweepExtended(trials=trials, budget=Budget()))
-
-
 def _created(number: int, view: TrialView, seed: int) -> TrialCreated:
+    from vae.serialization import config_hash, from_dict  # noqa: PLC0415 - as in fresh_seeds
+
     config = {**view.created.config, "seed": seed}
     return TrialCreated(
         trial=number,
@@ -115,17 +113,18 @@ def _created(number: int, view: TrialView, seed: int) -> TrialCreated:
     )
 
 
-def results(sweep_dir: Path) -> dict[str, Any] | None:
-    """What the finalists of the sweep in ``sweep_dir`` say, as plain values; None where there are none.
+def results(parent: Ledger) -> dict[str, Any] | None:
+    """What the finalists of the sweep ``parent`` say, as plain values; None where there are none.
 
     ``configurations``, best mean first: ``search`` is the score in the sweep, ``scores`` those of the fresh seeds,
     ``gap`` how much better the search's was than their mean (the winner's curse, where above 0), all in the metric's
     units. ``difference``: the first's mean minus the second's in the direction of better, with Welch's interval at
     ``level``. ``test``: of the chosen configuration, after :func:`look_at_test`.
     """
-    if not (sweep_dir / FOLDER / "ledger").is_dir():
+    place = parent.directory / FINALISTS
+    if not (place / "ledger").is_dir():
         return None
-    parent, ledger = Ledger.open(sweep_dir), Ledger.open(sweep_dir / FOLDER)
+    ledger = Ledger.open(place)
     metric = ledger.settings.metric
     sign = 1.0 if metric.direction == "maximize" else -1.0
     by_origin: dict[int, list[TrialView]] = {}
@@ -138,7 +137,7 @@ def results(sweep_dir: Path) -> dict[str, Any] | None:
         row["rank"] = rank
     order = [view.number for view in parent.ranked()]
     first_found = min(rows, key=lambda row: order.index(row["parent_trial"]), default=None)
-    stored = sweep_dir / FOLDER / _TEST
+    stored = place / _TEST
     return {
         "directory": str(ledger.directory),
         "seeds": max((len(row["seeds"]) for row in rows), default=0),
@@ -176,7 +175,7 @@ def _configuration(parent: Ledger, ledger: Ledger, origin: int, views: Sequence[
         "scores": scores,
         "seeds": [view.created.seed for view, _ in ended],
         "mean": mean,
-        "standard_error": statistics.stdev(scores) / math.sqrt(len(scores)) if len(scores) > 1 else None,
+        "standard_error": standard_error(scores),
         "gap": None if mean is None or search is None else sign * (search - mean),
         "failed": [
             f"seed {view.created.seed}: {view.fail_kind}: {view.reason}" for view in views if view.status == "FAIL"
@@ -203,29 +202,18 @@ def _difference(rows: Sequence[dict[str, Any]], sign: float) -> dict[str, Any] |
     }
 
 
-def welch_interval(first: Sequence[float], second: Sequence[float], level: float = LEVEL) -> tuple[float, float]:
-    """The interval for the difference of two means whose variances need not be equal (Welch 1947)."""
-    import numpy as np  # noqa: PLC0415 - scipy takes its time
-    from scipy import stats  # noqa: PLC0415
-
-    if np.ptp(first) == 0 and np.ptp(second) == 0:
-        difference = statistics.fmean(first) - statistics.fmean(second)
-        return difference, difference
-    interval = stats.ttest_ind(first, second, equal_var=False).confidence_interval(level)
-    return float(interval.low), float(interval.high)
-
-
-def look_at_test(sweep_dir: Path, *, nll_k: int, images: int, data_dir: Path | None, device: str) -> dict[str, Any]:
-    """Evaluate the chosen configuration's models on test, one look for each seed, and write the result down.
+def look_at_test(
+    found: dict[str, Any], *, nll_k: int, images: int, data_dir: Path | None, device: str
+) -> dict[str, Any]:
+    """Evaluate the models of the configuration that ``found`` chose on test, one look for each seed; write it down.
 
     Nothing is chosen by what is seen. What was looked at before is read, not computed again.
     """
     from research.evaluation import evaluate_model  # noqa: PLC0415 - torch
+    from vae.serialization import from_dict  # noqa: PLC0415 - as above
 
-    found = results(sweep_dir)
-    assert found is not None, "called after the finalists were trained"
     chosen = found["configurations"][0]
-    ledger = Ledger.open(sweep_dir / FOLDER)
+    ledger = Ledger.open(found["directory"])
     folders = [
         ledger.directory / "models" / trial_name(view.number)
         for _, view in sorted(ledger.trials.items())
@@ -251,13 +239,13 @@ def look_at_test(sweep_dir: Path, *, nll_k: int, images: int, data_dir: Path | N
         "metrics": {
             name: {
                 "mean": statistics.fmean(values),
-                "standard_error": statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None,
+                "standard_error": standard_error(values),
                 "values": values,
             }
             for name, values in numbers.items()
         },
     }
-    (sweep_dir / FOLDER / _TEST).write_text(json.dumps(test, indent=1) + "\n", encoding="utf-8")
+    (ledger.directory / _TEST).write_text(json.dumps(test, indent=1) + "\n", encoding="utf-8")
     return test
 
 

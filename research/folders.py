@@ -19,6 +19,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MANIFEST = "manifest.json"
+FINALISTS = "finalists"  # in a sweep's directory: the sweep of its best configurations
+
+
+def trial_name(number: int) -> str:
+    """What a trial's folders and files are called."""
+    return f"trial-{number:04d}"
 
 
 def write_folder(target: Path, files: dict[str, bytes | Path]) -> None:

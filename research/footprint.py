@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from vae.model import VAE, num_parameters
+from research.preflight import without_memory
+from vae.model import num_parameters
 from vae.objectives.loss import Batch, Progress
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from vae.data import TrainingData
+    from vae.model import VAE
     from vae.optimizers import OptimizerConfig
     from vae.train_config import TrainConfig
 
@@ -49,8 +51,8 @@ def footprint(config: TrainConfig, data: TrainingData) -> Footprint:
         ConfigError: the network doesn't fit the data.
 
     """
+    model = without_memory(config, data)
     with torch.device("meta"):
-        model = VAE(config, shape=data.shape, levels=data.levels, num_classes=data.num_classes)
         adversarial: Any = config.objective if hasattr(config.objective, "adversary") else None
         adversary: nn.Module | None = None if adversarial is None else adversarial.adversary(config.latent_size)
         flops, activations = _trace(config, data, model, adversary)

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     from research.settings import SweepSettings
 
-_FAR = 1e9  # stands for infinity, which JSON has not
-
 
 def start_from(source: str) -> list[StartFrom]:
     """The parameters that ``source`` gives: a sweep's best ``keep`` trials, a record, a kept model, or JSON.
@@ -96,15 +94,14 @@ def learn_from(source: Path, settings: SweepSettings, epochs: Collection[int]) -
     return TrialsLearned(name=theirs.name, identity=other.identity, trials=trials)
 
 
-def extend(sweep_dir: Path, *, trials: str | None, space: str | None, more: budget.More) -> SweepExtended:
+def extend(ledger: Ledger, *, trials: str | None, space: str | None, more: budget.More) -> SweepExtended:
     """Write down that the sweep has more to do: ``trials`` is ``+50``, or a new total.
 
     Raises:
         UserError: it would have no more to do, or another space's trials would not compare with its own.
 
     """
-    ledger = Ledger.open(sweep_dir)
-    settings = ledger.settings
+    sweep_dir, settings = ledger.directory, ledger.settings
     if settings.parent is not None:
         raise UserError(f"{str(sweep_dir)!r} holds finalists: research finalists with more --seeds trains more of them")
     total = settings.trials if trials is None else _total(trials, settings.trials)
@@ -151,7 +148,7 @@ def _finished(ledger: Ledger) -> list[LearnedTrial]:
             complete=view.status == "COMPLETE",
             values=list(point) if view.status == "COMPLETE" else [],
             curve={str(epoch): value for epoch, value in view.curve(metric).items()},
-            violations=[min(violation, _FAR) for violation in ledger.violations(view)],
+            violations=ledger.violations(view),
         )
         for _, view in sorted(ledger.trials.items())
         if view.status in {"COMPLETE", "PRUNED"} and (point := ledger.point(view)) is not None

@@ -81,6 +81,8 @@ _ENVELOPE: TypeAdapter[_Envelope] = TypeAdapter(_Envelope)
 _STATUS: dict[str, Status] = {"complete": "COMPLETE", "pruned": "PRUNED", "fail": "FAIL"}
 _EVENT_FILE = re.compile(r"\d{8}\.json")
 _SEAL = re.compile(rb',"sha256":"([0-9a-f]{64})"}\n')
+TIMES = ("time/train_seconds", "time/evaluation_seconds")  # of an epoch: what a row says that it took
+FAR = 1e9  # by how much a constraint is missed where its metric is missing: JSON has no infinity
 _SEAL_BYTES = len(',"sha256":""}\n') + 64
 
 
@@ -141,6 +143,17 @@ class TrialView:
             if best is None or metric.better(value, best[1]):
                 best = (epoch, value)
         return None if best is None else self.rows[best[0]]
+
+    @property
+    def seconds(self) -> float | None:
+        """What it spent training and evaluating, by its rows; None where no row says."""
+        spent = [
+            value
+            for row in self.rows.values()
+            for name in TIMES
+            if (value := _finite(row.metrics.get(name))) is not None
+        ]
+        return sum(spent) if spent else None
 
     def fold(self, event: RowReported | TrialRetried | TrialFailed, time: str, session: int) -> None:
         """Take in one event. What comes after the end, or tells an epoch again, changes nothing."""
@@ -348,10 +361,10 @@ class Ledger:
         return sorted(front, key=lambda trial: (self.point(trial) or (), trial.number))
 
     def violations(self, trial: TrialView) -> list[float]:
-        """By how much the trial's best row misses each constraint; at most 0 where it satisfies it."""
+        """By how much the trial's best row misses each constraint, at most ``FAR``; at most 0 where it satisfies it."""
         best = trial.best(self.settings.metric)
         metrics = {} if best is None else best.metrics
-        return [c.violation(_finite(metrics.get(c.metric))) for c in self.settings.constraints]
+        return [min(c.violation(_finite(metrics.get(c.metric))), FAR) for c in self.settings.constraints]
 
     def feasible(self, trial: TrialView) -> bool:
         """Whether the trial's best row satisfies all constraints."""

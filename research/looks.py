@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from research.errors import CorruptFile
+from research.folders import FINALISTS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -64,4 +65,4 @@ def write_look(model: Path, question: dict[str, Any], row: dict[str, Any], why: 
 
 def count_looks(place: Path) -> int:
     """How many different looks at test a sweep directory, its finalists' included, or a lone model folder has on record."""
-    return sum(len(list(folder.glob("*.json"))) for folder in (place / "looks", place / "finalists" / "looks"))
+    return sum(len(list(folder.glob("*.json"))) for folder in (place / "looks", place / FINALISTS / "looks"))

@@ -9,7 +9,6 @@ from pydantic import ValidationError
 
 from research import settings
 from research.errors import UserError
-from research.samplers import build_sampler
 from vae.config import nearest
 
 if TYPE_CHECKING:
@@ -41,6 +40,8 @@ def sampler_of(name: str, options: Sequence[str]) -> Sampler:
     """
     values = dict(_option(text) for text in options)
     if name not in SAMPLERS:
+        from research.samplers import build_sampler  # noqa: PLC0415 - Optuna, which other verbs don't need
+
         chosen = settings.OptunaSampler(name=name, options=values)
         try:
             build_sampler(chosen, 0, 0)
@@ -97,11 +98,18 @@ def budget_of(**limits: float | None) -> Budget:
     return settings.Budget(**limits)  # type: ignore[arg-type] # whole numbers where typer made them so
 
 
-def _option(text: str) -> tuple[str, Any]:
+def named_value(text: str) -> tuple[str, Any] | None:
+    """``NAME=VALUE`` taken apart, the value as JSON where it is any, else as text; None for what has not that form."""
     name, equals, value = text.partition("=")
     if not equals or not name:
-        raise UserError(f"--sampler-option must be NAME=VALUE, e.g. startup_trials=20, got {text!r}")
+        return None
     try:
         return name, json.loads(value)
     except ValueError:
         return name, value
+
+
+def _option(text: str) -> tuple[str, Any]:
+    if (found := named_value(text)) is None:
+        raise UserError(f"--sampler-option must be NAME=VALUE, e.g. startup_trials=20, got {text!r}")
+    return found

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import warnings
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import optuna
-from optuna.distributions import json_to_distribution
 from optuna.importance import FanovaImportanceEvaluator, get_param_importances
-from optuna.trial import TrialState, create_trial
+from optuna.trial import TrialState
+
+from research.frozen import frozen_trial
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,14 +21,6 @@ if TYPE_CHECKING:
     from research.ledger import Ledger, TrialView
     from research.settings import Metric
 
-_STATES = {
-    "COMPLETE": TrialState.COMPLETE,
-    "PRUNED": TrialState.PRUNED,
-    "FAIL": TrialState.FAIL,
-    "SKIPPED": TrialState.FAIL,  # Optuna has no word for a draw that was never trained
-    "RUNNING": TrialState.RUNNING,
-}
-_FAR = 1e9  # stands for infinity among constraint violations, as in the search
 FEWEST = 4  # complete trials below which a forest of importances is noise
 
 
@@ -97,32 +90,7 @@ def importances(ledger: Ledger, *, most: int | None = None) -> tuple[dict[str, d
 
 
 def _frozen(ledger: Ledger, view: TrialView) -> optuna.trial.FrozenTrial:
-    created, metric = view.created, ledger.settings.metric
-    several = len(ledger.settings.targets) > 1
-    curve = view.curve(metric.name)
-    state = _STATES[view.status]
-    values: list[float] | None = None
-    if state is TrialState.COMPLETE:
-        point = ledger.point(view)
-        values = None if point is None else list(point)
-    elif state is TrialState.PRUNED and curve and not several:
-        values = [list(curve.values())[-1]]
-    if state is TrialState.COMPLETE and values is None:
-        state = TrialState.FAIL  # it ended without a figure: nothing that a plot could show
-    distributions = {name: json_to_distribution(text) for name, text in created.distributions.items()}
-    told: dict[str, Any] = {}
-    if view.terminal and curve:
-        named = zip(ledger.settings.constraints, ledger.violations(view), strict=True)
-        told = {str(constraint): min(violation, _FAR) for constraint, violation in named}
-    frozen = create_trial(
-        state=state,
-        values=values,
-        params={name: value for name, value in created.params.items() if name in distributions},
-        distributions=distributions,
-        user_attrs={"seed": created.seed, "config_hash": created.config_hash, "reason": view.reason},
-        intermediate_values={} if several else curve,
-        constraints=told or None,
-    )
+    frozen = frozen_trial(ledger, view, ended=view.terminal)
     # Optuna's clock is the local one, without a zone.
     frozen.datetime_start = datetime.fromisoformat(view.started).astimezone().replace(tzinfo=None)
     if view.terminal:

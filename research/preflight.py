@@ -159,13 +159,23 @@ def _refuse_varied(configs: list[TrainConfig]) -> None:
 
 
 def _refuse_misfits(space: Space, configs: list[TrainConfig], data: TrainingData) -> None:
-    """Build each model without memory: a network that doesn't fit the images is found now, not on a worker."""
+    """A network that doesn't fit the images is found now, not on a worker."""
     for config in configs:
         try:
-            with torch.device("meta"):
-                VAE(config, shape=data.shape, levels=data.levels, num_classes=data.num_classes)
+            without_memory(config, data)
         except ConfigError as error:
             raise SpaceError(f"space {space.source.name!r}: {error}") from None
+
+
+def without_memory(config: TrainConfig, data: TrainingData) -> VAE:
+    """The config's model on torch's meta device: its shapes, and nothing in them.
+
+    Raises:
+        ConfigError: the network doesn't fit the data.
+
+    """
+    with torch.device("meta"):
+        return VAE(config, shape=data.shape, levels=data.levels, num_classes=data.num_classes)
 
 
 def check_resources(*, concurrent: int, cpus_per_trial: float, gpus_per_trial: float, cpus: float, gpus: float) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from research.events import REPLICATES, STANDARD_ERROR
+from research.intervals import median_index, standard_error
 from research.trial_rows import finite
 from vae.seeds import derive
 from vae.train import train
@@ -115,7 +115,7 @@ def mean_row(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
             each: list[Any] = [row.get(name) for row in rows]
             mean[name + REPLICATES] = each
             if all(map(_is_number, each)):
-                mean[name + STANDARD_ERROR] = statistics.stdev(each) / math.sqrt(len(each))
+                mean[name + STANDARD_ERROR] = standard_error(each)
     return mean
 
 
@@ -134,12 +134,6 @@ def row_of_kept(metrics: dict[str, Any]) -> dict[str, Any]:
         for name in ("epoch", "step", "measure", "model/parameters", "weights", "kl_estimate", KEPT)
         if name in metrics
     }
-
-
-def median_index(values: Sequence[float | None]) -> int:
-    """The place of the (lower) median; what is missing counts as lowest."""
-    order = sorted(range(len(values)), key=lambda i: (values[i] is not None, values[i] or 0.0, i))
-    return order[(len(order) - 1) // 2]
 
 
 def _name(index: int, seeds: Sequence[int]) -> str:

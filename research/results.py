@@ -19,12 +19,9 @@ if TYPE_CHECKING:
 
     import optuna
 
-    from research.ledger import TrialView
     from research.settings import Metric
     from vae.model import VAE
     from vae.train_config import TrainConfig
-
-SECONDS = ("time/train_seconds", "time/evaluation_seconds")
 
 
 def open_sweep(directory: str | Path) -> Sweep:
@@ -83,7 +80,7 @@ class Sweep:
                 "feasible": self.ledger.feasible(view) if view.number in ranks else None,
                 "best_epoch": None if (best := view.best(self.metric)) is None else best.epoch,
                 "epochs": max(view.rows, default=0),
-                "seconds": seconds(view),
+                "seconds": view.seconds,
                 **{f"params/{name}": _cell(value) for name, value in view.created.params.items()},
                 **({} if best is None else _scalars(best.metrics)),
                 **_flat(view.created.config, "config/"),
@@ -180,18 +177,7 @@ class Sweep:
 
     def finalists(self) -> dict[str, Any] | None:
         """The best configurations trained again with fresh seeds, best first; None where that was not done."""
-        return finalists.results(self.ledger.directory)
-
-
-def seconds(view: TrialView) -> float | None:
-    """What a trial spent training and evaluating, by its rows; None where no row says."""
-    spent = [
-        float(value)
-        for row in view.rows.values()
-        for name in SECONDS
-        if isinstance(value := row.metrics.get(name), int | float)
-    ]
-    return sum(spent) if spent else None
+        return finalists.results(self.ledger)
 
 
 def _scalars(metrics: dict[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
 
 from research.errors import UserError
+from research.frozen import constraint_attributes
 from research.settings import Grid, NoScheduler, Nsga2, OptunaSampler, QuasiRandom, RandomSearch, Tpe
 from research.spaces import SpaceError, draw, survey
 from vae.config import nearest
@@ -142,7 +143,7 @@ def rehearse(space: Space, settings: SweepSettings, learned: Sequence[LearnedTri
             warnings.simplefilter("ignore")
             study = optuna.create_study(directions=[target.direction for target in settings.targets])
             for trial in learned:
-                study.add_trial(of_learned(trial, several=len(settings.targets) > 1))
+                study.add_trial(of_learned(trial, settings))
             for number in range(_REHEARSED):
                 study.sampler = build_sampler(settings.sampler, settings.seed, number)
                 wanted = settings.start_from[number].params if number < len(settings.start_from) else None
@@ -218,17 +219,17 @@ def _check_wanted(wanted: dict[str, Any], trial: optuna.Trial, problem: str) -> 
         raise UserError(f"--start-from: {problem}")
 
 
-def of_learned(trial: LearnedTrial, *, several: bool) -> optuna.trial.FrozenTrial:
-    """A finished trial of another sweep as Optuna takes it."""
-    state = TrialState.COMPLETE if trial.complete else TrialState.PRUNED
+def of_learned(trial: LearnedTrial, settings: SweepSettings) -> optuna.trial.FrozenTrial:
+    """A finished trial of another sweep, whose targets and constraints are those of ``settings``, as Optuna takes it."""
+    several = len(settings.targets) > 1
     curve = {} if several else {int(epoch): value for epoch, value in trial.curve.items()}
-    last = list(curve.values())[-1:] if not several and not trial.complete else []
+    last = [] if several or trial.complete else list(curve.values())[-1:]
     return optuna.trial.create_trial(
-        state=state,
+        state=TrialState.COMPLETE if trial.complete else TrialState.PRUNED,
         values=list(trial.values) if trial.complete else last or None,
         params=dict(trial.params),
         distributions={n: optuna.distributions.json_to_distribution(text) for n, text in trial.distributions.items()},
         intermediate_values=curve,
         user_attrs={"learned_from": trial.trial},
-        system_attrs={f"constraints:{index}": violation for index, violation in enumerate(trial.violations)},
+        system_attrs=constraint_attributes(settings.constraints, trial.violations),
     )

@@ -159,15 +159,17 @@ class LedgerScheduler(FIFOScheduler):
         it has come to: by its value at the rung, against all values there. Without this the first trials, one for each
         slot and drawn before anything is known, would all run to the full budget.
         """
+        settled = max((rung for row in view.rows.values() for rung in row.judged), default=0)
+        owed = [rung for rung in rungs(halving, epochs, view.number) if settled < rung <= epoch]
+        if not owed:
+            return "continue", None, []
         metric = self.ledger.settings.metric
         others, where = self._others(view), ""
         if isinstance(halving, Hyperband):
             bracket = halving.bracket(epochs, view.number)
             others = [other for other in others if halving.bracket(epochs, other.number) == bracket]
             where = f" of bracket {bracket}"
-        settled = max((rung for row in view.rows.values() for rung in row.judged), default=0)
-        ladder = [rung for rung in rungs(halving, epochs, view.number) if settled < rung <= epoch]
-        for rung in reversed(ladder):
+        for rung in reversed(owed):
             seen = [found for other in others if (found := value_at(other, metric, rung)) is not None]
             if len(seen) + 1 < halving.min_population:
                 continue

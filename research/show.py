@@ -12,6 +12,7 @@ from rich.text import Text
 
 from research.budget import limits
 from research.events import STANDARD_ERROR
+from research.folders import trial_name
 from research.looks import count_looks
 from research.pareto import hypervolume, reference_point
 
@@ -38,7 +39,7 @@ def states_shown(ledger: Ledger) -> dict[str, int]:
 
 def model_folder(ledger: Ledger, view: TrialView) -> Path:
     """Where a kept trial's model is."""
-    return ledger.directory / "models" / f"trial-{view.number:04d}"
+    return ledger.directory / "models" / trial_name(view.number)
 
 
 def value_of(view: TrialView, metric: Metric) -> float | None:
@@ -169,10 +170,15 @@ def glance(ledger: Ledger, *, rows: int | None = None) -> RenderableType:
 
 def _named(state: str, ledger: Ledger) -> str:
     """A state; after a stop nothing runs, whatever was running."""
-    if state != "RUNNING" or ledger.interrupted is None:
-        return state
-    verb = "extend" if ledger.interrupted.reason.startswith("--") else "resume"  # a spent budget, or a signal
-    return f"unfinished (research {verb} continues them)"
+    verb = continued_by(ledger)
+    return state if state != "RUNNING" or verb is None else f"unfinished (research {verb} continues them)"
+
+
+def continued_by(ledger: Ledger) -> str | None:
+    """The verb that continues a sweep that was stopped: by a spent budget, or by a signal."""
+    if ledger.interrupted is None:
+        return None
+    return "extend" if ledger.interrupted.reason.startswith("--") else "resume"
 
 
 def best_table(ledger: Ledger, views: list[TrialView]) -> Table:

@@ -15,7 +15,7 @@ from research.records import RECORD, TrialRecord, code_of, pretty
 from research.settings import Metric
 from research.trial_rows import describe_worker, finite
 from vae.data import load_training
-from vae.pictures import draw
+from vae.pictures import drawings
 from vae.portable import CONFIG_FILE, WEIGHTS_FILE, weights_file
 from vae.serialization import config_hash, to_dict
 from vae.train import train
@@ -117,4 +117,4 @@ def train_once(
 
 
 def _pictures(result: EpochResult, seed: int) -> dict[str, bytes]:
-    return {f"{name}.png": content for name, content in draw(result.model, result.examples, seed=seed).items()}
+    return {f"{name}.png": drawing() for name, drawing in drawings(result.model, result.examples, seed=seed).items()}

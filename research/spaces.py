@@ -20,7 +20,7 @@ from vae.serialization import explain, with_values
 from vae.train_config import TrainConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 import search_spaces
 
@@ -159,24 +159,43 @@ def survey(space: Space, *, epochs: int | None, seed: int, draws: int = 50, data
         SpaceError: a draw is no runnable config, or the space skipped all of them.
 
     """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=derive(seed, "survey") % 2**32))
     configs, skipped = [], 0
     parameters: dict[str, optuna.distributions.BaseDistribution] = {}
-    for index in range(draws):
-        trial = study.ask()
-        try:
-            configs.append(draw(space, trial, epochs=epochs, seed=index, data=data))
-        except SkippedDraw:
-            skipped += 1
-            if skipped == draws:
-                raise
-        except SpaceError as error:
-            chosen = ", ".join(f"{name}={value!r}" for name, value in trial.params.items())
-            raise SpaceError(f"{error}" + (f" (drawn with {chosen})" if chosen else "")) from None
+    for trial, drawn in random_draws(space, epochs=epochs, seed=seed, count=draws, data=data):
+        match drawn:
+            case SkippedDraw():
+                skipped += 1
+                if skipped == draws:
+                    raise drawn
+            case SpaceError():
+                chosen = ", ".join(f"{name}={value!r}" for name, value in trial.params.items())
+                raise SpaceError(f"{drawn}" + (f" (drawn with {chosen})" if chosen else "")) from None
+            case ConfigError():
+                raise drawn
+            case _:
+                configs.append(drawn)
         parameters |= trial.distributions
-        study.tell(trial, state=optuna.trial.TrialState.FAIL)
     return Survey(configs=configs, parameters=parameters, skipped=skipped)
+
+
+def random_draws(
+    space: Space, *, epochs: int | None, seed: int, count: int, data: str | None
+) -> Iterator[tuple[optuna.Trial, TrainConfig | SpaceError | ConfigError]]:
+    """``count`` draws at random, each with what came of it: a config with training seed 0, or why there is none.
+
+    A longer list of one seed begins with a shorter one.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=derive(seed, "survey") % 2**32))
+    for _ in range(count):
+        trial = study.ask()
+        drawn: TrainConfig | SpaceError | ConfigError
+        try:
+            drawn = draw(space, trial, epochs=epochs, seed=0, data=data)
+        except (SpaceError, ConfigError) as error:
+            drawn = error
+        yield trial, drawn
+        study.tell(trial, state=optuna.trial.TrialState.FAIL)
 
 
 def _one_line(error: BaseException) -> str:

@@ -12,11 +12,12 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 import optuna
-from optuna.distributions import distribution_to_json, json_to_distribution
+from optuna.distributions import distribution_to_json
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from optuna.trial import TrialState, create_trial
+from optuna.trial import TrialState
 
+from research.frozen import STATES, attributes_of, constraints_of, curve_of, frozen_trial, values_of
 from research.ledger import TrialCreated, TrialFailed
 from research.samplers import build_sampler, of_learned
 from research.settings import RandomSearch
@@ -30,14 +31,6 @@ if TYPE_CHECKING:
     from research.ledger import FailKind, Ledger, TrialView
     from research.spaces import Space
 
-_STATES = {
-    "COMPLETE": TrialState.COMPLETE,
-    "PRUNED": TrialState.PRUNED,
-    "FAIL": TrialState.FAIL,
-    "SKIPPED": TrialState.FAIL,
-}
-_CONSTRAINT_PREFIX = "constraints:"  # where Trial.set_constraint of Optuna 5 writes, and its samplers look
-_FAR = 1e9  # stands for infinity, which JSON has not
 _REPEATS = 3  # a sampler that draws what was drawn so often in a row has converged: the next draws are random
 
 
@@ -64,7 +57,7 @@ class StudyView:
                 self.study.set_metric_names([target.name for target in settings.targets])
         learned = [trial for event in ledger.learned for trial in event.trials]
         for trial in learned:
-            self.study.add_trial(of_learned(trial, several=self.several))
+            self.study.add_trial(of_learned(trial, settings))
         self.offset = len(learned)
         self.told: set[int] = set()
         self.storage_ids: list[int] = []  # Optuna's id of each trial, by number
@@ -72,20 +65,8 @@ class StudyView:
 
     def add(self, view: TrialView, *, ended: bool) -> None:
         """Add a trial of an earlier session: as it ended, or as RUNNING for :meth:`tell` to end."""
-        created = view.created
         ended = ended and view.terminal
-        state = _STATES[view.status] if ended else TrialState.RUNNING
-        self.study.add_trial(
-            create_trial(
-                state=state,
-                values=self._values(view, state),
-                params=dict(created.params),
-                distributions={name: json_to_distribution(text) for name, text in created.distributions.items()},
-                system_attrs=dict(created.sampler_attributes) | (self._constraint_attributes(view) if ended else {}),
-                user_attrs=self._attributes(view) if ended else {},
-                intermediate_values=self._curve(view),
-            )
-        )
+        self.study.add_trial(frozen_trial(self.ledger, view, ended=ended))
         self.storage_ids.append(self.study.get_trials(deepcopy=False)[-1]._trial_id)  # noqa: SLF001 - no other way
         self._remember(view)
         if ended:
@@ -155,17 +136,17 @@ class StudyView:
             return
         self.told.add(view.number)
         storage = self.study._storage  # noqa: SLF001 - the public way needs the Trial object of ask()
-        for name, value in self._attributes(view).items():
+        for name, value in attributes_of(self.ledger, view).items():
             storage.set_trial_user_attr(self.storage_ids[view.number], name, value)
-        for name, value in self._constraint_attributes(view).items():
+        for name, value in constraints_of(self.ledger, view).items():
             storage.set_trial_system_attr(self.storage_ids[view.number], name, value)
         shown = self._frozen(view.number).intermediate_values
-        for epoch, value in self._curve(view).items():
+        for epoch, value in curve_of(self.ledger, view).items():
             if epoch not in shown:
                 self.report(view.number, epoch, value)
-        state = _STATES[view.status]
+        state = STATES[view.status]
         # Optuna takes a PRUNED trial's value from the last of its curve.
-        values = self._values(view, state) if state is TrialState.COMPLETE else None
+        values = values_of(self.ledger, view, state) if state is TrialState.COMPLETE else None
         self.study.tell(view.number + self.offset, values, state=state)
 
     def _frozen(self, number: int) -> optuna.trial.FrozenTrial:
@@ -174,32 +155,6 @@ class StudyView:
     def _remember(self, view: TrialView) -> None:
         if view.created.config and view.status != "SKIPPED":
             self.first_of.setdefault(_identity(view.created), view.number)
-
-    def _curve(self, view: TrialView) -> dict[int, float]:
-        return {} if self.several else view.curve(self.ledger.settings.metric.name)
-
-    def _values(self, view: TrialView, state: TrialState) -> list[float] | None:
-        """The best of the curve, or the objectives at that row, for COMPLETE; the last for PRUNED; else None."""
-        if state is TrialState.COMPLETE:
-            point = self.ledger.point(view)
-            assert point is not None, "a trial without a finite row has failed"
-            return list(point)
-        return list(self._curve(view).values())[-1:] or None if state is TrialState.PRUNED else None
-
-    def _constraint_attributes(self, view: TrialView) -> dict[str, Any]:
-        """By how much the trial misses each constraint, in Optuna's form: at most 0 is feasible."""
-        named = zip(self.ledger.settings.constraints, self.ledger.violations(view), strict=True)
-        return {f"{_CONSTRAINT_PREFIX}{constraint}": min(violation, _FAR) for constraint, violation in named}
-
-    def _attributes(self, view: TrialView) -> dict[str, Any]:
-        best = view.best(self.ledger.settings.metric)
-        return {
-            "config_hash": view.created.config_hash,
-            "seed": view.created.seed,
-            "best_epoch": None if best is None else best.epoch,
-            "fail_kind": view.fail_kind,
-            "reason": view.reason,
-        }
 
 
 def _identity(created: TrialCreated) -> str:

@@ -14,7 +14,7 @@ import shutil
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from research.events import REPLICATES
-from research.folders import write_file
+from research.folders import trial_name, write_file
 from research.trial_names import CAPTIONS, family
 
 if TYPE_CHECKING:
@@ -25,17 +25,11 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
     from research.ledger import Ledger, RowReported, TrialView
-    from research.settings import SweepSettings
 
 Mode = Literal["offline", "online", "disabled"]
 _LONGEST_NAME = 48  # of a sweep, in an id: W&B takes 64 characters
 _LONGEST_TAG = 64
 _WEIGHTS = "model.safetensors"
-
-
-def label(settings: SweepSettings) -> str:
-    """What the sweep is called in W&B, where many sweeps share a project: a group, and the start of names."""
-    return settings.name if settings.parent is None else f"{settings.parent.name}-finalists"
 
 
 def run_id(name: str, identity: str, what: str) -> str:
@@ -54,7 +48,7 @@ def init(ledger: Ledger, mode: Mode, identity: str, **arguments: Any) -> wandb.R
         id=identity,
         resume="allow" if mode == "online" else None,
         reinit="create_new",
-        group=label(ledger.settings),
+        group=ledger.settings.name,
         settings=wandb.Settings(
             console="off",
             silent=True,
@@ -73,11 +67,6 @@ def init(ledger: Ledger, mode: Mode, identity: str, **arguments: Any) -> wandb.R
         ),
         **arguments,
     )
-
-
-def trial_name(number: int) -> str:
-    """A trial's folder and mark; what ``checkpoints`` calls it, without torch."""
-    return f"trial-{number:04d}"
 
 
 def tags(*names: str) -> list[str]:
@@ -207,7 +196,7 @@ class TrialRuns:
 
     def run_id(self, number: int) -> str:
         """Of a trial of this sweep."""
-        return run_id(label(self.ledger.settings), self.ledger.identity, f"{number:04d}")
+        return run_id(self.ledger.settings.name, self.ledger.identity, f"{number:04d}")
 
     def _start(self, trial: TrialView) -> wandb.Run:
         number, settings = trial.number, self.ledger.settings
@@ -222,7 +211,7 @@ class TrialRuns:
             "config_hash": trial.created.config_hash,
             "measure": settings.measure,
             "family": family(made),
-            "sweep": label(settings),
+            "sweep": settings.name,
         }
         config |= {f"params/{name}": value for name, value in params.items()}
         if settings.parent is not None:
@@ -234,7 +223,7 @@ class TrialRuns:
             self.ledger,
             self.mode,
             self.run_id(number),
-            name=f"{label(settings)}/trial-{number}",
+            name=f"{settings.name}/trial-{number}",
             job_type="trial" if settings.parent is None else "finalist",
             tags=tags(
                 settings.space.name,
@@ -279,7 +268,7 @@ class TrialRuns:
             type="model",
             description=f"the weights of trial {trial.number} at its best epoch",
             metadata={
-                "sweep": label(self.ledger.settings),
+                "sweep": self.ledger.settings.name,
                 "trial": trial.number,
                 "config_hash": trial.created.config_hash,
                 "measure": self.ledger.settings.measure,
@@ -327,7 +316,7 @@ def _model_facts(ledger: Ledger, folder: Path, rank: int) -> dict[str, JsonValue
     settings = ledger.settings
     aliases = [f"rank-{rank}", *(["best"] if rank == 1 else []), *([] if settings.parent is None else ["finalist"])]
     return {
-        "name": f"{label(settings)}-{folder.name}",
+        "name": f"{settings.name}-{folder.name}",
         "sha256": hashlib.sha256((folder / _WEIGHTS).read_bytes()).hexdigest(),
         "aliases": cast("list[JsonValue]", aliases),
         "sweep_dir": str(ledger.directory),

@@ -11,8 +11,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from research.errors import UserError
+from research.folders import FINALISTS
 from research.ledger import Ledger
-from research.tracking_runs import Marks, init, label, run_id, tags
+from research.tracking_runs import Marks, init, run_id, tags
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -70,7 +71,7 @@ def _write(ledger: Ledger, mode: Mode, marks: Marks, values: dict[str, Any], *, 
         ledger,
         mode,
         identity,
-        name=label(settings),
+        name=settings.name,
         job_type="sweep",
         tags=tags(settings.space.name, settings.sampler.kind, settings.scheduler.kind),
         config=_config(ledger),
@@ -81,7 +82,7 @@ def _write(ledger: Ledger, mode: Mode, marks: Marks, values: dict[str, Any], *, 
 
 
 def _identity(ledger: Ledger) -> str:
-    return run_id(label(ledger.settings), ledger.identity, "sweep")
+    return run_id(ledger.settings.name, ledger.identity, "sweep")
 
 
 def _where(ledger: Ledger, mode: Mode, marks: Marks) -> dict[str, JsonValue]:
@@ -91,7 +92,7 @@ def _where(ledger: Ledger, mode: Mode, marks: Marks) -> dict[str, JsonValue]:
 
 def _finalists(ledger: Ledger) -> Ledger | None:
     try:
-        return Ledger.open(ledger.directory / "finalists")
+        return Ledger.open(ledger.directory / FINALISTS)
     except UserError:
         return None
 
@@ -99,7 +100,7 @@ def _finalists(ledger: Ledger) -> Ledger | None:
 def _config(ledger: Ledger) -> dict[str, Any]:
     settings = ledger.settings
     return {
-        "sweep": label(settings),
+        "sweep": settings.name,
         "space": settings.space.name,
         "space_sha256": settings.space.sha256,
         "metric": settings.metric.name,
@@ -171,7 +172,7 @@ def trials_table(ledger: Ledger, trials: list[TrialView]) -> tuple[list[str], Ro
                 trial.reason,
                 trial.created.parent_trial,
                 trial.created.config_hash,
-                run_id(label(settings), ledger.identity, f"{trial.number:04d}"),
+                run_id(settings.name, ledger.identity, f"{trial.number:04d}"),
             ]
         )
     return columns, rows

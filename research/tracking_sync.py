@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from research.errors import UserError
-from research.folders import write_file
+from research.folders import FINALISTS, write_file
 from research.tracking import NOT_OURS, logged_in, unreachable
 from research.tracking_runs import Marks, upload_mark
 
@@ -60,7 +60,7 @@ def pending(sweep_dir: Path) -> list[Pending]:
     if not (sweep_dir / "ledger").is_dir():
         raise UserError(f"{sweep_dir} is not a sweep directory")
     found: list[Pending] = []
-    for place in (sweep_dir, sweep_dir / "finalists"):
+    for place in (sweep_dir, sweep_dir / FINALISTS):
         folder = place.absolute() / "wandb"
         if not (folder / "finished").is_dir():
             continue

@@ -12,6 +12,7 @@ import torch
 from pydantic import TypeAdapter
 from ray import tune
 
+from research.folders import trial_name
 from research.provenance import running_sha256
 from research.replicates import train_together
 from research.settings import Metric
@@ -74,7 +75,7 @@ def run_trial(config: dict[str, Any]) -> None:
         pictures: dict[str, str] = {}
         if together.diverged is None:
             epoch = int(metrics["epoch"])
-            folder = f"trials/trial-{task.trial:04d}/epoch-{epoch:04d}-{task.attempt}"
+            folder = f"trials/{trial_name(task.trial)}/epoch-{epoch:04d}-{task.attempt}"
             for index, result in enumerate(together.results):
                 place = _replicate_folder(folder, index, task.replicates)
                 sha256 = result.state.save(sweep_dir / place)
@@ -120,7 +121,7 @@ def _forget_all_but(sweep_dir: Path, task: Assignment, needed: set[str | None]) 
     folders = {
         Path(path).parts[2] for path in needed if path is not None
     }  # trials/trial-0007/epoch-0003-0[/replicate-1]
-    for old in (sweep_dir / "trials" / f"trial-{task.trial:04d}").iterdir():
+    for old in (sweep_dir / "trials" / trial_name(task.trial)).iterdir():
         if old.name not in folders:
             shutil.rmtree(old, ignore_errors=True)
 

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from research.folders import trial_name
 from research.scatter import scatter_png
 from vae.apply import codes
-from vae.pictures import reconstructions, samples, traversals
+from vae.pictures import drawings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from vae.data.pixels import Pixels
     from vae.model import VAE
     from vae.train import EpochResult
@@ -26,17 +25,12 @@ _PLANE = 2  # dimensions of a picture
 def draw_pictures(sweep_dir: Path, trial: int, result: EpochResult, *, seed: int) -> dict[str, str]:
     """Write what can be drawn of ``result``; the paths by name, relative to ``sweep_dir``. Raises nothing."""
     model, examples = result.model, result.examples
-    drawings: dict[str, Callable[[], bytes]] = {
-        "reconstructions": lambda: reconstructions(model, examples),
-        "traversals": lambda: traversals(model, examples),
-        "codes": lambda: codes_scatter(model, examples),
-    }
-    if model.generative:
-        drawings["samples"] = lambda: samples(model, seed=seed, given=examples)
+    wanted = drawings(model, examples, seed=seed)
+    wanted["codes"] = lambda: codes_scatter(model, examples)
     paths = {}
-    for name, drawing in drawings.items():
+    for name, drawing in wanted.items():
         try:
-            path = Path("pictures") / f"trial-{trial:04d}-epoch-{result.row['epoch']:04d}-{name}.png"
+            path = Path("pictures") / f"{trial_name(trial)}-epoch-{result.row['epoch']:04d}-{name}.png"
             (sweep_dir / path).parent.mkdir(exist_ok=True)
             (sweep_dir / path).write_bytes(drawing())
         except Exception:  # noqa: BLE001 - whatever it is: a picture must not end a trial

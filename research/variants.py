@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from research.errors import UserError
 from research.metrics import default_metric
+from research.options import named_value
 from research.records import RECORD, load_record
 from vae.config import ConfigError
 from vae.serialization import config_hash, from_dict, from_json, to_dict, with_values
@@ -82,16 +83,13 @@ def change(config: TrainConfig, text: str) -> TrainConfig:
     """
     assignments: dict[str, Any] = {}
     for part in text.split(";"):
-        path, equals, value = part.strip().partition("=")
-        if not equals or not path:
+        if (found := named_value(part.strip())) is None:
             raise UserError(f"--change must be PATH=VALUE, e.g. objective.beta=1, got {text!r}")
+        path, value = found
         if path == "seed" or path.startswith("eval."):
             what = "--seeds are what every row is repeated over" if path == "seed" else "it belongs to all rows alike"
             raise UserError(f"--change {text!r}: {path} can't be ablated, {what}")
-        try:
-            assignments[path] = json.loads(value)
-        except ValueError:
-            assignments[path] = value
+        assignments[path] = value
     try:
         return with_values(config, assignments)
     except ConfigError as error:

@@ -12,6 +12,8 @@ from vae import seeds
 from vae.apply import code_moments, codes, reconstruct, traverse
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from vae.data.pixels import Pixels
     from vae.model import VAE
 
@@ -81,12 +83,15 @@ def traversals(model: VAE, pixels: Pixels, *, steps: int = 8) -> bytes:
     return png([row.unflatten(1, model.shape) for row in moved], captions=[f"z{d}" for d in dimensions])
 
 
-def draw(model: VAE, pixels: Pixels, *, seed: int) -> dict[str, bytes]:
-    """The pictures that go with a model, by name; samples only where it has a prior."""
-    drawn = {"reconstructions": reconstructions(model, pixels), "traversals": traversals(model, pixels)}
+def drawings(model: VAE, pixels: Pixels, *, seed: int) -> dict[str, Callable[[], bytes]]:
+    """The pictures that go with a model, by name, each drawn when it is called; samples only where it has a prior."""
+    found: dict[str, Callable[[], bytes]] = {
+        "reconstructions": lambda: reconstructions(model, pixels),
+        "traversals": lambda: traversals(model, pixels),
+    }
     if model.generative:
-        drawn["samples"] = samples(model, seed=seed, given=pixels)
-    return drawn
+        found["samples"] = lambda: samples(model, seed=seed, given=pixels)
+    return found
 
 
 def png(rows: list[Tensor], *, captions: list[str] | None = None, title: str = "") -> bytes:

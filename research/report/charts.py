@@ -24,6 +24,8 @@ _CONFIG = {
     "plotlyServerURL": "",
     "modeBarButtonsToRemove": ["lasso2d", "select2d"],
 }
+# Over the plot, not beside it: a phone has no room at the side.
+LEGEND_ABOVE = {"orientation": "h", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom"}
 _GUIDES = "equal"  # the legend's group of lines that are no data
 _FEWEST = 3  # complete trials that a first view may be of
 _MANY = 40  # lines from which they are drawn thin enough to see through
@@ -232,8 +234,5 @@ def _round_values(low: float, high: float) -> list[float]:
 
 
 def _legend_above(figure: go.Figure) -> go.Figure:
-    """A legend over the plot, not beside it: a phone has no room at the side."""
-    figure.update_layout(
-        showlegend=True, legend={"orientation": "h", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom"}
-    )
+    figure.update_layout(showlegend=True, legend=LEGEND_ABOVE)
     return figure

@@ -42,13 +42,16 @@ def cell(value: object, *, among_figures: bool = False) -> str:
     return f"<td{' class=text' if len(text) > _LONG else ''}>{escape(text)}</td>"
 
 
+def data(value: float, shown: str, unit: str = "") -> str:
+    """``shown`` in a value's place, which has all its digits in the page and under the pointer, there with its unit."""
+    return f'<data value="{exact(value)}" data-value="{exact(value)}" title="{exact(value)}{unit}">{shown}</data>'
+
+
 def figure(value: float) -> str:
     """A rounded figure that keeps its digits; at most those that a table has room for are read."""
     if not math.isfinite(value):
         return escape(str(value))
-    return (
-        f'<data value="{exact(value)}" data-value="{exact(value)}" title="{exact(value)}">{number_text(value)}</data>'
-    )
+    return data(value, number_text(value))
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, name: str = "") -> str:
@@ -82,9 +85,7 @@ def by_parameter(all_params: Sequence[dict[str, Any]]) -> tuple[list[str], list[
 def duration(seconds: float) -> Raw:
     """A time in the unit that reads best; its seconds have all their digits."""
     unit, name = (1.0, "s") if seconds < 120 else (60.0, "min") if seconds < 7200 else (3600.0, "h")  # noqa: PLR2004
-    return Raw(
-        f'<data value="{exact(seconds)}" data-value="{exact(seconds)}" title="{exact(seconds)} s">{seconds / unit:.3g} {name}</data>'
-    )
+    return Raw(data(seconds, f"{seconds / unit:.3g} {name}", " s"))
 
 
 def facts_list(pairs: Iterable[tuple[str, object]]) -> str:

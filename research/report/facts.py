@@ -10,13 +10,15 @@ from collections import defaultdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from research import finalists, pareto
+from research import finalists
+from research.budget import wall_seconds
+from research.events import STANDARD_ERROR
+from research.ledger import TIMES
 from research.looks import count_looks
 from research.plotted_study import importances
-from research.results import SECONDS, seconds
 from research.settings import rungs
 from research.show import as_json as shown
-from research.show import model_folder, relative
+from research.show import counts, hypervolume_json, model_folder, relative
 
 if TYPE_CHECKING:
     from research.ledger import Ledger, TrialView
@@ -35,9 +37,7 @@ OCCUPIED = (
 def facts(ledger: Ledger) -> dict[str, Any]:
     """What there is to know of a sweep, from its ledger, its looks and the files of its kept models."""
     settings = ledger.settings
-    states = dict.fromkeys(("COMPLETE", "PRUNED", "FAIL", "RUNNING", "SKIPPED"), 0)
-    for view in ledger.trials.values():
-        states[view.status] += 1
+    states = counts(ledger)
     found, reason = importances(ledger)
     return {
         "name": settings.name,
@@ -69,7 +69,7 @@ def facts(ledger: Ledger) -> dict[str, Any]:
         "looks_at_test": count_looks(ledger.directory),
         "states": states,
         "best": [_ranked(ledger, view, rank) for rank, view in enumerate(ledger.ranked(), start=1)],
-        "finalists": finalists.results(ledger.directory),
+        "finalists": finalists.results(ledger),
         "front": _front(ledger),
         "importances": {"method": "fANOVA", "of": states["COMPLETE"], "by_objective": found, "none_because": reason},
         "rate_distortion": _rate_distortion(ledger),
@@ -77,7 +77,7 @@ def facts(ledger: Ledger) -> dict[str, Any]:
         "failures": _failures(ledger, "FAIL"),
         "skipped": _failures(ledger, "SKIPPED"),
         "time": _time(ledger),
-        "trials": [told | {"seconds": seconds(ledger.trials[told["trial"]])} for told in shown(ledger)["trials"]],
+        "trials": [told | {"seconds": ledger.trials[told["trial"]].seconds} for told in shown(ledger)["trials"]],
     }
 
 
@@ -127,7 +127,7 @@ def _ranked(ledger: Ledger, view: TrialView, rank: int) -> dict[str, Any]:
         "trial": view.number,
         "status": view.status,
         "value": best.metrics[metric.name],
-        "standard_error": best.metrics.get(f"{metric.name}_se"),  # over the replicates, where there are some
+        "standard_error": best.metrics.get(metric.name + STANDARD_ERROR),  # over the replicates, where there are some
         "epoch": best.epoch,
         "feasible": ledger.feasible(view),
         "params": dict(view.created.params),
@@ -146,20 +146,15 @@ def _front(ledger: Ledger) -> dict[str, Any] | None:
         return None
     ranks = ledger.pareto_ranks()
     points = {number: ledger.point(ledger.trials[number]) or () for number in ranks}
-    front = [view.number for view in ledger.front()]
-    reference = pareto.reference_point(list(points.values()), objectives) if points else None
+    volume = hypervolume_json(ledger) or {"value": None, "reference": None}
     return {
         "objectives": [_metric(objective) for objective in objectives],
         "points": [
             {"trial": number, "pareto_rank": ranks[number], "values": list(point)} for number, point in points.items()
         ],
-        "front": front,
-        "reference": None if reference is None else list(reference),
-        "hypervolume": (
-            None
-            if reference is None
-            else pareto.hypervolume([points[number] for number in front], objectives, reference)
-        ),
+        "front": [view.number for view in ledger.front()],
+        "reference": volume["reference"],
+        "hypervolume": volume["value"],
     }
 
 
@@ -230,20 +225,20 @@ def _failures(ledger: Ledger, status: str) -> list[dict[str, Any]]:
 
 def _time(ledger: Ledger) -> dict[str, Any]:
     """Where the hours went; ``utilisation`` is an estimate, and its definition goes with it."""
-    spent = [own for view in ledger.trials.values() if (own := seconds(view)) is not None]
-    by_part = dict.fromkeys(SECONDS, 0.0)
+    spent = [own for view in ledger.trials.values() if (own := view.seconds) is not None]
+    by_part = dict.fromkeys(TIMES, 0.0)
     for view in ledger.trials.values():
         for row in view.rows.values():
-            for name in SECONDS:
+            for name in TIMES:
                 value = row.metrics.get(name)
                 by_part[name] += float(value) if isinstance(value, int | float) else 0.0
-    wall = sum((_when(end) - _when(start)).total_seconds() for start, end in ledger.spans)
+    wall = wall_seconds(ledger)
     slots = ledger.settings.resources.concurrent
     return {
         "trials": len(spent),
         "trial_seconds": sum(spent),
-        "train_seconds": by_part[SECONDS[0]],
-        "evaluation_seconds": by_part[SECONDS[1]],
+        "train_seconds": by_part[TIMES[0]],
+        "evaluation_seconds": by_part[TIMES[1]],
         "median_trial_seconds": statistics.median(spent) if spent else None,
         "longest_trial_seconds": max(spent, default=None),
         "wall_seconds": wall,

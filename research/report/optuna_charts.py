@@ -9,7 +9,7 @@ import optuna
 from optuna import visualization
 
 from research.plotted_study import evaluator, study_of, target_of
-from research.report.charts import Chart
+from research.report.charts import LEGEND_ABOVE, Chart
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -124,5 +124,5 @@ def _quiet(plot: Callable[..., go.Figure], *given: Any, **options: Any) -> Calla
 
 
 def _above(figure: go.Figure) -> go.Figure:
-    figure.update_layout(legend={"orientation": "h", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom"})
+    figure.update_layout(legend=LEGEND_ABOVE)
     return figure

@@ -11,6 +11,7 @@ from research.report.elements import (
     by_parameter,
     command,
     counted,
+    data,
     details,
     duration,
     facts_list,
@@ -20,6 +21,7 @@ from research.report.elements import (
     table,
 )
 from research.report.section import Section
+from research.show import continued_by
 
 if TYPE_CHECKING:
     from research.report.section import Context
@@ -42,7 +44,11 @@ def header(context: Context) -> Section:
             )
         )
     if facts["interrupted"]:
-        parts.append(note(f"Stopped: {facts['interrupted']}. research resume {context.place} continues it."))
+        parts.append(
+            note(
+                f"Stopped: {facts['interrupted']}. research {continued_by(context.ledger)} {context.place} continues it."
+            )
+        )
     if facts["code_changed"]:
         parts.append(
             note("The code was changed between sessions (--allow-changed-code): trials may not be of one program.")
@@ -55,7 +61,7 @@ def header(context: Context) -> Section:
 
 
 def _header(facts: dict[str, Any], named: str) -> list[tuple[str, object]]:
-    code, data, budget = facts["code"], facts["data"], facts["budget"]
+    code, examples, budget = facts["code"], facts["data"], facts["budget"]
     commit = str(code.get("commit") or "unknown")[:_COMMIT]
     dirty = ", with uncommitted changes (code-0.diff)" if code.get("dirty") else ""
     looks = facts["looks_at_test"]
@@ -68,7 +74,7 @@ def _header(facts: dict[str, Any], named: str) -> list[tuple[str, object]]:
         ("space", f"{facts['space']} (sha256 {facts['space_sha256'][:_COMMIT]})"),
         (
             "data",
-            f"{data['kind'] or 'unknown'} (hash {data['data_hash'][:_COMMIT]}, split {data['split_hash'][:_COMMIT]})",
+            f"{examples['kind'] or 'unknown'} (hash {examples['data_hash'][:_COMMIT]}, split {examples['split_hash'][:_COMMIT]})",
         ),
         ("measure", facts["measure"]),
         ("metric", f"{facts['metric']['name']} ({facts['metric']['direction']})"),
@@ -210,7 +216,7 @@ def time(context: Context) -> Section:
             else ""
         )
         + (
-            note(f"Rows are means over {replicates} seeds: their seconds are as the worker reported them.")
+            note(f"Rows are means over {replicates} seeds: their seconds are the sum over them.")
             if replicates > 1
             else ""
         )
@@ -220,7 +226,7 @@ def time(context: Context) -> Section:
 
 
 def _share(value: float) -> str:
-    return f'<data value="{value!r}" data-value="{value!r}" title="{value!r}">{100 * value:.0f} %</data>'
+    return data(value, f"{100 * value:.0f} %")
 
 
 def every_trial(context: Context) -> Section:

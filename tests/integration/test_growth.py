@@ -74,7 +74,7 @@ def test_figures_agree_to_the_last_digit(grown):
 
 def test_finalists_agree_with_their_ledger_and_the_page(grown):
     """Means and seeds follow from the finalists' own rows; test was looked at once a seed; the page shows it."""
-    found = finalists.results(grown)
+    found = finalists.results(Ledger.open(grown))
     own = Ledger.open(grown / "finalists")
     assert found["complete"]
     assert len(own.trials) == 4

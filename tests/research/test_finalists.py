@@ -30,7 +30,7 @@ def sweep(tmp_path):
 def prepared(sweep, **changes):
     """The finalists' ledger."""
     asked = {"top": 2, "seeds": 3, "resources": None, "command": []} | changes
-    return Ledger.open(finalists.prepare(sweep.directory, **asked))
+    return Ledger.open(finalists.prepare(sweep, **asked))
 
 
 def finish(ledger, scores):
@@ -66,7 +66,7 @@ def test_the_answer_is_by_mean_and_says_how_sure(sweep):
     """Order by mean of fresh seeds, not by the search's score; Welch's interval; gaps; the median seed's weights."""
     ledger = prepared(sweep)
     finish(ledger, SCORES)
-    found = finalists.results(sweep.directory)
+    found = finalists.results(sweep)
     assert found["complete"]
     first, second = found["configurations"]
     assert (first["parent_trial"], second["parent_trial"]) == (1, 0)
@@ -92,7 +92,7 @@ def test_where_less_is_better_the_signs_turn(tmp_path):
         ledger.append(trial(number))
         ledger.append(row(number, 3, elbo, "complete"))  # reconstruction is 0.8 of −elbo
     finish(prepared(ledger), {0: [-110.0, -111.0, -112.0], 1: [-120.0, -121.0, -123.0]})
-    found = finalists.results(ledger.directory)
+    found = finalists.results(ledger)
     assert found["configurations"][0]["parent_trial"] == 0
     assert found["configurations"][0]["gap"] == pytest.approx(0.8 * (111.0 - 98.0))
     assert found["difference"]["mean"] > 0
@@ -113,7 +113,7 @@ def test_a_seed_that_fails_is_named_and_not_averaged(sweep):
     """Its configuration goes on with the others."""
     ledger = prepared(sweep)
     finish(ledger, {1: [-101.0, None, -103.0], 0: [-104.0, -100.0, -105.0]})
-    row_of_1 = next(r for r in finalists.results(sweep.directory)["configurations"] if r["parent_trial"] == 1)
+    row_of_1 = next(r for r in finalists.results(sweep)["configurations"] if r["parent_trial"] == 1)
     assert row_of_1["mean"] == -102.0
     (told,) = row_of_1["failed"]
     assert "it burst" in told
@@ -133,9 +133,9 @@ def test_only_an_ended_sweep_has_finalists(tmp_path):
     ledger.append(row(1, 3, -9.5, "complete"))
     place = prepared(ledger).directory
     with pytest.raises(UserError, match="holds finalists already"):
-        finalists.prepare(place, top=1, seeds=2, resources=None, command=[])
+        finalists.prepare(Ledger.open(place), top=1, seeds=2, resources=None, command=[])
 
 
 def test_no_finalists_no_answer(sweep):
     """None, not an empty table."""
-    assert finalists.results(sweep.directory) is None
+    assert finalists.results(sweep) is None

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from research.replicates import mean_row, median_index, row_of_kept, seeds_of, train_together
+from research.intervals import median_index
+from research.replicates import mean_row, row_of_kept, seeds_of, train_together
 from vae.data import Digits, load_training
 from vae.networks import Mlp
 from vae.optimizers import Adam

@@ -401,7 +401,7 @@ def test_a_sweep_goes_on_in_a_wider_space(tmp_path):
     facts = {"measure": found.measure, "data_hash": found.data.data_hash, "split_hash": found.data.split_hash}
     ledger = sweep_of(tmp_path / "s", narrow, Tpe(startup_trials=2), trials=3, space=narrow.source, **facts)
     assert ledger.trained == 3
-    event = extend(tmp_path / "s", trials="+9", space=str(tmp_path / "wider.py"), more=budget.More())
+    event = extend(Ledger.open(tmp_path / "s"), trials="+9", space=str(tmp_path / "wider.py"), more=budget.More())
     assert event.trials == 12
     ledger = Ledger.open(tmp_path / "s")
     assert (tmp_path / "s" / "space.py").read_text() == ledger.settings.space.source == RANGE_SPACE.format(most=64)
@@ -412,4 +412,4 @@ def test_a_sweep_goes_on_in_a_wider_space(tmp_path):
     latents = [view.created.params["latent_size"] for _, view in sorted(again.trials.items())]
     assert max(latents[:3]) <= 4 < max(latents[3:])
     with pytest.raises(UserError, match="nothing to extend"):
-        extend(tmp_path / "s", trials=None, space=str(tmp_path / "wider.py"), more=budget.More())
+        extend(Ledger.open(tmp_path / "s"), trials=None, space=str(tmp_path / "wider.py"), more=budget.More())

@@ -231,7 +231,9 @@ def test_finalists_name_their_parents(tmp_path: Path, start: Start) -> None:
     append_trial(parent, 0, 2)
     append_trial(parent, 1, 2)
     assert start(sweep).close() == []
-    ledger = new_ledger(sweep / "finalists", name="finalists", parent=Parent(name="quick", identity=parent.identity))
+    ledger = new_ledger(
+        sweep / "finalists", name="quick-finalists", parent=Parent(name="quick", identity=parent.identity)
+    )
     ledger.append(trial(0, parent_trial=1))
     ledger.append(row(0, 1, -88.0, "complete"))
     keep_model(ledger, 0)

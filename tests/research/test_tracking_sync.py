@@ -74,7 +74,7 @@ def test_everything_is_uploaded_once_and_in_order(tmp_path: Path, start: Start, 
     """Trials, the model, the sweep's run, the finalists; a second time nothing; later trials alone are added."""
     sweep = finished(tmp_path, start, 2)
     identity = read_identity(sweep)
-    child = new_ledger(sweep / "finalists", name="finalists", parent=Parent(name="quick", identity=identity))
+    child = new_ledger(sweep / "finalists", name="quick-finalists", parent=Parent(name="quick", identity=identity))
     child.append(trial(0, parent_trial=0))
     child.append(row(0, 1, -88.0, "complete"))
     assert start(sweep / "finalists", "offline").close() == []

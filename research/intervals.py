@@ -1,0 +1,41 @@
+"""Means over seeds and how sure they are: standard errors, medians, intervals of Student and Welch."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+LEVEL = 0.95  # of every interval that is reported
+
+
+def standard_error(values: Sequence[float]) -> float | None:
+    """Of the mean: standard deviation / √n; None of fewer than two."""
+    return statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
+
+
+def median_index(values: Sequence[float | None]) -> int:
+    """The place of the (lower) median; what is missing counts as lowest."""
+    order = sorted(range(len(values)), key=lambda i: (values[i] is not None, values[i] or 0.0, i))
+    return order[(len(order) - 1) // 2]
+
+
+def student_half_width(error: float, count: int) -> float:
+    """Half the interval at ``LEVEL`` of a mean of ``count`` values with this standard error (Student 1908)."""
+    from scipy import stats  # noqa: PLC0415 - takes its time
+
+    return float(stats.t.ppf((1 + LEVEL) / 2, count - 1)) * error
+
+
+def welch_interval(first: Sequence[float], second: Sequence[float]) -> tuple[float, float]:
+    """The interval at ``LEVEL`` for the difference of two means whose variances need not be equal (Welch 1947)."""
+    from scipy import stats  # noqa: PLC0415 - takes its time
+
+    if len(set(first)) == len(set(second)) == 1:
+        difference = statistics.fmean(first) - statistics.fmean(second)
+        return difference, difference
+    interval = stats.ttest_ind(first, second, equal_var=False).confidence_interval(LEVEL)
+    return float(interval.low), float(interval.high)
