@@ -137,7 +137,7 @@ def results(parent: Ledger) -> dict[str, Any] | None:
         row["rank"] = rank
     order = [view.number for view in parent.ranked()]
     first_found = min(rows, key=lambda row: order.index(row["parent_trial"]), default=None)
-    stored = place / _TEST
+    stored = json.loads((place / _TEST).read_bytes()) if (place / _TEST).is_file() else None
     return {
         "directory": str(ledger.directory),
         "seeds": max((len(row["seeds"]) for row in rows), default=0),
@@ -153,7 +153,8 @@ def results(parent: Ledger) -> dict[str, Any] | None:
             "standard_error": first_found["standard_error"],
             "of": f"trial {first_found['parent_trial']}, the best of the search",
         },
-        "test": json.loads(stored.read_bytes()) if stored.is_file() else None,
+        # More seeds may have chosen another configuration since: what was seen of the first is not this one's.
+        "test": stored if stored is not None and rows and stored["parent_trial"] == rows[0]["parent_trial"] else None,
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import statistics
 
@@ -139,3 +140,17 @@ def test_only_an_ended_sweep_has_finalists(tmp_path):
 def test_no_finalists_no_answer(sweep):
     """None, not an empty table."""
     assert finalists.results(sweep) is None
+
+
+def test_a_look_at_test_is_that_of_the_configuration_it_was_taken_of(sweep):
+    """When more seeds choose another configuration, the figures of the one before are not shown as its own."""
+    ledger = prepared(sweep)
+    finish(ledger, SCORES)
+    seen = {"parent_trial": 1, "looks": 3, "metrics": {}}
+    (ledger.directory / "test.json").write_text(json.dumps(seen))
+    assert finalists.results(sweep)["test"] == seen
+    more = prepared(sweep, seeds=4)
+    finish(more, {1: [-400.0], 0: [-100.0]})
+    found = finalists.results(sweep)
+    assert found["configurations"][0]["parent_trial"] == 0
+    assert found["test"] is None
