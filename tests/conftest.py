@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -47,3 +48,70 @@ def mnist_dir(data_dir):
     if not any((data_dir / "MNIST" / "raw").glob("train-images-idx3-ubyte*")):
         pytest.skip(f"RESEARCH_DATA_DIR holds no MNIST/raw: {data_dir}")
     return data_dir
+
+
+@dataclass
+class Tally:
+    """What one test says of the fault that it commits: how often it happened, and what was lost by it."""
+
+    committed: int = 0
+    lost: int = 0
+
+    def happened(self, times: int = 1) -> None:
+        """Count faults that the test has seen happen: a process dead by the signal, a file with other bytes."""
+        self.committed += times
+
+    def losing(self, count: int) -> None:
+        """Count what should be there and is not: trials, rows, models. Anything but 0 fails the test."""
+        self.lost += count
+
+
+_TALLY = pytest.StashKey[Tally]()
+_TABLE = pytest.StashKey[list[tuple[str, Tally, bool]]]()
+
+
+@pytest.fixture
+def tally(request):
+    """How a test marked ``fault(...)`` proves its fault: ``tally.happened()`` once it has seen it."""
+    request.node.stash[_TALLY] = counted = Tally()
+    return counted
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    """Fail a fault test whose fault did not happen, or that lost something."""
+    result = yield
+    if item.get_closest_marker("fault") is not None:
+        counted = item.stash.get(_TALLY, Tally())
+        assert counted.committed > 0, "the test never saw its fault happen"
+        assert counted.lost == 0, f"{counted.lost} lost"
+    return result
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Collect a line of the table of faults."""
+    report = yield
+    marker = item.get_closest_marker("fault")
+    if marker is not None and call.when == "call" and not report.skipped:
+        line = (marker.args[0], item.stash.get(_TALLY, Tally()), report.passed)
+        item.config.stash.setdefault(_TABLE, []).append(line)
+    return report
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    """The table: each fault, how often it was committed, how often it was survived, what was lost."""
+    by_fault: dict[str, list[tuple[Tally, bool]]] = {}
+    for name, counted, passed in config.stash.get(_TABLE, []):
+        by_fault.setdefault(name, []).append((counted, passed))
+    if not by_fault:
+        return
+    terminalreporter.section("faults")
+    width = max(map(len, by_fault))
+    terminalreporter.line(f"{'fault':{width}}  tests  committed  survived  lost")
+    for name in sorted(by_fault, key=lambda name: (int(name.split()[0]), name)):
+        lines = by_fault[name]
+        committed = sum(counted.committed for counted, _ in lines)
+        survived = sum(counted.committed for counted, passed in lines if passed)
+        lost = sum(counted.lost for counted, _ in lines)
+        terminalreporter.line(f"{name:{width}}  {len(lines):5}  {committed:9}  {survived:8}  {lost:4}")
