@@ -26,8 +26,9 @@ def data_directory(text: str | Path | None) -> Path | None:
     """
     if text is None or not is_url(str(text)):
         return None if text is None else Path(text)
-    url = str(text).rstrip("/")
-    place = cache_root().joinpath("data", *parse_url(url))
+    scheme, *rest = parse_url(str(text))
+    url = f"{scheme}://{'/'.join(rest)}"
+    place = cache_root().joinpath("data", scheme, *rest)
     store = ObjectStore(url)
     listing = store.listing()
     if not listing:

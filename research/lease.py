@@ -60,11 +60,11 @@ class Lease:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.store is None or self._thread is None:
-            return
         self._ended.set()
+        if self.store is None or self._thread is None or isinstance(error, StorageError):
+            return  # a store that is gone is not asked again: the lease goes stale by itself
         self._thread.join(timeout=RENEW_SECONDS)
-        with contextlib.suppress(StorageError):  # a store that is gone: the lease goes stale by itself
+        with contextlib.suppress(StorageError):
             if (_read(self.store) or {}).get("token") == self._token:
                 self.store.remove([NAME])
 

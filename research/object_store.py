@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import logging
+import os
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,7 +21,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SCHEMES = {"s3": ("s3fs", "s3"), "gs": ("gcsfs", "gcs")}  # to the library, and the extra that installs it
-ATTEMPTS = 10  # of one request to S3, with waits that double up to 20 s: about a minute and a half at most
+ATTEMPTS = (
+    8  # of a request to S3, with random waits up to 1, 2, 4, 8, 16, 20, 20 s, unless AWS_MAX_ATTEMPTS says otherwise
+)
+ROUNDS = 2  # of s3fs around that, for answers that break off
 _URL_LIKE = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/")
 _LIBRARIES = {"aiobotocore", "aiohttp", "botocore", "fsspec", "gcsfs", "google", "requests", "s3fs"}
 _TAKEN = {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}
@@ -158,8 +163,14 @@ def _filesystem(scheme: str) -> Any:  # noqa: ANN401 - fsspec has no types
 
     options: dict[str, Any] = {"use_listings_cache": False}  # others write there too
     if scheme == "s3":
-        options["config_kwargs"] = {"retries": {"mode": "standard", "max_attempts": ATTEMPTS}}
-    return fsspec.filesystem(scheme, **options)
+        attempts = {} if "AWS_MAX_ATTEMPTS" in os.environ else {"max_attempts": ATTEMPTS}
+        options["config_kwargs"] = {"retries": {"mode": "standard", **attempts}}
+    else:
+        logging.getLogger(library).setLevel(logging.CRITICAL)  # it logs a traceback with each error that it raises
+    filesystem = fsspec.filesystem(scheme, **options)
+    if scheme == "s3":
+        filesystem.retries = ROUNDS
+    return filesystem
 
 
 def _response(error: BaseException) -> dict[str, Any]:
@@ -189,5 +200,5 @@ def _reason(error: Exception, url: str) -> str:
     if isinstance(error, PermissionError) or code in {"401", "403"}:
         return f"the store refuses ({told}); let these credentials read, write, list and delete there, then go on"
     if isinstance(error, ConnectionError | TimeoutError) or _UNREACHED.search(kind):
-        return f"the store can't be reached ({told}); see to the network and to AWS_ENDPOINT_URL, then go on"
+        return f"the store can't be reached ({told}); see to the network{' and AWS_ENDPOINT_URL' if scheme == 's3' else ''}, then go on"
     return f"{kind}{f' {code}' if code else ''}: {told}; mend that, then go on"

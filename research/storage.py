@@ -81,11 +81,11 @@ def local(text: str | Path) -> Path:
     """
     if not is_url(str(text)):
         return Path(text)
-    url = str(text).rstrip("/")
-    sweep, models, model = url.partition("/models/")
+    scheme, *rest = parse_url(str(text))
+    sweep, _, model = f"{scheme}://{'/'.join(rest)}".partition("/models/")
     mirror = mirror_of(sweep)
     pull(mirror)
-    return mirror / models.strip("/") / model if model else mirror
+    return mirror / "models" / model if model else mirror
 
 
 def pull(directory: Path) -> None:

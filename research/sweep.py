@@ -196,9 +196,15 @@ def run(ledger: Ledger, space: Space, live: LiveView, *, address: str | None = N
         finally:
             session.finish()
         if ledger.refused is not None:  # Tune takes an exception in its hooks for the trial's
-            raise ledger.refused
+            raise _with_the_way_on(ledger, ledger.refused)
         ended_by = session.stop.budget or budget.spent(ledger)
         return Outcome(signal=session.stop.signal, budget=ended_by, problems=session.problems)
+
+
+def _with_the_way_on(ledger: Ledger, refused: UserError) -> UserError:
+    if isinstance(refused, StorageError):
+        return StorageError(f"{refused}: research resume {address_of(ledger.directory)}")
+    return refused
 
 
 class _Session:
@@ -287,7 +293,8 @@ class _Session:
             self.ledger.append(Interrupted(reason=self.stop.budget))
         if self.searcher.exhausted:
             self.live.note("every config of the space has been tried: nothing new is drawn")
-        self._reconcile()
+        if self.ledger.refused is None:  # else the next session does it
+            self._reconcile()
         self.searcher.tell_rest()
         self.live.note("finishing W&B files")
         self.problems += self.sink.close()
