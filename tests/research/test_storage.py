@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from pathlib import Path
 
 import pytest
@@ -29,9 +30,9 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def url(gate, request) -> str:
+def url(gate) -> str:
     """An address that no other test has."""
-    return f"s3://{BUCKET}/{request.node.name.partition('[')[0]}-{os.getpid()}"
+    return f"s3://{BUCKET}/{uuid.uuid4().hex}"
 
 
 @pytest.fixture
@@ -286,8 +287,8 @@ with lease.Lease(sys.argv[1]):
 
 @pytest.fixture
 def quick(monkeypatch):
-    """A lease that is stale after two seconds."""
-    monkeypatch.setattr(lease, "STALE_SECONDS", 2.0)
+    """A lease that is stale after eight seconds."""
+    monkeypatch.setattr(lease, "STALE_SECONDS", 8.0)
     monkeypatch.setattr(lease, "RENEW_SECONDS", 0.2)
 
 
@@ -309,16 +310,16 @@ def test_a_live_holder_is_named_and_a_dead_one_is_succeeded(url, on, quick, tall
     with pytest.raises(UserError, match=f"in use by process {process.pid} on "), lease.Lease(mirror):
         pass
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.communicate()
     tally.happened(2)
     with monkeypatch.context() as elsewhere:
         elsewhere.setattr(lease, "_machine", lambda: "another machine")
         before = time.monotonic()
         with lease.Lease(mirror):
-            assert time.monotonic() - before >= 2.0, "a holder that may be alive was not waited for"
+            assert time.monotonic() - before >= 8.0, "a holder that may be alive was not waited for"
     process = hold(mirror)
     process.kill()
-    process.wait()
+    process.communicate()
     with lease.Lease(mirror):
         assert str(os.getpid()) in str(lease.lease_holder(mirror))
     assert lease.lease_holder(mirror) is None
@@ -362,7 +363,7 @@ def test_a_missing_bucket_no_credentials_and_no_sweep_are_one_line(gate, on, mon
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
     forget_connections()
-    with pytest.raises(StorageError, match="no credentials were found .* AWS_ACCESS_KEY_ID"):
+    with pytest.raises(StorageError, match=r"no credentials were found .* AWS_ACCESS_KEY_ID"):
         storage.local(f"s3://{BUCKET}/no-such-sweep")
 
 
