@@ -17,7 +17,7 @@ from research.folders import clear_leftovers, remove_folder, trial_name, verify_
 from research.model_card import model_card
 from research.records import RECORD, TrialRecord, pretty, row_json
 from research.replicates import KEPT, row_of_kept, seeds_of
-from research.storage import fetch_folder, push_folder, remove_folder_there, store_of, whole_folders
+from research.storage import fetch_folder, fetch_pictures, push_folder, remove_folder_there, store_of, whole_folders
 from vae.portable import WEIGHTS_FILE as WEIGHTS
 from vae.portable import weights_file
 from vae.state import STATE_FILE, StateError, TrainState
@@ -135,8 +135,7 @@ def _fetch_what_it_is_made_of(ledger: Ledger, store: ObjectStore, trial: TrialVi
     if best is not None and best.checkpoint is not None:
         fetch_folder(store, best.checkpoint, ledger.directory)
     pictured = (trial.rows[epoch].pictures for epoch in sorted(trial.rows, reverse=True))
-    for relative in next((pictures for pictures in pictured if pictures), {}).values():
-        fetch_folder(store, relative, ledger.directory)
+    fetch_pictures(ledger.directory, next((pictures for pictures in pictured if pictures), {}).values())
 
 
 def _trials_there(store: ObjectStore) -> set[str]:

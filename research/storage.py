@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import socket
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,7 @@ from research.folders import FINALISTS, MANIFEST
 from research.object_store import SCHEMES, ObjectStore, is_url, parse_url
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
 _EVENT = re.compile(r"ledger/\d{8}\.json")
 _FIRST_EVENT = "ledger/00000000.json"
@@ -159,6 +159,14 @@ def push_folder(store: ObjectStore, root: Path, relative: str) -> None:
 def fetch_folder(store: ObjectStore, relative: str, root: Path) -> None:
     """Copy a folder of the store to ``root/relative``; what it should hold is for the caller to check."""
     _fetch(root, store, store.names(relative))
+
+
+def fetch_pictures(directory: Path, names: Iterable[str]) -> None:
+    """Have the pictures ``names`` in a mirror; of any other directory nothing. One that is not to be had is no error."""
+    store = store_of(directory)
+    if store is not None:
+        with suppress(StorageError, FileNotFoundError):
+            _fetch(directory, store, list(names))
 
 
 def remove_folder_there(store: ObjectStore, relative: str) -> None:

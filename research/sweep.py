@@ -134,8 +134,6 @@ def reopen(sweep_dir: Path, *, allow_changed_code: bool) -> tuple[Ledger, Space]
             f"{place} {reached[0].option} adds to it"
         )
     check_code(ledger, allow_changed_code=allow_changed_code)
-    if store_of(sweep_dir) is not None:  # a mirror may be new: the source is in the ledger
-        (sweep_dir / "space.py").write_text(settings.space.source, encoding="utf-8")
     space = load_recorded(settings.space, sweep_dir / "space.py")
     if not allow_changed_code:
         _refuse_changed_externals(ledger)
@@ -229,7 +227,10 @@ class _Session:
         )
         diff = provenance.diff_text()
         if diff:
-            (ledger.directory / f"code-{len(ledger.sessions) - 1}.diff").write_text(diff, encoding="utf-8")
+            name = f"code-{len(ledger.sessions) - 1}.diff"
+            (ledger.directory / name).write_text(diff, encoding="utf-8")
+            if (store := store_of(ledger.directory)) is not None:
+                store.write(name, diff.encode())
         for view in ledger.trials.values():
             if not view.terminal:
                 self._retry(view, "the driver was restarted")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import multiprocessing
 import os
 import signal
@@ -25,6 +26,7 @@ from research.folders import verify_folder
 from research.ledger import Ledger
 from research.looks import write_look
 from research.object_store import ObjectStore, is_url, parse_url
+from research.spaces import load_recorded
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -423,3 +425,23 @@ def test_a_short_outage_is_retried(url, on, gate):
         timer.start()
         assert store.create(f"after-{mode}", b"content")
         assert gate.turned_away > before
+
+
+def test_a_new_machine_has_the_space(url, on):
+    """The space's file comes from the ledger, also when the mirror holds an older one."""
+    ledger = begun(url)
+    copy = ledger.directory / "space.py"
+    copy.write_text("old")
+    source = dataclasses.replace(ledger.settings.space, name="no/such/file.py")
+    assert load_recorded(source, copy).source.sha256 == source.sha256
+    assert copy.read_text() == source.source
+
+
+def test_a_picture_that_is_missing_costs_nothing(url, on):
+    """Pictures come to the driver before their row does; one that is not there is no error, nor is a store that fails."""
+    mirror = storage.mirror_of(url)
+    ObjectStore(url).write("pictures/a.png", b"png")
+    storage.fetch_pictures(mirror, ["pictures/a.png"])
+    assert (mirror / "pictures/a.png").read_bytes() == b"png"
+    storage.fetch_pictures(mirror, ["pictures/none.png"])
+    assert not (mirror / "pictures/none.png").exists()
