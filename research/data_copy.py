@@ -9,7 +9,7 @@ import os
 import shutil
 from pathlib import Path
 
-from research.errors import UserError
+from research.errors import StorageError, UserError
 from research.object_store import SCHEMES, ObjectStore, is_url, parse_url
 from research.storage import cache_root
 
@@ -45,7 +45,9 @@ def data_directory(text: str | Path | None) -> Path | None:
         if not target.is_dir():
             temporary = place / f".{version}.{os.getpid()}.tmp"
             temporary.mkdir()
-            store.download(sorted(listing), temporary)
+            store.download(temporary)
+            if missing := [name for name in sorted(listing) if not (temporary / name).is_file()]:
+                raise StorageError(f"{url} changed while it was copied ({missing[0]!r} is gone): try again")
             temporary.rename(target)
     return target
 

@@ -119,12 +119,11 @@ class ObjectStore:
             if facts.get("type") == "file" and key.lstrip("/").startswith(f"{root}/")
         }
 
-    def download(self, names: Sequence[str], folder: Path) -> None:
-        """Copy objects to files of the same names below ``folder``, straight to disk."""
-        for name in names:
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    def download(self, folder: Path) -> None:
+        """Copy all objects to files of the same names below ``folder``, straight to disk and side by side."""
         try:
-            self._fs.get([self._key(name) for name in names], [str(folder / name) for name in names])
+            # By the folder: names in a list would be read as patterns.
+            self._fs.get(f"{self._key('')}/", f"{folder}/", recursive=True)
         except Exception as error:
             raise self._explained(error, "read") from error
 

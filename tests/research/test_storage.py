@@ -395,6 +395,7 @@ def test_data_are_copied_once_for_all_processes(url, on, gate):
     store = ObjectStore(url)
     store.write("MNIST/raw/a", b"a" * 100_000)
     store.write("MNIST/raw/b", b"b")
+    store.write("images/one [1]*.png", b"a name that is no pattern")
     code = "import sys; from research.data_copy import data_directory; print(data_directory(sys.argv[1]))"
     command = [sys.executable, "-c", code, url]
     environ = os.environ | {"PYTHONPATH": str(REPOSITORY)}
@@ -403,6 +404,7 @@ def test_data_are_copied_once_for_all_processes(url, on, gate):
     assert len(said) == 1
     copy = Path(said.pop())
     assert (copy / "MNIST/raw/a").read_bytes() == b"a" * 100_000
+    assert (copy / "images/one [1]*.png").read_bytes() == b"a name that is no pattern"
     inodes = (copy / "MNIST/raw/a").stat().st_ino
     assert data_directory(url) == copy
     assert (copy / "MNIST/raw/a").stat().st_ino == inodes, "not copied again"
