@@ -196,7 +196,7 @@ def _reason(error: Exception, url: str) -> str:
         return f"no credentials were found ({told}); give some: {where}"
     if isinstance(error, FileNotFoundError):
         return f"there is no bucket {bucket!r}; make it, or correct the address"
-    if isinstance(error, PermissionError) or code in {"401", "403"}:
+    if isinstance(error, PermissionError) or code in {"401", "403"} or told.startswith("Forbidden"):  # gcsfs's word
         return f"the store refuses ({told}); let these credentials read, write, list and delete there, then go on"
     if isinstance(error, ConnectionError | TimeoutError) or _UNREACHED.search(kind):
         return f"the store can't be reached ({told}); see to the network{' and AWS_ENDPOINT_URL' if scheme == 's3' else ''}, then go on"
