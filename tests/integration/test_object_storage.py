@@ -11,15 +11,18 @@ from pathlib import Path
 
 import pytest
 from store_server import BUCKET
+from typer.testing import CliRunner
 from verbs import SPACE, command, deterministic, environment, told
 
+from research.cli import app
 from research.folders import verify_folder
 from research.ledger import Ledger
 from research.object_store import ObjectStore, _filesystem
 from research.storage import local
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(2400)]
 SWEEPS = f"s3://{BUCKET}/sweeps"
+TIMEOUT = 900  # seconds: a machine under load takes minutes to start Ray
 
 
 class Machine:
@@ -75,49 +78,45 @@ def missing(ledger: Ledger, expected: Ledger) -> int:
 
 
 @pytest.mark.fault("2 driver killed")
-def test_a_sweep_killed_on_one_machine_is_finished_by_others(twin, gate, machine, tally):
-    """SIGKILL of the driver twice, each time resumed from a machine that has nothing: equal to the local twin."""
+@pytest.mark.parametrize("part", [0.4, 0.8])
+def test_a_sweep_killed_on_one_machine_is_finished_by_another(twin, gate, machine, tally, part):
+    """SIGKILL of the driver, resumed from a machine that has nothing, not even the space: equal to the local twin."""
     expected = Ledger.open(twin.directory)
-    first, second, third, fourth = (machine(name) for name in ("first", "second", "third", "fourth"))
+    first, second, third, name = machine("first"), machine("second"), machine("third"), f"killed-{part}"
     space = first.root / "my_space.py"
     space.write_text(SPACE)
-    process = first.start(*sweep_of(space, "killed"))
-    on = first
-    for other, events in ((second, len(expected) // 3), (third, 2 * len(expected) // 3)):
-        until(on.mirror("killed"), events, process)
-        process.kill()
-        process.communicate()
-        assert process.returncode == -signal.SIGKILL
-        tally.happened()
-        space.unlink(missing_ok=True)  # the other machine has no such file
-        on = other
-        process = on.start("resume", f"{SWEEPS}/killed")
-    output, _ = process.communicate(timeout=600)
+    process = first.start(*sweep_of(space, name))
+    until(first.mirror(name), int(part * len(expected)), process)
+    process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    tally.happened()
+    space.unlink()
+    process = second.start("resume", f"{SWEEPS}/{name}")
+    output, _ = process.communicate(timeout=TIMEOUT)
 
     assert process.returncode == 0, output
-    assert f"research show {SWEEPS}/killed" in output
-    directory = fourth.pulled("killed")
+    assert f"research show {SWEEPS}/{name}" in output
+    directory = third.pulled(name)
     ledger = Ledger.open(directory)
     tally.losing(missing(ledger, expected))
-    assert len(ledger.sessions) == 3
+    assert len(ledger.sessions) == 2
     assert told(ledger) == told(expected)
     assert [v.number for v in ledger.ranked()] == [v.number for v in expected.ranked()]
     kept = sorted(path.name for path in (directory / "models").iterdir())
     assert kept == sorted(path.name for path in (twin.directory / "models").iterdir())
-    for name in kept:
-        ours, theirs = verify_folder(directory / "models" / name), verify_folder(twin.directory / "models" / name)
+    for model in kept:
+        ours, theirs = verify_folder(directory / "models" / model), verify_folder(twin.directory / "models" / model)
         assert ours["model.safetensors"] == theirs["model.safetensors"]
-    assert ObjectStore(f"{SWEEPS}/killed").names("trials") == [], "checkpoints of ended trials are gone"
-    assert not (directory / "trials").exists()
+    assert ObjectStore(f"{SWEEPS}/{name}").names("trials") == [], "checkpoints of ended trials are gone"
+    assert not (first.mirror(name) / "trials").exists(), "workers never wrote to the driver's disk"
 
-    for verb in (("show", "--json"), ("watch", "--once"), ("report", "--json")):
-        reading = machine(verb[0]).start(verb[0], f"{SWEEPS}/killed", verb[1])
-        output, _ = reading.communicate(timeout=300)
-        assert reading.returncode == 0, output
-    evaluated = machine("evaluate").start("evaluate", f"{SWEEPS}/killed/models/{kept[0]}", "--split", "test", "--json")
-    output, _ = evaluated.communicate(timeout=300)
-    assert evaluated.returncode == 0, output
-    assert len(ObjectStore(f"{SWEEPS}/killed").names("looks")) == 1, "a look at test is written down in the store"
+    for verb, option in (("show", "--json"), ("watch", "--once"), ("report", "--json")):
+        read = CliRunner().invoke(app, [verb, f"{SWEEPS}/{name}", option])
+        assert read.exit_code == 0, read.output
+    looked = CliRunner().invoke(app, ["evaluate", f"{SWEEPS}/{name}/models/{kept[0]}", "--split", "test", "--json"])
+    assert looked.exit_code == 0, looked.output
+    assert len(ObjectStore(f"{SWEEPS}/{name}").names("looks")) == 1, "a look at test is written down in the store"
 
 
 @pytest.mark.fault("1 worker killed")
@@ -130,7 +129,7 @@ def test_a_killed_worker_continues_from_the_store(twin, gate, machine, small_spa
     ledger = Ledger.open(here.mirror("worker"))
     busy = [view for view in ledger.trials.values() if view.rows and not view.terminal]
     os.kill(busy[0].rows[max(busy[0].rows)].worker["pid"], signal.SIGKILL)
-    output, _ = process.communicate(timeout=600)
+    output, _ = process.communicate(timeout=TIMEOUT)
 
     assert process.returncode == 0, output
     ledger = Ledger.open(here.pulled("worker"))
@@ -151,7 +150,7 @@ def test_a_store_that_refuses_ends_the_session_with_one_line(twin, gate, machine
     process = here.start(*sweep_of(space, name), AWS_MAX_ATTEMPTS="3")
     until(here.mirror(name), 9, process)
     gate.mode = mode
-    output, _ = process.communicate(timeout=600)
+    output, _ = process.communicate(timeout=TIMEOUT)
     gate.mode = "open"
 
     assert process.returncode == 2, output
@@ -166,7 +165,7 @@ def test_a_store_that_refuses_ends_the_session_with_one_line(twin, gate, machine
     assert not any(view.status == "FAIL" for view in before.trials.values()), "no trial pays for it"
 
     process = there.start("resume", f"{SWEEPS}/{name}")
-    output, _ = process.communicate(timeout=600)
+    output, _ = process.communicate(timeout=TIMEOUT)
     assert process.returncode == 0, output
     ledger = Ledger.open(there.pulled(name))
     tally.losing(missing(ledger, expected))
@@ -187,7 +186,7 @@ def test_a_short_outage_is_waited_out(twin, gate, machine, small_space, tally):
         gate.mode = "open"
         assert gate.turned_away > before
         tally.happened()
-    output, _ = process.communicate(timeout=600)
+    output, _ = process.communicate(timeout=TIMEOUT)
 
     assert process.returncode == 0, output
     ledger = Ledger.open(here.pulled("short"))
@@ -203,14 +202,14 @@ def test_a_second_driver_is_refused(gate, machine, small_space, tally):
     process = first.start(*sweep_of(small_space, "busy"), "--trials", "60")
     until(first.mirror("busy"), 3, process)
     late = second.start("resume", f"{SWEEPS}/busy")
-    output, _ = late.communicate(timeout=300)
+    output, _ = late.communicate(timeout=TIMEOUT)
 
     assert late.returncode == 2, output
     assert f"in use by process {process.pid}" in output
     tally.happened()
     assert process.poll() is None
     process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=300)
+    output, _ = process.communicate(timeout=TIMEOUT)
     assert process.returncode == 130, output
     assert f"research resume {SWEEPS}/busy" in output
     assert "lock" not in ObjectStore(f"{SWEEPS}/busy").names(), "released"
@@ -223,7 +222,7 @@ def test_a_data_set_in_the_store_is_copied_once(gate, machine, small_space):
     filesystem.pipe_file(f"{BUCKET}/data/digits-note.json", raw)
     here = machine("here")
     process = here.start(*sweep_of(small_space, "data"), "--data-dir", f"s3://{BUCKET}/data")
-    output, _ = process.communicate(timeout=600)
+    output, _ = process.communicate(timeout=TIMEOUT)
 
     assert process.returncode == 0, output
     copies = list((here.cache / "data" / "s3" / BUCKET / "data").glob("v-*"))
