@@ -14,11 +14,13 @@ import numpy as np
 import torch
 
 from research.checkpoints import model_hash
+from research.data_copy import data_directory
 from research.errors import UserError
 from research.evaluation import examples_of
 from research.folders import MANIFEST, trial_name, verify_folder
 from research.ledger import Ledger
 from research.looks import earlier_look, write_look
+from research.object_store import is_url
 from research.records import RECORD
 from research.spaces import on_other_data
 from vae.apply import codes, paired_difference, scores
@@ -141,6 +143,8 @@ def _recorded_data_dir(folder: Path) -> Path | None:
         recorded = json.loads((folder / RECORD).read_bytes())["data_dir"]
     except (OSError, ValueError, KeyError):
         return None
+    if recorded and is_url(recorded):
+        return data_directory(recorded)
     return Path(recorded) if recorded and Path(recorded).is_dir() else None
 
 

@@ -12,11 +12,12 @@ import json
 import re
 from typing import TYPE_CHECKING
 
-from research.errors import CorruptFile, UserError
+from research.errors import CorruptFile, StorageError, UserError
 from research.folders import clear_leftovers, remove_folder, trial_name, verify_folder, write_folder
 from research.model_card import model_card
 from research.records import RECORD, TrialRecord, pretty, row_json
 from research.replicates import KEPT, row_of_kept, seeds_of
+from research.storage import fetch_folder, fetch_pictures, push_folder, remove_folder_there, store_of, whole_folders
 from vae.portable import WEIGHTS_FILE as WEIGHTS
 from vae.portable import weights_file
 from vae.state import STATE_FILE, StateError, TrainState
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from research.ledger import Ledger, TrialView
+    from research.object_store import ObjectStore
 
 _TRIAL = re.compile(r"trial-(\d{4,})")
 
@@ -36,8 +38,16 @@ def keep_best(ledger: Ledger, sweep_dir: Path) -> list[str]:
     checkpoint, a full disk) and raises for none: the sweep goes on. A place that can't be filled leaves
     the next best model that is still there in ``models``, and the checkpoints of its trial where they are.
     Only the holder of the sweep's lock may call this.
+
+    Of a sweep in an object store, checkpoints come from there and models go there; the mirror holds the same models.
     """
     models, problems = sweep_dir / "models", list[str]()
+    store = store_of(sweep_dir)
+    try:
+        there = set() if store is None else whole_folders(store, "models")
+        checkpoints_there = set() if store is None else _trials_there(store)
+    except StorageError as error:
+        return [f"the best models could not be kept: {error}"]
     clear_leftovers(models)
     clear_leftovers(sweep_dir / "trials")
     ranked = ledger.ranked()
@@ -46,13 +56,18 @@ def keep_best(ledger: Ledger, sweep_dir: Path) -> list[str]:
     for trial in desired:
         target = models / trial_name(trial.number)
         try:
-            verify_folder(target)
-        except CorruptFile:
             try:
+                verify_folder(target)
+            except CorruptFile:
+                if store is not None:
+                    _fetch_what_it_is_made_of(ledger, store, trial)
                 write_folder(target, _model_files(ledger, sweep_dir, trial))
-            except (OSError, StateError, UserError) as error:
-                missing.add(trial.number)
-                problems.append(f"the model of trial {trial.number} could not be kept: {error}")
+                there.discard(target.name)
+            if store is not None and target.name not in there:
+                push_folder(store, sweep_dir, f"models/{target.name}")
+        except (OSError, StateError, UserError) as error:
+            missing.add(trial.number)
+            problems.append(f"the model of trial {trial.number} could not be kept: {error}")
     present = _trials_in(models)
     stand_ins = [trial.number for trial in others if trial.number in present]
     kept = {trial.number for trial in desired} | set(stand_ins[: len(missing)])
@@ -64,6 +79,14 @@ def keep_best(ledger: Ledger, sweep_dir: Path) -> list[str]:
             remove_folder(path)
         except OSError as error:
             problems.append(f"{path} could not be removed ({error.strerror})")
+    if store is not None:
+        gone = [f"models/{name}" for name in there if (n := _number(name)) is not None and n not in kept]
+        gone += [f"trials/{name}" for name in checkpoints_there if _number(name) in done]
+        try:
+            for relative in sorted(gone):
+                remove_folder_there(store, relative)
+        except StorageError as error:
+            problems.append(f"what is not needed any more could not be removed: {error}")
     return problems
 
 
@@ -106,6 +129,19 @@ def _model_files(ledger: Ledger, sweep_dir: Path, trial: TrialView) -> dict[str,
     return files
 
 
+def _fetch_what_it_is_made_of(ledger: Ledger, store: ObjectStore, trial: TrialView) -> None:
+    """Bring the best row's checkpoint and the trial's latest pictures into the mirror."""
+    best = trial.best(ledger.settings.metric)
+    if best is not None and best.checkpoint is not None:
+        fetch_folder(store, best.checkpoint, ledger.directory)
+    pictured = (trial.rows[epoch].pictures for epoch in sorted(trial.rows, reverse=True))
+    fetch_pictures(ledger.directory, next((pictures for pictures in pictured if pictures), {}).values())
+
+
+def _trials_there(store: ObjectStore) -> set[str]:
+    return {name.split("/")[1] for name in store.names("trials")}
+
+
 def _inside(sweep_dir: Path, relative: str) -> Path:
     path = (sweep_dir / relative).resolve()
     if not path.is_relative_to(sweep_dir.resolve()):
@@ -117,5 +153,10 @@ def _trials_in(directory: Path) -> dict[int, Path]:
     """The folders of ``directory`` that are named after a trial, by its number."""
     if not directory.is_dir():
         return {}
-    named = {path: _TRIAL.fullmatch(path.name) for path in directory.iterdir()}
-    return {int(match[1]): path for path, match in named.items() if match is not None}
+    named = {path: _number(path.name) for path in directory.iterdir()}
+    return {number: path for path, number in named.items() if number is not None}
+
+
+def _number(name: str) -> int | None:
+    match = _TRIAL.fullmatch(name)
+    return None if match is None else int(match[1])

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from research import cli_models, cli_results, cli_study, cli_wandb
+from research.data_copy import data_address, data_directory
 from research.errors import UserError
+from research.storage import local, place
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -32,8 +34,15 @@ DataDir = Annotated[
     Path | None,
     typer.Option(
         "--data-dir",
-        help="Where data sets lie, in torchvision's layout. Default: $RESEARCH_DATA_DIR, else ./data.",
+        help="Where data sets lie, in torchvision's layout: a folder, or s3://... or gs://..., copied here once. "
+        "Default: $RESEARCH_DATA_DIR, else ./data.",
+        parser=data_directory,
+        metavar="PATH",
     ),
+]
+Directory = Annotated[
+    Path,
+    typer.Argument(help="A sweep's directory, or its address (s3://...).", parser=local, metavar="DIRECTORY"),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
@@ -62,7 +71,14 @@ def sweep(
     keep: Annotated[int, typer.Option(min=1, help="How many of the sweep's best models to keep.")] = 3,
     data_dir: DataDir = None,
     name: Annotated[str | None, typer.Option(help="The sweep's name. Default: the space's, with the time.")] = None,
-    storage: Annotated[Path, typer.Option(help="The sweep lives in STORAGE/NAME.")] = Path("sweeps"),
+    storage: Annotated[
+        Path,
+        typer.Option(
+            help="The sweep lives in STORAGE/NAME: a folder, s3://BUCKET/... or gs://BUCKET/...",
+            parser=place,
+            metavar="PATH",
+        ),
+    ] = Path("sweeps"),
     cpus_per_trial: Annotated[
         float | None, typer.Option(help="CPUs for each trial. Default: cores / concurrent.")
     ] = None,
@@ -114,7 +130,11 @@ def sweep(
     ] = None,
     learn_from: Annotated[
         list[Path] | None,
-        typer.Option(help="A sweep whose finished trials the sampler learns from. Repeatable."),
+        typer.Option(
+            help="A sweep whose finished trials the sampler learns from. Repeatable.",
+            parser=local,
+            metavar="DIRECTORY",
+        ),
     ] = None,
     wandb: Annotated[
         str | None,
@@ -127,6 +147,7 @@ def sweep(
     from research.metrics import parse_constraint, parse_metric  # noqa: PLC0415
     from research.options import budget_of, sampler_of, scheduler_of  # noqa: PLC0415
     from research.samplers import rehearse  # noqa: PLC0415
+    from research.show import relative  # noqa: PLC0415
     from research.spaces import load_space  # noqa: PLC0415
     from research.tracking import default_mode  # noqa: PLC0415
 
@@ -183,7 +204,7 @@ def sweep(
         measure=found.measure,
         data_hash=found.data.data_hash,
         split_hash=found.data.split_hash,
-        data_dir=None if directory is None else str(directory.absolute()),
+        data_dir=data_address(directory),
         wandb=_one_of("--wandb", wandb or default_mode(), {mode: mode for mode in ("offline", "online", "disabled")}),
         wandb_project=wandb_project,
     )
@@ -198,7 +219,7 @@ def sweep(
     else:
         ranking = f"ranked by {found.metric.name} ({found.metric.direction})"
     console.print(
-        f"sweep {sweep_dir}: {trials} trials of space {space}, {ranking}, "
+        f"sweep {relative(sweep_dir)}: {trials} trials of space {space}, {ranking}, "
         f"{resources.concurrent} at a time on {resources.threads} thread{'s' if resources.threads > 1 else ''} each",
         highlight=False,
         soft_wrap=True,
@@ -209,7 +230,7 @@ def sweep(
 
 @app.command()
 def resume(
-    directory: Annotated[Path, typer.Argument(help="A sweep's directory.")],
+    directory: Directory,
     address: Annotated[str | None, typer.Option(help="An existing Ray cluster. Default: a Ray of its own.")] = None,
     allow_changed_code: Annotated[
         bool, typer.Option(help="Go on although the code is not what the sweep was begun with.")
@@ -228,7 +249,7 @@ def resume(
 
 @app.command()
 def extend(
-    directory: Annotated[Path, typer.Argument(help="A sweep's directory.")],
+    directory: Directory,
     trials: Annotated[str | None, typer.Option(help="+N more trials, or a new total.")] = None,
     space: Annotated[str | None, typer.Option(help="Draw from another space from here on, e.g. a wider one.")] = None,
     hours: Annotated[str | None, typer.Option(help="+HOURS of wall clock, or a new limit.")] = None,
@@ -249,6 +270,7 @@ def extend(
 
         check_address(address)
     from research.ledger import Ledger  # noqa: PLC0415
+    from research.show import relative  # noqa: PLC0415
     from research.sweep import check_code, reopen  # noqa: PLC0415
 
     ledger = Ledger.open(directory)
@@ -257,13 +279,13 @@ def extend(
     event = write_down(ledger, trials=trials, space=space, more=more)
 
     console = _console()
-    console.print(f"sweep {directory}: {event.trials} trials in all", highlight=False, soft_wrap=True)
+    console.print(f"sweep {relative(directory)}: {event.trials} trials in all", highlight=False, soft_wrap=True)
     _drive(*reopen(directory, allow_changed_code=allow_changed_code), console, address)
 
 
 @app.command()
 def finalists(
-    directory: Annotated[Path, typer.Argument(help="A finished sweep's directory.")],
+    directory: Directory,
     top: Annotated[int, typer.Option(min=1, help="How many of the best configs.")] = 5,
     seeds: Annotated[int, typer.Option(min=2, help="How many fresh seeds of each.")] = 5,
     nll: Annotated[
@@ -302,9 +324,7 @@ def finalists(
         raise UserError(f"no finalist gave a result: research show {place} has the reasons")
     if test:
         _set_threads(1)
-        chosen_data = _data_directory(data_dir) or (
-            None if ledger.settings.data_dir is None else Path(ledger.settings.data_dir)
-        )
+        chosen_data = _data_directory(data_dir) or (data_directory(ledger.settings.data_dir))
         found["test"] = again.look_at_test(found, nll_k=nll, images=images, data_dir=chosen_data, device="cpu")
     if as_json:
         typer.echo(json.dumps(found, indent=1))
@@ -313,7 +333,7 @@ def finalists(
 
 @app.command()
 def show(
-    directory: Annotated[Path, typer.Argument(help="A sweep's directory.")],
+    directory: Directory,
     as_json: AsJson = False,
     rows: Annotated[int, typer.Option(min=1, help="How many of the best to list.")] = 10,
 ) -> None:
@@ -372,7 +392,10 @@ def train(
 
 @app.command()
 def reproduce(
-    record: Annotated[Path, typer.Argument(help="A record.json, a model folder, or a sweep's directory.")],
+    record: Annotated[
+        Path,
+        typer.Argument(help="A record.json, a model folder, or a sweep's directory.", parser=local, metavar="RECORD"),
+    ],
     rank: Annotated[int, typer.Option(min=1, help="Of a sweep: which of its best.")] = 1,
     data_dir: DataDir = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda. Default: the record's.")] = None,
@@ -399,7 +422,7 @@ def reproduce(
         highlight=False,
         soft_wrap=True,
     )
-    directory = _data_directory(data_dir) or (None if kept.data_dir is None else Path(kept.data_dir))
+    directory = _data_directory(data_dir) or data_directory(kept.data_dir)
     result = run_again(
         kept,
         data_dir=directory,
@@ -430,7 +453,7 @@ def reproduce(
 
 @app.command()
 def evaluate(
-    model: Annotated[Path, typer.Argument(help="A model folder.")],
+    model: Annotated[Path, typer.Argument(help="A model folder.", parser=local, metavar="MODEL")],
     split: Annotated[str, typer.Option(help="validation or test. Every look at test is written down.")] = "validation",
     nll: Annotated[
         int, typer.Option(min=0, max=5000, help="Importance samples for -log p(x); 0: the bound alone.")
@@ -571,8 +594,7 @@ def _set_threads(threads: int) -> None:
 
 
 def _data_directory(data_dir: Path | None) -> Path | None:
-    from_environment = os.environ.get("RESEARCH_DATA_DIR")
-    return data_dir or (Path(from_environment) if from_environment else None)
+    return data_dir or data_directory(os.environ.get("RESEARCH_DATA_DIR") or None)
 
 
 def _check_device(device: str) -> None:
@@ -638,7 +660,7 @@ def _config_of(name: str, seed: int) -> TrainConfig:
     """The config that ``name`` means: of a JSON file, a record, a model folder, or drawn from a space."""
     from vae.serialization import from_dict, from_json  # noqa: PLC0415
 
-    path = Path(name)
+    path = local(name)
     if path.is_dir():
         path /= "config.json"
     if path.suffix == ".json":

@@ -9,15 +9,28 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from research.data_copy import data_directory
 from research.errors import UserError
+from research.storage import local
 
 if TYPE_CHECKING:
     from research.apply import Kept, Model
 
-Place = Annotated[Path, typer.Argument(help="A kept model's folder, a record in one, or a sweep's directory.")]
+Place = Annotated[
+    Path,
+    typer.Argument(
+        help="A kept model's folder, a record in one, or a sweep's directory.", parser=local, metavar="PLACE"
+    ),
+]
 Rank = Annotated[int, typer.Option(min=1, help="Of a sweep: which of its best.")]
 DataDir = Annotated[
-    Path | None, typer.Option("--data-dir", help="Where data sets lie. Default: $RESEARCH_DATA_DIR, else ./data.")
+    Path | None,
+    typer.Option(
+        "--data-dir",
+        help="Where data sets lie, or s3://... Default: $RESEARCH_DATA_DIR, else ./data.",
+        parser=data_directory,
+        metavar="PATH",
+    ),
 ]
 SplitName = Annotated[str, typer.Option("--split", help="validation or test. Every look at test is written down.")]
 Out = Annotated[Path | None, typer.Option(help="A .png with captions, or an .npz of arrays. Default: VERB.png.")]

@@ -7,10 +7,13 @@ from typing import Annotated
 
 import typer
 
+from research.storage import local
+
 
 def report(
     directories: Annotated[
-        list[Path], typer.Argument(help="A sweep's directory; several are compared.", metavar="DIR...")
+        list[Path],
+        typer.Argument(help="A sweep's directory or address; several are compared.", metavar="DIR...", parser=local),
     ],
     *,
     out: Annotated[

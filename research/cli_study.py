@@ -9,13 +9,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from research.data_copy import data_directory
 from research.errors import UserError
+from research.storage import local
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 DataDir = Annotated[
-    Path | None, typer.Option("--data-dir", help="Where data sets lie. Default: $RESEARCH_DATA_DIR, else ./data.")
+    Path | None,
+    typer.Option(
+        "--data-dir",
+        help="Where data sets lie, or s3://... Default: $RESEARCH_DATA_DIR, else ./data.",
+        parser=data_directory,
+        metavar="PATH",
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
@@ -75,7 +83,14 @@ def plan(
 
 
 def watch(
-    directory: Annotated[Path, typer.Argument(help="The directory of a sweep that runs elsewhere.")],
+    directory: Annotated[
+        Path,
+        typer.Argument(
+            help="The directory of a sweep that runs elsewhere, or its address (s3://...).",
+            parser=local,
+            metavar="DIRECTORY",
+        ),
+    ],
     *,
     once: Annotated[bool, typer.Option("--once", help="Print how it stands now, and leave.")] = False,
 ) -> None:
@@ -85,7 +100,7 @@ def watch(
     """
     from research.cli import _console  # noqa: PLC0415
     from research.ledger import Ledger  # noqa: PLC0415
-    from research.show import glance, states_shown  # noqa: PLC0415
+    from research.show import glance, relative, states_shown  # noqa: PLC0415
     from research.watch import Follower, ending_line  # noqa: PLC0415
     from research.watch import watch as follow  # noqa: PLC0415
 
@@ -105,7 +120,7 @@ def watch(
             sys.stdout.flush()  # a pipe is read by somebody who waits
         how = follow(ledger, console)
     except KeyboardInterrupt:
-        _say(console, f"left; the sweep is as it was. Follow it again with: research watch {directory}")
+        _say(console, f"left; the sweep is as it was. Follow it again with: research watch {relative(directory)}")
         raise typer.Exit(130) from None
     console.print(glance(ledger), highlight=False)
     _say(console, ending_line(ledger, how))
@@ -114,7 +129,12 @@ def watch(
 
 def ablate(
     record: Annotated[
-        Path, typer.Argument(help="A record.json, a model folder, a config.json, or a sweep's directory.")
+        Path,
+        typer.Argument(
+            help="A record.json, a model folder, a config.json, or a sweep's directory.",
+            parser=local,
+            metavar="PLACE",
+        ),
     ],
     *,
     change: Annotated[

@@ -8,7 +8,9 @@ from typing import Annotated
 
 import typer
 
-Sweep = Annotated[Path, typer.Argument(help="A sweep's directory.")]
+from research.storage import local
+
+Sweep = Annotated[Path, typer.Argument(help="A sweep's directory or address.", parser=local, metavar="DIRECTORY")]
 
 
 def sync(

@@ -9,3 +9,7 @@ class UserError(Exception):
 
 class CorruptFile(UserError):
     """A file of ours that is torn, altered or missing: refused by name, never read around."""
+
+
+class StorageError(UserError):
+    """An object store that can't be reached or refuses. What is in it is whole: mended, the work goes on."""

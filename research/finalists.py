@@ -20,6 +20,7 @@ from research.intervals import LEVEL, median_index, standard_error, welch_interv
 from research.ledger import Ledger, TrialCreated
 from research.settings import Budget, NoScheduler, Parent, RandomSearch, SweepSettings
 from research.show import number_text
+from research.storage import store_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -246,7 +247,10 @@ def look_at_test(
             for name, values in numbers.items()
         },
     }
-    (ledger.directory / _TEST).write_text(json.dumps(test, indent=1) + "\n", encoding="utf-8")
+    text = json.dumps(test, indent=1) + "\n"
+    (ledger.directory / _TEST).write_text(text, encoding="utf-8")
+    if (store := store_of(ledger.directory)) is not None:
+        store.write(_TEST, text.encode())
     return test
 
 

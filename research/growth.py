@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from research import budget
+from research.data_copy import data_directory
 from research.errors import UserError
 from research.events import LearnedTrial, SweepExtended, TrialsLearned
+from research.lease import Lease
 from research.ledger import Ledger
 from research.lock import SweepLock
 from research.preflight import check_space
@@ -17,9 +18,11 @@ from research.records import load_record
 from research.samplers import rehearse
 from research.settings import StartFrom
 from research.spaces import load_recorded, load_space
+from research.storage import follow, local
 
 if TYPE_CHECKING:
     from collections.abc import Collection
+    from pathlib import Path
 
     from research.settings import SweepSettings
 
@@ -33,7 +36,7 @@ def start_from(source: str) -> list[StartFrom]:
         UserError: it gives none.
 
     """
-    path = Path(source)
+    path = local(source)
     if (path / "ledger").is_dir():
         ledger = Ledger.open(path)
         best = ledger.ranked()[: ledger.settings.keep]
@@ -66,7 +69,7 @@ def learn_from(source: Path, settings: SweepSettings, epochs: Collection[int]) -
         UserError: there are none, or its figures don't compare with those to come; both are printed.
 
     """
-    other = Ledger.open(source)
+    other = Ledger.open(local(source))
     theirs = other.settings
     for what, mine, its in (
         (
@@ -115,7 +118,7 @@ def extend(ledger: Ledger, *, trials: str | None, space: str | None, more: budge
             metric=settings.metric,
             epochs=settings.epochs,
             seed=settings.seed,
-            data_dir=None if settings.data_dir is None else Path(settings.data_dir),
+            data_dir=data_directory(settings.data_dir),
             data=settings.data,
             constraints=settings.constraints,
             objectives=settings.objectives,
@@ -129,7 +132,8 @@ def extend(ledger: Ledger, *, trials: str | None, space: str | None, more: budge
     learned = [trial for event in ledger.learned for trial in event.trials]
     rehearse(chosen, dataclasses.replace(settings, start_from=()), [*learned, *_finished(ledger)])
     event = SweepExtended(trials=total, budget=new_budget, space=source)
-    with SweepLock(sweep_dir):
+    with SweepLock(sweep_dir), Lease(sweep_dir):
+        follow(sweep_dir)
         ledger.refresh()
         ledger.append(event)
         if source is not None:

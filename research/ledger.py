@@ -8,6 +8,7 @@ An event is one small file that never changes, ``DIR/ledger/00000012.json``, num
 the ``sha256`` of the event before. So a torn, altered, missing or foreign file is refused by name. A file is
 written beside its place, synced and then linked into it, which fails when the number is taken: two drivers on
 one sweep collide loudly. The only thing ever unfinished there is a temporary file, which readers ignore.
+Of a sweep in an object store the directory is a mirror: an event is created there first (``research.storage``).
 
 The Optuna study, the W&B runs, the kept models and the live table are views, made again from here at will.
 """
@@ -44,6 +45,7 @@ from research.events import (
     TrialsLearned,
 )
 from research.folders import sync_directory, write_file
+from research.storage import store_of
 from vae.config import NonNegativeInt, part
 
 if TYPE_CHECKING:
@@ -192,6 +194,7 @@ class Ledger:
     extended: SweepExtended | None  # the latest
     interrupted: Interrupted | None  # how the latest session ended, if it was asked to stop
     updated: str  # iso time, utc, of the latest event
+    refused: UserError | None  # why an event could not be written; none is written after it
 
     def __init__(self, sweep_dir: str | Path) -> None:
         """Nothing is read yet: use ``Ledger.create`` or ``Ledger.open``."""
@@ -202,6 +205,8 @@ class Ledger:
         self._count = 0
         self._previous = ""
         self._wrote = False
+        self.refused = None
+        self._store = store_of(self.directory)
 
     @classmethod
     def create(cls, sweep_dir: str | Path, event: SweepCreated) -> Self:
@@ -264,8 +269,18 @@ class Ledger:
         """Make ``event`` durable, then take it in; when this returns, a power cut can't lose it.
 
         Raises ``ValueError`` for an event that can't follow the ones before (nothing is written),
-        ``UserError`` when another driver wrote this event's number or the disk can't take it.
+        ``UserError`` when another driver wrote this event's number or the storage can't take it; from then on
+        every call raises the same, for whether the event is there is not known before the ledger is read again.
         """
+        if self.refused is not None:
+            raise self.refused
+        try:
+            self._append(event)
+        except UserError as error:
+            self.refused = error
+            raise
+
+    def _append(self, event: Event) -> None:
         target = self._path(self._count)
         if not self._wrote:
             self._remove_leftovers(target.parent)
@@ -281,14 +296,19 @@ class Ledger:
         # What is taken in is what a reader will read, not the object that the caller may still change.
         written = _ENVELOPE.validate_json(body)
         self._refuse_impossible(written)
+        content = body[:-1] + f',"sha256":"{seal}"}}\n'.encode()
         temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        name = target if self._store is None else f"{self._store.url}/ledger/{target.name}"
+        shared = UserError(f"{name} was written by another process: two drivers share this sweep; stop one")
+        if self._store is not None and not self._store.create(f"ledger/{target.name}", content):
+            raise shared
         try:
-            write_file(temporary, body[:-1] + f',"sha256":"{seal}"}}\n'.encode())
+            write_file(temporary, content)
             os.link(temporary, target)
         except FileExistsError as error:
-            raise UserError(
-                f"{target} was written by another process: two drivers share this sweep; stop one"
-            ) from error
+            # A mirror's file may have been fetched by a reader between these lines.
+            if self._store is None or target.read_bytes() != content:
+                raise shared from error
         except OSError as error:
             raise UserError(f"{target} can't be written ({error.strerror}): mend that, then resume") from error
         finally:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from research.errors import CorruptFile
 from research.folders import FINALISTS
+from research.storage import store_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,6 +61,9 @@ def write_look(model: Path, question: dict[str, Any], row: dict[str, Any], why: 
         json.dump(look, file, indent=1, allow_nan=False)
         file.flush()
         os.fsync(file.fileno())
+    store = store_of(folder)
+    if store is not None:
+        store.write(f"{identity(question)}.json", temporary.read_bytes())
     temporary.rename(folder / f"{identity(question)}.json")
 
 

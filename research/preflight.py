@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import fcntl
 import math
 import os
 import re
+import secrets
+import shutil
 import socket
 import tempfile
 from dataclasses import dataclass
@@ -14,10 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from research.errors import UserError
+from research.errors import StorageError, UserError
 from research.metrics import check_constraints, check_metric, check_objectives, default_metric
 from research.settings import NAME_PATTERN, Asha, Hyperband, MedianRule, rungs
 from research.spaces import SpaceError, Survey, survey
+from research.storage import store_of
 from vae.config import ConfigError
 from vae.data import load_training
 from vae.measure import measure_of
@@ -54,6 +59,9 @@ def check_place(storage: Path, name: str) -> Path:
             f"name {name!r} must be 1 to 100 letters, digits, '.', '_' or '-', not starting with '.'; choose another --name"
         )
     sweep_dir = storage / name
+    if store_of(storage) is not None:
+        _check_store(storage, sweep_dir)
+        return sweep_dir
     if sweep_dir.exists():
         raise UserError(
             f"sweep {str(sweep_dir)!r} exists already: continue it with 'research resume {sweep_dir}', or choose another --name"
@@ -62,13 +70,59 @@ def check_place(storage: Path, name: str) -> Path:
     if not nearest_parent.is_dir():
         raise UserError(f"storage {str(storage)!r} is a file, not a directory; choose another --storage")
     try:
-        with tempfile.TemporaryFile(dir=nearest_parent) as file:
+        with tempfile.NamedTemporaryFile(dir=nearest_parent) as file:
             file.write(b"x")
+            _refuse_without_links_and_locks(storage, Path(file.name))
     except OSError as error:
         raise UserError(
             f"storage {str(storage)!r} can't be written ({error.strerror}); choose another --storage"
         ) from None
     return sweep_dir
+
+
+def _refuse_without_links_and_locks(storage: Path, file: Path) -> None:
+    """The ledger's events are linked into place, and a driver holds a lock: both before the first event needs them."""
+    linked = file.with_name(f"{file.name}.link")
+    what = "hard links"
+    try:
+        os.link(file, linked)
+        what = "locks (flock)"
+        with linked.open() as opened:
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        raise UserError(
+            f"storage {str(storage)!r} has no {what} ({error.strerror}), which the ledger needs: of a mounted object store "
+            "give the store's own address (s3://..., gs://...), else choose another --storage"
+        ) from None
+    finally:
+        linked.unlink(missing_ok=True)
+
+
+def _check_store(storage: Path, sweep_dir: Path) -> None:
+    """An object store that can be written, refuses to write twice, and has no such sweep; a mirror that is free."""
+    there, sweep = store_of(storage), store_of(sweep_dir)
+    assert there is not None, "asked by the caller"
+    assert sweep is not None, "it lies below"
+    probe = f".probe-{secrets.token_hex(8)}"
+    try:
+        excluded = there.create(probe, b"1") and not there.create(probe, b"2")
+    finally:
+        with contextlib.suppress(StorageError):
+            there.remove([probe])
+    if not excluded:
+        raise UserError(
+            f"storage {there.url!r} writes an object a second time although it was asked not to (If-None-Match): two drivers "
+            "could overwrite each other's events; use a store that has conditional writes"
+        )
+    if sweep.names("ledger"):
+        raise UserError(
+            f"sweep {sweep.url!r} exists already: continue it with 'research resume {sweep.url}', or choose another --name"
+        )
+    if any((sweep_dir / "ledger").glob("*.json")):
+        raise UserError(
+            f"{sweep_dir} mirrors a sweep that is no more at {sweep.url}: move it away, or choose another --name"
+        )
+    shutil.rmtree(sweep_dir, ignore_errors=True)  # of a sweep that was refused before its first event
 
 
 def check_space(

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
@@ -13,7 +12,11 @@ from research.events import Facts
 from research.folders import MANIFEST, verify_folder
 from research.ledger import Ledger, Status
 from research.settings import Metric
+from research.storage import local
 from vae.config import NonNegativeInt, PositiveInt, part
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 RECORD = "record.json"
 
@@ -111,7 +114,7 @@ def load_record(path: str | Path, rank: int = 1) -> TrialRecord:
 
     Raises ``UserError`` for anything else, ``CorruptFile`` naming a damaged file.
     """
-    path = Path(path)
+    path = local(path)
     if (path / "ledger").is_dir():
         ledger = Ledger.open(path)
         ranked = ledger.ranked()

@@ -13,6 +13,7 @@ import pandas as pd
 from research import finalists
 from research.errors import UserError
 from research.ledger import Ledger
+from research.storage import follow, local
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,11 +26,11 @@ if TYPE_CHECKING:
 
 
 def open_sweep(directory: str | Path) -> Sweep:
-    """The sweep in ``directory``, running or ended.
+    """The sweep in ``directory``, or at an address such as ``s3://bucket/sweeps/NAME``, running or ended.
 
     Raises ``UserError`` where there is no sweep, ``CorruptFile`` naming what is damaged or missing.
     """
-    return Sweep(Ledger.open(directory))
+    return Sweep(Ledger.open(local(directory)))
 
 
 class Sweep:
@@ -56,6 +57,7 @@ class Sweep:
 
     def refresh(self) -> None:
         """Read what a running sweep has written since."""
+        follow(self.ledger.directory)
         self.ledger.refresh()
 
     def trials(self) -> pd.DataFrame:

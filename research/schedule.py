@@ -14,6 +14,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from research.ledger import RowReported
 from research.settings import Asha, Hyperband, MedianRule, rungs
+from research.storage import fetch_pictures
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -113,6 +114,7 @@ class LedgerScheduler(FIFOScheduler):
                 pictures=report["pictures"],
                 worker=report["worker"],
             )
+            fetch_pictures(self.ledger.directory, event.pictures.values())  # first: W&B's process reads row and files
             self.ledger.append(event)
             self.on_row(event)
         again = view.rows.get(epoch)

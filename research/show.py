@@ -15,6 +15,7 @@ from research.events import STANDARD_ERROR
 from research.folders import trial_name
 from research.looks import count_looks
 from research.pareto import hypervolume, reference_point
+from research.storage import store_of
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -232,7 +233,9 @@ def _next_steps(ledger: Ledger, ranked: list[TrialView]) -> list[RenderableType]
 
 
 def relative(path: Path) -> str:
-    """``path`` from here where it lies below, else whole."""
+    """``path`` from here where it lies below, else whole; what mirrors an object store by its address there."""
+    if (store := store_of(path)) is not None:
+        return store.url
     try:
         return str(path.relative_to(Path.cwd()))
     except ValueError:

@@ -14,6 +14,7 @@ import optuna
 
 from research.errors import UserError
 from research.settings import SpaceSource
+from research.storage import store_of
 from vae.config import ConfigError, nearest
 from vae.seeds import derive
 from vae.serialization import explain, with_values
@@ -69,6 +70,8 @@ def load_recorded(source: SpaceSource, copy: Path) -> Space:
         space = None
     if space is not None and space.source.sha256 == source.sha256:
         return space
+    if store_of(copy.parent) is not None:  # a mirror may be new, or older than the space: the source is in the ledger
+        copy.write_text(source.source, encoding="utf-8")
     text = copy.read_text(encoding="utf-8")
     if hashlib.sha256(text.encode()).hexdigest() != source.sha256:
         raise UserError(f"{copy} was altered since the sweep began: restore it, or start a new sweep")

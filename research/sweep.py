@@ -22,7 +22,9 @@ from ray.tune import Stopper
 
 from research import budget, provenance
 from research.checkpoints import keep_best
-from research.errors import UserError
+from research.data_copy import data_directory
+from research.errors import StorageError, UserError
+from research.lease import Lease
 from research.ledger import (
     Interrupted,
     Ledger,
@@ -37,6 +39,8 @@ from research.schedule import LedgerScheduler
 from research.search import LedgerSearcher
 from research.settings import rungs
 from research.spaces import Space, load_recorded
+from research.storage import address as address_of
+from research.storage import follow, store_of
 from research.study import StudyView
 from research.tracking import Sink
 from research.trial import Assignment, run_trial
@@ -46,7 +50,7 @@ from vae.external import PATH_VARIABLE, external_sources, search_path
 from vae.serialization import from_dict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from ray.tune.experiment import Trial
 
@@ -62,11 +66,11 @@ _ASSIGNMENT = TypeAdapter(Assignment)
 class Stop(Stopper):
     """A request to stop, by signal or budget: Tune looks at it between events and then ends the experiment."""
 
-    def __init__(self, out_of_time: Callable[[], str | None]) -> None:
-        """``out_of_time()``: why running trials are to end as well, if they are."""
+    def __init__(self, ledger: Ledger) -> None:
+        """When the time is up, running trials are to end as well."""
         self.signal: int | None = None
         self.budget: str | None = None
-        self.out_of_time = out_of_time
+        self.ledger = ledger
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its stopper into files that nobody reads: the ledger is the truth."""
@@ -78,10 +82,10 @@ class Stop(Stopper):
         return False
 
     def stop_all(self) -> bool:
-        """Whether somebody asked, or the time is up."""
+        """Whether somebody asked, the time is up, or nothing can be written down any more."""
         if self.signal is None and self.budget is None:
-            self.budget = self.out_of_time()
-        return self.signal is not None or self.budget is not None
+            self.budget = budget.out_of_time(self.ledger)
+        return self.signal is not None or self.budget is not None or self.ledger.refused is not None
 
 
 @dataclass(frozen=True)
@@ -116,18 +120,18 @@ def reopen(sweep_dir: Path, *, allow_changed_code: bool) -> tuple[Ledger, Space]
 
     """
     ledger = Ledger.open(sweep_dir)
-    settings = ledger.settings
+    settings, place = ledger.settings, address_of(sweep_dir)
     open_trials = [view for view in ledger.trials.values() if not view.terminal]
     if ledger.trained >= settings.trials and not open_trials:
         raise UserError(
-            f"sweep {str(sweep_dir)!r} has ended all its {settings.trials} trials: nothing to resume; "
-            f"research extend {sweep_dir} --trials +N adds some"
+            f"sweep {place!r} has ended all its {settings.trials} trials: nothing to resume; "
+            f"research extend {place} --trials +N adds some"
         )
     reached = [limit for limit in budget.limits(ledger) if limit.reached]
     if reached and (not open_trials or reached[0].option == "--hours"):
         raise UserError(
-            f"sweep {str(sweep_dir)!r} has spent its budget ({reached[0].option}: {reached[0]}): research extend "
-            f"{sweep_dir} {reached[0].option} adds to it"
+            f"sweep {place!r} has spent its budget ({reached[0].option}: {reached[0]}): research extend "
+            f"{place} {reached[0].option} adds to it"
         )
     check_code(ledger, allow_changed_code=allow_changed_code)
     space = load_recorded(settings.space, sweep_dir / "space.py")
@@ -135,7 +139,7 @@ def reopen(sweep_dir: Path, *, allow_changed_code: bool) -> tuple[Ledger, Space]
         _refuse_changed_externals(ledger)
     if ledger.trials:
         config = from_dict(next(view.created.config for view in ledger.trials.values() if view.created.config))
-        data = load_training(config.data, None if settings.data_dir is None else Path(settings.data_dir))
+        data = load_training(config.data, data_directory(settings.data_dir))
         if (data.data_hash, data.split_hash) != (settings.data_hash, settings.split_hash):
             raise UserError(
                 f"the data have changed since sweep {settings.name!r} began ({settings.data_hash[:12]} -> "
@@ -176,17 +180,29 @@ def _refuse_changed_externals(ledger: Ledger) -> None:
 
 def run(ledger: Ledger, space: Space, live: LiveView, *, address: str | None = None) -> Outcome:
     """One driver session: run what the ledger says is left, until it is done or somebody asks to stop."""
-    with SweepLock(ledger.directory):
+    with SweepLock(ledger.directory), Lease(ledger.directory):
         # Read again under the lock: another driver may have gone on between our reading and our locking.
+        follow(ledger.directory)
         ledger.refresh()
         session = _Session(ledger, space, live)
         try:
             with _signals(session.stop):
                 session.run(address)
+        except Exception:
+            if ledger.refused is None:
+                raise
         finally:
             session.finish()
+        if ledger.refused is not None:  # Tune takes an exception in its hooks for the trial's
+            raise _with_the_way_on(ledger, ledger.refused)
         ended_by = session.stop.budget or budget.spent(ledger)
         return Outcome(signal=session.stop.signal, budget=ended_by, problems=session.problems)
+
+
+def _with_the_way_on(ledger: Ledger, refused: UserError) -> UserError:
+    if isinstance(refused, StorageError):
+        return StorageError(f"{refused}: research resume {address_of(ledger.directory)}")
+    return refused
 
 
 class _Session:
@@ -195,7 +211,7 @@ class _Session:
     def __init__(self, ledger: Ledger, space: Space, live: LiveView) -> None:
         self.ledger = ledger
         self.live = live
-        self.stop = Stop(lambda: budget.out_of_time(ledger))
+        self.stop = Stop(ledger)
         self.problems: list[str] = []
         self.errors: dict[int, tuple[BaseException | None, str]] = {}
         self.lost = Counter[int]()  # workers lost in this session, by trial
@@ -211,7 +227,10 @@ class _Session:
         )
         diff = provenance.diff_text()
         if diff:
-            (ledger.directory / f"code-{len(ledger.sessions) - 1}.diff").write_text(diff, encoding="utf-8")
+            name = f"code-{len(ledger.sessions) - 1}.diff"
+            (ledger.directory / name).write_text(diff, encoding="utf-8")
+            if (store := store_of(ledger.directory)) is not None:
+                store.write(name, diff.encode())
         for view in ledger.trials.values():
             if not view.terminal:
                 self._retry(view, "the driver was restarted")
@@ -267,13 +286,16 @@ class _Session:
 
     def finish(self) -> None:
         """Bring every view up to the ledger; say what could not be."""
-        if self.stop.signal is not None:
+        if self.ledger.refused is not None:
+            pass
+        elif self.stop.signal is not None:
             self.ledger.append(Interrupted(reason=signal.Signals(self.stop.signal).name))
         elif self.stop.budget is not None:
             self.ledger.append(Interrupted(reason=self.stop.budget))
         if self.searcher.exhausted:
             self.live.note("every config of the space has been tried: nothing new is drawn")
-        self._reconcile()
+        if self.ledger.refused is None:  # else the next session does it
+            self._reconcile()
         self.searcher.tell_rest()
         self.live.note("finishing W&B files")
         self.problems += self.sink.close()
@@ -286,6 +308,7 @@ class _Session:
         last, best = view.last_checkpoint, view.best(settings.metric)
         assignment = Assignment(
             sweep_dir=str(self.ledger.directory),
+            storage=None if (store := store_of(self.ledger.directory)) is None else store.url,
             trial=view.number,
             attempt=view.attempt,
             config=dict(view.created.config),
@@ -299,6 +322,7 @@ class _Session:
             split_hash=settings.split_hash,
             picture_epochs=[*rungs(settings.scheduler, epochs, view.number), epochs],
             resume_from=None if last is None else last.checkpoint,
+            resume_sha256=None if last is None else last.checkpoint_sha256,
             best_checkpoint=None if best is None else best.checkpoint,
             best_value=None if best is None else view.curve(settings.metric.name)[best.epoch],
         )
@@ -331,6 +355,10 @@ class _Session:
         """Write down why a trial's worker ended. True when it was lost and the trial is to run again."""
         view = self.ledger.trials[number]
         error, text = self.errors.pop(number, (None, ""))
+        cause = error.cause if isinstance(error, RayTaskError) else error
+        if isinstance(cause, StorageError):  # not the trial's fault: the session ends, the trial goes on at the next
+            self.ledger.refused = cause
+            return True
         if isinstance(error, RayError) and not isinstance(error, RayTaskError):
             reason = (
                 "the worker died"

@@ -12,17 +12,19 @@ import torch
 from pydantic import TypeAdapter
 from ray import tune
 
+from research.data_copy import data_directory
 from research.folders import trial_name
 from research.provenance import running_sha256
 from research.replicates import train_together
 from research.settings import Metric
+from research.storage import Workplace
 from research.trial_pictures import draw_pictures
 from research.trial_rows import describe_worker
 from vae.config import PositiveInt, part
 from vae.data import TrainingData, load_training
 from vae.data.dataset import DataError
 from vae.serialization import from_dict
-from vae.state import TrainState
+from vae.state import INFO_FILE, StateError, TrainState
 
 if TYPE_CHECKING:
     from vae.train_config import TrainConfig
@@ -33,6 +35,7 @@ class Assignment:
     """What the driver sends a worker, as one JSON text: all that a trial needs besides code and data."""
 
     sweep_dir: str
+    storage: str | None  # the sweep's address in an object store; None: sweep_dir is seen by all nodes
     trial: int
     attempt: int
     config: dict[str, Any]
@@ -46,6 +49,7 @@ class Assignment:
     split_hash: str
     picture_epochs: list[int]  # where the trial may end, so that its last pictures exist
     resume_from: str | None  # a checkpoint, relative to the sweep directory
+    resume_sha256: str | None  # as its row has it
     best_checkpoint: str | None  # of the epochs before the resume
     best_value: float | None
 
@@ -62,8 +66,9 @@ def run_trial(config: dict[str, Any]) -> None:
         )
     train_config = from_dict(task.config)
     data = load_checked(train_config, task.data_dir, task.data_hash, task.split_hash)
-    sweep_dir = Path(task.sweep_dir)
-    resume = _load_checkpoints(sweep_dir, task)
+    place = Workplace(task.sweep_dir, task.storage)
+    sweep_dir = place.directory
+    resume = _load_checkpoints(place, task)
     best_value, best_checkpoint = task.best_value, task.best_checkpoint
     worker = describe_worker(task.threads, task.device, train_config)
     epochs = train_together(
@@ -77,13 +82,14 @@ def run_trial(config: dict[str, Any]) -> None:
             epoch = int(metrics["epoch"])
             folder = f"trials/{trial_name(task.trial)}/epoch-{epoch:04d}-{task.attempt}"
             for index, result in enumerate(together.results):
-                place = _replicate_folder(folder, index, task.replicates)
-                sha256 = result.state.save(sweep_dir / place)
+                state = _replicate_folder(folder, index, task.replicates)
+                sha256 = result.state.save(sweep_dir / state)
                 if index == together.kept:
-                    checkpoint, checkpoint_sha256 = place, sha256
+                    checkpoint, checkpoint_sha256 = state, sha256
             if epoch in task.picture_epochs:
                 kept = together.results[together.kept]
                 pictures = draw_pictures(sweep_dir, task.trial, kept, seed=train_config.eval.seed)
+            place.keep(folder, pictures.values())
         report = {
             "metrics": metrics,
             "epochs": train_config.epochs,
@@ -99,7 +105,7 @@ def run_trial(config: dict[str, Any]) -> None:
         value = metrics.get(task.metric.name)
         if value is not None and (best_value is None or task.metric.better(value, best_value)):
             best_value, best_checkpoint = value, checkpoint
-        _forget_all_but(sweep_dir, task, {checkpoint, best_checkpoint})
+        _forget_all_but(place, task, {checkpoint, best_checkpoint})
 
 
 def _replicate_folder(folder: str, index: int, replicates: int) -> str:
@@ -107,28 +113,35 @@ def _replicate_folder(folder: str, index: int, replicates: int) -> str:
     return folder if replicates == 1 else f"{folder}/replicate-{index}"
 
 
-def _load_checkpoints(sweep_dir: Path, task: Assignment) -> list[TrainState] | None:
+def _load_checkpoints(place: Workplace, task: Assignment) -> list[TrainState] | None:
     """The states to continue from. One that is torn or altered raises StateError: never a silent fresh start."""
     if task.resume_from is None:
         return None
     folder = task.resume_from if task.replicates == 1 else str(Path(task.resume_from).parent)
-    places = [_replicate_folder(folder, index, task.replicates) for index in range(task.replicates)]
-    return [TrainState.load(sweep_dir / place) for place in places]
+    place.fetch(folder)
+    states = [_replicate_folder(folder, index, task.replicates) for index in range(task.replicates)]
+    loaded = [TrainState.load(place.directory / state) for state in states]
+    # Each is what its own folder says; that the folder is the one which the ledger means, only the row can say.
+    if json.loads((place.directory / task.resume_from / INFO_FILE).read_bytes())["sha256"] != task.resume_sha256:
+        raise StateError(f"{task.resume_from} is not what its row names: its sha256 is another")
+    return loaded
 
 
-def _forget_all_but(sweep_dir: Path, task: Assignment, needed: set[str | None]) -> None:
+def _forget_all_but(place: Workplace, task: Assignment, needed: set[str | None]) -> None:
     """Delete the trial's other checkpoints: the last (to continue) and the best (to keep) are in the ledger by now."""
     folders = {
         Path(path).parts[2] for path in needed if path is not None
     }  # trials/trial-0007/epoch-0003-0[/replicate-1]
-    for old in (sweep_dir / "trials" / trial_name(task.trial)).iterdir():
+    parent = f"trials/{trial_name(task.trial)}"
+    for old in (place.directory / parent).iterdir():
         if old.name not in folders:
             shutil.rmtree(old, ignore_errors=True)
+    place.forget(parent, but=folders)
 
 
 def load_checked(config: TrainConfig, data_dir: str | None, data_hash: str, split_hash: str) -> TrainingData:
     """The training data; refused if it is not what the sweep was begun with."""
-    data = load_training(config.data, None if data_dir is None else Path(data_dir))  # read once per process
+    data = load_training(config.data, data_directory(data_dir))  # read once per process
     if (data.data_hash, data.split_hash) != (data_hash, split_hash):
         raise DataError(
             f"data {config.data.kind!r} on {socket.gethostname()} is not the sweep's: its hash is {data.data_hash[:12]}, "

@@ -6,9 +6,9 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from research.data_copy import data_directory
 from research.errors import UserError
 from research.metrics import default_metric
 from research.options import named_value
@@ -18,6 +18,7 @@ from vae.serialization import config_hash, from_dict, from_json, to_dict, with_v
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from research.settings import Metric
     from vae.train_config import TrainConfig
@@ -53,7 +54,7 @@ def read_subject(place: Path, rank: int) -> Subject:
             config = from_json(text)
             return Subject(config, default_metric([config]), None, None)
     record = load_record(place, rank)
-    directory = None if record.data_dir is None else Path(record.data_dir)
+    directory = data_directory(record.data_dir)
     return Subject(from_dict(record.config), record.metric, directory, record.data_hash)
 
 

@@ -8,10 +8,12 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 
 from research.events import SKIPPED, RowReported, SessionStarted, TrialCreated, TrialFailed, TrialRetried
+from research.lease import lease_holder
 from research.live import LiveView
 from research.lock import holder_of
 from research.settings import Budget
 from research.show import counts, relative
+from research.storage import follow
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,6 +44,7 @@ class Follower:
 
     def catch_up(self) -> None:
         """Read what is new and tell the view."""
+        follow(self.ledger.directory)
         for event in self.ledger.refresh():
             self._tell(event)
         self.view.refresh()
@@ -55,7 +58,7 @@ class Follower:
 
     def driver(self) -> str | None:
         """Who drives the sweep now, in words."""
-        return holder_of(self.ledger.directory)
+        return holder_of(self.ledger.directory) or lease_holder(self.ledger.directory)
 
     def ask_for_driver(self) -> Ending | None:
         """Look at the lock: "gone" when nobody has held it for a while; a note when its holder writes nothing."""

@@ -9,7 +9,8 @@ import pytest
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent / "research")]
 
-from verbs import SPACE, Finished, deterministic, research  # noqa: E402 - found by the line above
+from store_server import gate, object_server  # noqa: E402, F401 - fixtures; found by the line above
+from verbs import SPACE, Finished, deterministic, research  # noqa: E402 - as above
 
 
 @pytest.fixture(scope="session")
