@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import traceback
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
@@ -14,6 +15,7 @@ import typer
 
 from research import cli_models, cli_results, cli_study, cli_wandb
 from research.errors import UserError
+from research.redaction import redacted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -493,7 +495,8 @@ def main() -> None:
             _fail(str(error))
         if isinstance(error, _UsageError):
             _fail(error.format_message() + _value_given(error))
-        raise
+        sys.stderr.write(redacted(traceback.format_exc()))  # a bug's: as Python prints it, without secrets
+        sys.exit(1)
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -514,7 +517,7 @@ def _value_given(error: Any) -> str:  # noqa: ANN401 - typer's own click is priv
 
 
 def _fail(message: str) -> None:
-    sys.stderr.write(f"error: {' '.join(message.split())}\n")
+    sys.stderr.write(f"error: {redacted(' '.join(message.split()))}\n")
     sys.exit(2)
 
 

@@ -199,9 +199,13 @@ def check_address(address: str) -> None:
     """Whether anything answers there: Ray itself would wait for minutes, and then not say what for.
 
     Raises:
-        UserError: nothing does.
+        UserError: nothing does, or the address holds a password, which Ray would pass on to other processes.
 
     """
+    if has_user_info(address):
+        raise UserError(
+            "--address must be HOST:PORT without a user name or password; a cluster's token is in RAY_AUTH_TOKEN_PATH"
+        )
     place = address
     if address == "auto":
         known = Path(tempfile.gettempdir()) / "ray" / "ray_current_cluster"

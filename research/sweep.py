@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import sys
-import tempfile
 import traceback
 from collections import Counter
 from contextlib import contextmanager
@@ -32,6 +31,7 @@ from research.ledger import (
     TrialFailed,
     TrialRetried,
 )
+from research.local_ray import private_ray
 from research.lock import SweepLock
 from research.schedule import LedgerScheduler
 from research.search import LedgerSearcher
@@ -54,7 +54,6 @@ if TYPE_CHECKING:
     from research.live import LiveView
     from research.settings import Resources, SweepSettings
 
-_RAY_PREFIX = "rr-"
 MAX_LOST = 5  # in one session: a trial that loses its worker more often ends as failed
 _ASSIGNMENT = TypeAdapter(Assignment)
 
@@ -275,6 +274,8 @@ class _Session:
             self.live.note("every config of the space has been tried: nothing new is drawn")
         self._reconcile()
         self.searcher.tell_rest()
+        if self.study.journal.problem is not None:
+            self.problems.append(self.study.journal.problem)
         self.live.note("finishing W&B files")
         self.problems += self.sink.close()
         self.live.close()
@@ -411,37 +412,26 @@ def _ray(address: str | None, resources: Resources) -> Iterator[None]:
     }
     os.environ |= variables
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    temporary = None
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        if address is None:
-            os.environ.pop("RAY_ADDRESS", None)  # never join a foreign cluster unasked
-            _remove_leftovers()
-            # Short: Ray puts sockets there, whose paths may have 107 characters.
-            temporary = tempfile.mkdtemp(prefix=f"{_RAY_PREFIX}{os.getpid()}-")
-            ray.init(address="local", include_dashboard=False, _temp_dir=temporary, **quiet)
-        else:
-            try:
-                ray.init(address=address, runtime_env={"env_vars": variables}, **quiet)
-            except (ConnectionError, ValueError, RayError) as error:
-                line = " ".join(str(error).split())
-                raise UserError(f"no Ray cluster answers at --address {address!r}: {line}") from None
+    with private_ray(**quiet) if address is None else _joined(address, variables, quiet):
         # Ray puts a handler of its own on SIGTERM, which aborts the process with nothing written down.
         for number, handler in handlers.items():
             signal.signal(number, handler)
         yield
+
+
+@contextmanager
+def _joined(address: str, variables: dict[str, str], quiet: dict[str, Any]) -> Iterator[None]:
+    """A connection to the Ray cluster at ``address``."""
+    try:
+        ray.init(address=address, runtime_env={"env_vars": variables}, **quiet)
+    except (ConnectionError, ValueError, RayError) as error:
+        line = " ".join(str(error).split())
+        raise UserError(f"no Ray cluster answers at --address {address!r}: {line}") from None
+    try:
+        yield
     finally:
         ray.shutdown()
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _remove_leftovers() -> None:
-    """Ray's folders of drivers that were killed: nobody else would ever remove them."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{_RAY_PREFIX}*"):
-        pid = folder.name.removeprefix(_RAY_PREFIX).partition("-")[0]
-        if pid.isdigit() and not Path(f"/proc/{pid}").exists():
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
