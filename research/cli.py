@@ -488,7 +488,7 @@ def main() -> None:
         code = app(standalone_mode=False)
     except typer.Abort:
         sys.exit(130)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - shown as Python would show it
         # Loaded by now if that is what was raised: no import is paid for on the way to an error.
         known = [getattr(sys.modules.get(m), n, None) for m, n in _USER_ERRORS]
         if isinstance(error, UserError) or any(kind is not None and isinstance(error, kind) for kind in known):

@@ -16,6 +16,7 @@ import torch
 
 from research.errors import UserError
 from research.metrics import check_constraints, check_metric, check_objectives, default_metric
+from research.redaction import has_user_info
 from research.settings import NAME_PATTERN, Asha, Hyperband, MedianRule, rungs
 from research.spaces import SpaceError, Survey, survey
 from vae.config import ConfigError

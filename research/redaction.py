@@ -14,7 +14,8 @@ from urllib.parse import urlsplit
 HIDDEN = "***"
 _SHORTEST = 6  # characters: a shorter value would be found everywhere
 _TELLING = re.compile(
-    r"(api_?key|access_?key|private_?key|auth_?key|token|secret|passw(or)?d|credential)(?!.*(path|file|dir|url)$)", re.I
+    r"(api_?key|access_?key|private_?key|auth_?key|token|secret|passw(or)?d|credential)(?!.*(path|file|dir|url)$)",
+    re.IGNORECASE,
 )
 _USER_INFO = re.compile(r"(?<=://)[^/\s?#@'\"]+@")
 

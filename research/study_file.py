@@ -47,7 +47,9 @@ class MirroredJournal(BaseJournalBackend):
                 self._write_whole()
         except OSError as error:
             self._file = None
-            self.problem = f"{self.path} can't be written ({error.strerror}): the next session writes it from the ledger"
+            self.problem = (
+                f"{self.path} can't be written ({error.strerror}): the next session writes it from the ledger"
+            )
         else:
             self.problem = None
 

@@ -326,6 +326,11 @@ class _Session:
             text = "".join(traceback.format_exception(error))
         except (OSError, TypeError, ValueError, EOFError) as unreadable:
             text = f"the worker's exception can't be read: {unreadable}"
+        # It may quote a secret. The ledger has it without; these would stay where the driver is killed.
+        for file in (trial.pickled_error_file, trial.error_file):
+            if file is not None:
+                Path(file).unlink(missing_ok=True)
+        trial.run_metadata.pickled_error_filename = trial.run_metadata.error_filename = None
         self.errors[int(trial.config["trial"])] = (error, text)
 
     def _ended_with_error(self, number: int) -> bool:
