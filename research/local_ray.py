@@ -59,7 +59,7 @@ def private_ray(**arguments: Any) -> Iterator[None]:  # noqa: ANN401 - of ray.in
             _temp_dir=str(folder / "r"),
             **arguments,
         )
-        if ray.util.get_node_ip_address() != LOOPBACK or get_authentication_mode() != AuthenticationMode.TOKEN:
+        if ray.util.get_node_ip_address() != LOOPBACK or not asks_for_token():
             raise UserError(
                 f"Ray {ray.__version__} does not keep to {LOOPBACK} behind a token: others could run code as you; "
                 "install the version of constraints.txt"
@@ -74,6 +74,11 @@ def private_ray(**arguments: Any) -> Iterator[None]:  # noqa: ANN401 - of ray.in
                 os.environ[name] = value
         AuthenticationTokenLoader.instance().reset_cache()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def asks_for_token() -> bool:
+    """Whether the Ray that this process is connected to answers only who has its token."""
+    return bool(get_authentication_mode() == AuthenticationMode.TOKEN)
 
 
 def _remove_leftovers() -> None:

@@ -31,7 +31,7 @@ from research.ledger import (
     TrialFailed,
     TrialRetried,
 )
-from research.local_ray import private_ray
+from research.local_ray import asks_for_token, private_ray
 from research.lock import SweepLock
 from research.schedule import LedgerScheduler
 from research.search import LedgerSearcher
@@ -240,6 +240,10 @@ class _Session:
         resources = self.ledger.settings.resources
         ray_dir = self.ledger.directory / "ray"
         with _ray(address, resources):
+            if not asks_for_token():
+                self.live.note(
+                    f"the Ray cluster at {address} asks for no token: whoever reaches it can run code as you"
+                )
             tune.Tuner(
                 tune.with_resources(run_trial, {"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial}),
                 tune_config=tune.TuneConfig(

@@ -61,7 +61,7 @@ def sweep(tmp_path_factory):
     process = None
     try:
         here, there = (one.pid for one in holders)
-        while len({os.readlink(f"/proc/{pid}/ns/net") for pid in (os.getpid(), here, there)}) < 3:
+        while len({Path(f"/proc/{pid}/ns/net").readlink() for pid in (os.getpid(), here, there)}) < 3:
             assert all(one.poll() is None for one in holders), "no network namespaces here"
         for pid, line in [
             (here, "ip link set lo up"),

@@ -83,12 +83,9 @@ def space(trial):
 
 def holding(*folders: Path) -> list[Path]:
     """The files that hold the canary."""
-    found = []
-    for folder in folders:
-        for path in folder.rglob("*"):
-            if path.is_file() and not path.is_symlink() and CANARY.encode() in path.read_bytes():
-                found.append(path)
-    return found
+    paths = [path for folder in folders for path in folder.rglob("*")]
+    files = [path for path in paths if path.is_file() and not path.is_symlink()]
+    return [path for path in files if CANARY.encode() in path.read_bytes()]
 
 
 @pytest.fixture
