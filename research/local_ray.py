@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 from ray._private import ray_constants
-from ray._raylet import AuthenticationMode, AuthenticationTokenLoader, get_authentication_mode
+from ray._private.authentication.authentication_utils import is_token_auth_enabled
+from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined] # its stub leaves it out
 
 from research.errors import UserError
 
@@ -78,7 +79,7 @@ def private_ray(**arguments: Any) -> Iterator[None]:  # noqa: ANN401 - of ray.in
 
 def asks_for_token() -> bool:
     """Whether the Ray that this process is connected to answers only who has its token."""
-    return bool(get_authentication_mode() == AuthenticationMode.TOKEN)
+    return is_token_auth_enabled()
 
 
 def _remove_leftovers() -> None:

@@ -95,6 +95,10 @@ def _reply(name: str, given: dict[str, Any], base: str, received: Received) -> d
                 "config": "{}", "sweepName": None, "project": project, "historyLineCount": len(received.history(given["name"])),
             }  # fmt: skip
             return {"upsertBucket": {"bucket": bucket, "inserted": True}}
+        case "RunResumeStatus":
+            rows = received.history(given["name"])
+            tail = json.dumps([json.dumps(row) for row in rows[-1:]])
+            return {"model": {"bucket": {"historyLineCount": len(rows), "historyTail": tail} if rows else None}}
         case "CreateRunFiles":
             files = [{"name": n, "uploadUrl": f"{base}/upload/{given['run']}/{n}"} for n in given["files"]]
             return {"createRunFiles": {"runID": "r", "uploadHeaders": [], "files": files}}
