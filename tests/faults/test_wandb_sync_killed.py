@@ -56,7 +56,8 @@ def test_a_killed_upload_is_finished_without_duplicates(sweep, monkeypatch, tall
         ours = family(process.pid)
         for pid in ours if victims == "all" else ours[:1]:
             os.kill(pid, signal.SIGKILL)
-        assert process.wait(60) == -signal.SIGKILL
+        process.communicate(timeout=60)
+        assert process.returncode == -signal.SIGKILL
         tally.happened()
         received.delay_s = 0.0
         for name, value in online.items():
