@@ -149,6 +149,8 @@ for port in map(int, sys.argv[2:]):
                 answers[port].append("OK")
             except grpc.RpcError as error:
                 answers[port].append(error.code().name)
+                if answers[port][-1] in ("UNAVAILABLE", "DEADLINE_EXCEEDED"):
+                    break
 print(json.dumps(answers))
 """
 
@@ -173,16 +175,17 @@ def test_on_this_machine_nothing_answers_without_the_token(sweep, tally, token):
 BROWSE = """
 import json, sys, urllib.error, urllib.request
 answers = {}
+PATHS = ("/", "/api/jobs/", "/api/job_agent/jobs/", "/get_or_create_runtime_env", "/metrics")
 for port in map(int, sys.argv[1:]):
-    for path in ("/", "/api/jobs/", "/api/job_agent/jobs/", "/get_or_create_runtime_env", "/metrics"):
-        for body in (None, b"{}"):
-            try:
-                answer = urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", body, timeout=5)
-                answers[f"{port}{path}"] = answer.read(200).decode(errors="replace")
-            except urllib.error.HTTPError as error:
-                answers.setdefault(f"{port}{path}", error.code)
-            except Exception as error:
-                answers.setdefault(f"{port}{path}", type(error).__name__)
+    for path, body in [(path, body) for path in PATHS for body in (None, b"{}")]:
+        try:
+            answer = urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", body, timeout=5)
+            answers[f"{port}{path}"] = answer.read(200).decode(errors="replace")
+        except urllib.error.HTTPError as error:
+            answers.setdefault(f"{port}{path}", error.code)
+        except Exception as error:
+            answers[f"{port}{path}"] = type(error).__name__
+            break  # it speaks no HTTP
 print(json.dumps(answers))
 """
 
