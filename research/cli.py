@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import traceback
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
@@ -15,6 +16,7 @@ import typer
 from research import cli_models, cli_results, cli_study, cli_wandb
 from research.data_copy import data_address, data_directory
 from research.errors import UserError
+from research.redaction import redacted
 from research.storage import local, place
 
 if TYPE_CHECKING:
@@ -509,14 +511,15 @@ def main() -> None:
         code = app(standalone_mode=False)
     except typer.Abort:
         sys.exit(130)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - shown as Python would show it
         # Loaded by now if that is what was raised: no import is paid for on the way to an error.
         known = [getattr(sys.modules.get(m), n, None) for m, n in _USER_ERRORS]
         if isinstance(error, UserError) or any(kind is not None and isinstance(error, kind) for kind in known):
             _fail(str(error))
         if isinstance(error, _UsageError):
             _fail(error.format_message() + _value_given(error))
-        raise
+        sys.stderr.write(redacted(traceback.format_exc()))  # a bug's: as Python prints it, without secrets
+        sys.exit(1)
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -537,7 +540,7 @@ def _value_given(error: Any) -> str:  # noqa: ANN401 - typer's own click is priv
 
 
 def _fail(message: str) -> None:
-    sys.stderr.write(f"error: {' '.join(message.split())}\n")
+    sys.stderr.write(f"error: {redacted(' '.join(message.split()))}\n")
     sys.exit(2)
 
 

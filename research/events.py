@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, JsonValue
+from pydantic import AfterValidator, BeforeValidator, Field, JsonValue
 
+from research.redaction import redacted, redacted_command
 from research.settings import Budget, SpaceSource, SweepSettings
 from vae.config import NonNegativeInt, PositiveInt, part
 
@@ -22,7 +23,8 @@ def _without_surrogates(text: object) -> object:
 
 
 # A traceback may quote a file name that is not UTF-8; that must not keep a failure from being written down.
-Text = Annotated[str, BeforeValidator(_without_surrogates)]
+# Nor may a secret that it quotes be written down with it.
+Text = Annotated[str, BeforeValidator(_without_surrogates), AfterValidator(redacted)]
 
 
 @part
@@ -33,7 +35,7 @@ class SweepCreated:
     settings: SweepSettings
     code: Facts
     versions: dict[str, str]
-    command: list[str]
+    command: Annotated[list[str], AfterValidator(redacted_command)]
 
 
 @part

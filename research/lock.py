@@ -59,6 +59,11 @@ class SweepLock:
             self._file.close()
             self._file = None
 
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """For a child process to inherit: the lock is held until that one has ended too."""
+        return () if self._file is None else (self._file.fileno(),)
+
 
 def holder_of(directory: str | Path) -> str | None:
     """Who holds the sweep's lock, in words; None where nobody does.

@@ -20,6 +20,7 @@ import torch
 
 from research.errors import StorageError, UserError
 from research.metrics import check_constraints, check_metric, check_objectives, default_metric
+from research.redaction import has_user_info
 from research.settings import NAME_PATTERN, Asha, Hyperband, MedianRule, rungs
 from research.spaces import SpaceError, Survey, survey
 from research.storage import store_of
@@ -253,9 +254,13 @@ def check_address(address: str) -> None:
     """Whether anything answers there: Ray itself would wait for minutes, and then not say what for.
 
     Raises:
-        UserError: nothing does.
+        UserError: nothing does, or the address holds a password, which Ray would pass on to other processes.
 
     """
+    if has_user_info(address):
+        raise UserError(
+            "--address must be HOST:PORT without a user name or password; a cluster's token is in RAY_AUTH_TOKEN_PATH"
+        )
     place = address
     if address == "auto":
         known = Path(tempfile.gettempdir()) / "ray" / "ray_current_cluster"

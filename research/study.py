@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import optuna
 from optuna.distributions import distribution_to_json
 from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from research.frozen import STATES, attributes_of, constraints_of, curve_of, frozen_trial, values_of
@@ -22,6 +21,7 @@ from research.ledger import TrialCreated, TrialFailed
 from research.samplers import build_sampler, of_learned
 from research.settings import RandomSearch
 from research.spaces import SkippedDraw, SpaceError, draw
+from research.study_file import MirroredJournal
 from vae.seeds import derive
 from vae.serialization import config_hash, to_dict
 
@@ -43,11 +43,12 @@ class StudyView:
         self.ledger = ledger
         for old in journal.parent.glob(f"{journal.name}*"):
             old.unlink()
+        self.journal = MirroredJournal(journal)
         settings = ledger.settings
         self.several = len(settings.targets) > 1
         self.study = optuna.create_study(
             study_name=settings.name,
-            storage=JournalStorage(JournalFileBackend(str(journal))),
+            storage=JournalStorage(self.journal),
             directions=[target.direction for target in settings.targets],
             sampler=build_sampler(RandomSearch(), 0, 0),
         )

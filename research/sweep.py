@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import sys
-import tempfile
 import traceback
 from collections import Counter
 from contextlib import contextmanager
@@ -34,6 +33,7 @@ from research.ledger import (
     TrialFailed,
     TrialRetried,
 )
+from research.local_ray import asks_for_token, private_ray
 from research.lock import SweepLock
 from research.schedule import LedgerScheduler
 from research.search import LedgerSearcher
@@ -58,7 +58,6 @@ if TYPE_CHECKING:
     from research.live import LiveView
     from research.settings import Resources, SweepSettings
 
-_RAY_PREFIX = "rr-"
 MAX_LOST = 5  # in one session: a trial that loses its worker more often ends as failed
 _ASSIGNMENT = TypeAdapter(Assignment)
 
@@ -260,6 +259,10 @@ class _Session:
         resources = self.ledger.settings.resources
         ray_dir = self.ledger.directory / "ray"
         with _ray(address, resources):
+            if not asks_for_token():
+                self.live.note(
+                    f"the Ray cluster at {address} asks for no token: whoever reaches it can run code as you"
+                )
             tune.Tuner(
                 tune.with_resources(run_trial, {"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial}),
                 tune_config=tune.TuneConfig(
@@ -297,6 +300,8 @@ class _Session:
         if self.ledger.refused is None:  # else the next session does it
             self._reconcile()
         self.searcher.tell_rest()
+        if self.study.journal.problem is not None:
+            self.problems.append(self.study.journal.problem)
         self.live.note("finishing W&B files")
         self.problems += self.sink.close()
         self.live.close()
@@ -349,6 +354,11 @@ class _Session:
             text = "".join(traceback.format_exception(error))
         except (OSError, TypeError, ValueError, EOFError) as unreadable:
             text = f"the worker's exception can't be read: {unreadable}"
+        # It may quote a secret. The ledger has it without; these would stay where the driver is killed.
+        for file in (trial.pickled_error_file, trial.error_file):
+            if file is not None:
+                Path(file).unlink(missing_ok=True)
+        trial.run_metadata.pickled_error_filename = trial.run_metadata.error_filename = None
         self.errors[int(trial.config["trial"])] = (error, text)
 
     def _ended_with_error(self, number: int) -> bool:
@@ -439,37 +449,26 @@ def _ray(address: str | None, resources: Resources) -> Iterator[None]:
     }
     os.environ |= variables
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    temporary = None
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        if address is None:
-            os.environ.pop("RAY_ADDRESS", None)  # never join a foreign cluster unasked
-            _remove_leftovers()
-            # Short: Ray puts sockets there, whose paths may have 107 characters.
-            temporary = tempfile.mkdtemp(prefix=f"{_RAY_PREFIX}{os.getpid()}-")
-            ray.init(address="local", include_dashboard=False, _temp_dir=temporary, **quiet)
-        else:
-            try:
-                ray.init(address=address, runtime_env={"env_vars": variables}, **quiet)
-            except (ConnectionError, ValueError, RayError) as error:
-                line = " ".join(str(error).split())
-                raise UserError(f"no Ray cluster answers at --address {address!r}: {line}") from None
+    with private_ray(**quiet) if address is None else _joined(address, variables, quiet):
         # Ray puts a handler of its own on SIGTERM, which aborts the process with nothing written down.
         for number, handler in handlers.items():
             signal.signal(number, handler)
         yield
+
+
+@contextmanager
+def _joined(address: str, variables: dict[str, str], quiet: dict[str, Any]) -> Iterator[None]:
+    """A connection to the Ray cluster at ``address``."""
+    try:
+        ray.init(address=address, runtime_env={"env_vars": variables}, **quiet)
+    except (ConnectionError, ValueError, RayError) as error:
+        line = " ".join(str(error).split())
+        raise UserError(f"no Ray cluster answers at --address {address!r}: {line}") from None
+    try:
+        yield
     finally:
         ray.shutdown()
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _remove_leftovers() -> None:
-    """Ray's folders of drivers that were killed: nobody else would ever remove them."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{_RAY_PREFIX}*"):
-        pid = folder.name.removeprefix(_RAY_PREFIX).partition("-")[0]
-        if pid.isdigit() and not Path(f"/proc/{pid}").exists():
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

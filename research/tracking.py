@@ -31,6 +31,7 @@ from urllib.parse import urlsplit
 from research.errors import UserError
 from research.ledger import Ledger
 from research.lock import SweepLock
+from research.redaction import has_user_info, redacted
 from research.tracking_runs import Mode, TrialRuns
 from research.tracking_sweep import log_sweep
 
@@ -85,6 +86,11 @@ def logged_in() -> bool:
 def unreachable() -> str | None:
     """Why W&B's server does not answer, found out within seconds; W&B's client alone would try for a long time."""
     url = os.environ.get("WANDB_BASE_URL") or DEFAULT_URL
+    if has_user_info(url):
+        return (
+            "WANDB_BASE_URL holds a user name or password, which W&B's client would write into its logs: take it out, and "
+            "use wandb login or WANDB_API_KEY"
+        )
     try:
         urllib.request.urlopen(url, timeout=REACH_S).close()  # noqa: S310 - the user's own server
     except urllib.error.HTTPError:
@@ -185,7 +191,7 @@ def main() -> int:
         if line not in said and len(said) < MOST_LINES:
             said.add(line)
             with contextlib.suppress(OSError):  # the driver is gone
-                speech.write(f"W&B: {line}\n")
+                speech.write(f"W&B: {redacted(line)}\n")
 
     folder = arguments.sweep_dir.absolute() / "wandb"
     try:
@@ -229,6 +235,8 @@ def _follow(
     if mode == "online" and (reason := unreachable()) is not None:
         mode = "offline"
         say(f"online failed ({reason}); {OFFLINE_INSTEAD}")
+    if has_user_info(os.environ.get("WANDB_BASE_URL", "")):
+        del os.environ["WANDB_BASE_URL"]
     for left in range(RESTARTS, -1, -1):
         try:
             _feed(TrialRuns(ledger, mode, say), closing, patience_s)

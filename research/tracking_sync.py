@@ -3,7 +3,7 @@
 ``wandb sync`` (0.31) waits for hours on a server that does not answer, ends with 0 whatever happened, and marks a run
 as synced whose upload was refused. So each run gets a process of its own with a deadline, and counts as uploaded
 when the client says that it has finished it and its log holds no error. That is written into
-``DIR/wandb/uploaded``, which the sink reads too.
+``DIR/wandb/uploaded``, which the sink reads too. Rows that the service has are not sent again (``tracking_resend``).
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ from typing import TYPE_CHECKING
 
 from research.errors import UserError
 from research.folders import FINALISTS, write_file
+from research.ledger import Ledger
+from research.lock import SweepLock
 from research.tracking import NOT_OURS, logged_in, unreachable
+from research.tracking_resend import copy_without_rows, last_step
 from research.tracking_runs import Marks, upload_mark
 
 if TYPE_CHECKING:
@@ -37,6 +40,7 @@ class Pending:
 
     identity: str
     directory: Path
+    project: str
     model: Path | None = None  # the folder whose copy goes with it
 
     @property
@@ -71,6 +75,7 @@ def pending(sweep_dir: Path) -> list[Pending]:
 
 def _of(folder: Path) -> Iterator[Pending]:
     marks = Marks(folder)
+    project = Ledger.open(folder.parent).settings.wandb_project
     for path in sorted(marks.place.glob("*.json")):
         facts = marks.read(path.stem) or {}
         identity, model = facts.get("id"), facts.get("model")
@@ -88,7 +93,7 @@ def _of(folder: Path) -> Iterator[Pending]:
                     f"{folder.parent} was moved since its models were logged, and W&B's files name the old place: "
                     f"python -m research.tracking {folder.parent} logs them anew"
                 )
-            yield Pending(identity, directory, folder.parent / "models" / path.stem if model else None)
+            yield Pending(identity, directory, project, folder.parent / "models" / path.stem if model else None)
 
 
 def check_access(first: Pending) -> None:
@@ -110,13 +115,21 @@ def upload(one: Pending, *, project: str | None, entity: str | None, patience_s:
 
     Raises:
         UploadError: it is not, or not wholly, there; it has no mark then.
+        UserError: another upload of this sweep is under way, or was killed and its client still sends.
 
     """
     mark = upload_mark(one.directory)
     mark.parent.mkdir(exist_ok=True)
+    with SweepLock(mark.parent) as lock:
+        _upload(one, mark, lock, project=project, entity=entity, patience_s=patience_s)
+
+
+def _upload(
+    one: Pending, mark: Path, lock: SweepLock, *, project: str | None, entity: str | None, patience_s: float
+) -> None:
     _write(mark, _BEGUN)  # before the first byte: the sink must not take this directory away from now on
     try:
-        problem = _sync(one, project=project, entity=entity, seconds=patience_s + one.bytes / SLOWEST)
+        problem = _sync(one, lock, project=project, entity=entity, seconds=patience_s + one.bytes / SLOWEST)
     except BaseException:
         _unmark(one.directory)
         raise
@@ -126,14 +139,19 @@ def upload(one: Pending, *, project: str | None, entity: str | None, patience_s:
     _write(mark, _DONE)
 
 
-def _sync(one: Pending, *, project: str | None, entity: str | None, seconds: float) -> str | None:
+def _sync(one: Pending, lock: SweepLock, *, project: str | None, entity: str | None, seconds: float) -> str | None:
     """Run ``wandb sync`` on one directory; what was wrong, or None."""
-    command = [sys.executable, "-m", "wandb", "sync", "--include-synced", str(one.directory)]
-    command += ["--project", project] if project else []
-    command += ["--entity", entity] if entity else []
     for old in one.directory.glob("*.wandb.synced"):
         old.unlink()
+    try:
+        there = last_step(one.identity, project=project or one.project, entity=entity, timeout_s=seconds)
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        return f"the server does not say what it has of it ({' '.join(str(error).split())[:200]})"
     with tempfile.TemporaryDirectory(prefix="research-sync-") as scratch:
+        sent = one.directory if there is None else copy_without_rows(one.directory, Path(scratch), until=there)
+        command = [sys.executable, "-m", "wandb", "sync", "--include-synced", str(sent)]
+        command += ["--project", project] if project else []
+        command += ["--entity", entity] if entity else []
         hidden = {f"WANDB_{name}" for name in NOT_OURS} | {"WANDB_SILENT", "WANDB_QUIET"}
         environment = {name: value for name, value in os.environ.items() if name not in hidden}
         environment |= {"WANDB_DIR": scratch, "WANDB_ERROR_REPORTING": "false"}
@@ -147,6 +165,7 @@ def _sync(one: Pending, *, project: str | None, entity: str | None, seconds: flo
             errors="replace",
             env=environment,
             start_new_session=True,
+            pass_fds=lock.descriptors,  # should this process be killed, the lock is held until that one ends
         ) as process:
             try:
                 output, _ = process.communicate(timeout=seconds)
@@ -156,9 +175,10 @@ def _sync(one: Pending, *, project: str | None, entity: str | None, seconds: flo
                 with contextlib.suppress(ProcessLookupError):  # wandb-core is of the same session
                     os.killpg(process.pid, signal.SIGKILL)
         errors = list(_errors(Path(scratch)))
+        finished = any(sent.glob("*.wandb.synced"))
     if errors:
         return errors[0]
-    if process.returncode != 0 or not any(one.directory.glob("*.wandb.synced")):
+    if process.returncode != 0 or not finished:
         lines = [line.strip() for line in output.splitlines() if line.strip()]
         return lines[-1][:300] if lines else "wandb sync said nothing"
     return None

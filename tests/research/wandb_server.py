@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -11,11 +12,15 @@ from typing import Any
 
 @dataclass
 class Received:
-    """What came in. ``fail`` maps a part of the path (``graphql``, ``file_stream``, ``upload``) to a status to answer."""
+    """What came in. ``fail`` maps a part of the path (``graphql``, ``file_stream``, ``upload``) to a status to answer.
+
+    ``delay_s``: how long each answer takes.
+    """
 
     calls: list[tuple[str, Any]] = field(default_factory=list)
     files: dict[str, bytes] = field(default_factory=dict)
     fail: dict[str, int] = field(default_factory=dict)
+    delay_s: float = 0.0
 
     def upserted(self) -> list[str]:
         """The ids of the runs, in the order in which they came."""
@@ -54,6 +59,7 @@ def start_server() -> tuple[ThreadingHTTPServer, Received]:
 
         def _answer(self) -> None:
             content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            time.sleep(received.delay_s)
             status = next((code for part, code in received.fail.items() if part in self.path), 200)
             reply: dict[str, Any] = {}
             if status != 200:
@@ -75,7 +81,11 @@ def start_server() -> tuple[ThreadingHTTPServer, Received]:
             self.end_headers()
             self.wfile.write(out)
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    class Server(ThreadingHTTPServer):
+        def handle_error(self, *arguments: object) -> None:
+            """Say nothing of clients that were killed."""
+
+    server = Server(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     return server, received
 
@@ -89,6 +99,10 @@ def _reply(name: str, given: dict[str, Any], base: str, received: Received) -> d
                 "config": "{}", "sweepName": None, "project": project, "historyLineCount": len(received.history(given["name"])),
             }  # fmt: skip
             return {"upsertBucket": {"bucket": bucket, "inserted": True}}
+        case "RunResumeStatus":
+            rows = received.history(given["name"])
+            tail = json.dumps([json.dumps(row) for row in rows[-1:]])
+            return {"model": {"bucket": {"historyLineCount": len(rows), "historyTail": tail} if rows else None}}
         case "CreateRunFiles":
             files = [{"name": n, "uploadUrl": f"{base}/upload/{given['run']}/{n}"} for n in given["files"]]
             return {"createRunFiles": {"runID": "r", "uploadHeaders": [], "files": files}}
