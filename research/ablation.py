@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from research import provenance
 from research.errors import UserError
-from research.folders import write_folder
+from research.folders import verify_folder, write_folder
 from research.metrics import check_metric
 from research.preflight import without_memory
 from research.records import load_record, pretty
@@ -179,6 +179,7 @@ def finished(ablation: Ablation, variant: Variant, seed: int) -> RunResult | Non
     if not folder.exists():
         return None
     if (folder / FAILED).is_file():
+        verify_folder(folder)
         facts = json.loads((folder / FAILED).read_bytes())
         _refuse_other(folder, facts, variant, seed)
         return RunResult(None, str(facts["reason"]))

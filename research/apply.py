@@ -24,6 +24,8 @@ from research.object_store import is_url
 from research.records import RECORD
 from research.spaces import on_other_data
 from vae.apply import codes, paired_difference, scores
+from vae.data.arrays import UNREADABLE, read_array
+from vae.data.image_files import grey_pixels
 from vae.data.pixels import pixels_of
 from vae.measure import measure_of
 from vae.pictures import png
@@ -141,11 +143,13 @@ def _recorded_data_dir(folder: Path) -> Path | None:
     """Where the data lay in training, if that place is still there."""
     try:
         recorded = json.loads((folder / RECORD).read_bytes())["data_dir"]
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
-    if recorded and is_url(recorded):
+    if not isinstance(recorded, str):
+        return None
+    if is_url(recorded):
         return data_directory(recorded)
-    return Path(recorded) if recorded and Path(recorded).is_dir() else None
+    return Path(recorded) if os.path.isdir(recorded) else None  # noqa: PTH112 - a NUL in it
 
 
 def need_images(kept: Model) -> None:
@@ -374,15 +378,10 @@ def draw_mask(text: str, shape: tuple[int, int, int]) -> Tensor:
     if not path.is_file():
         raise UserError(f"--mask must be a .png or .npy file, or one of {', '.join(halves | quadrants)}, got {text!r}")
     try:
-        if path.suffix == ".npy":
-            values = np.load(path, allow_pickle=False).astype(float)
-        else:
-            from PIL import Image  # noqa: PLC0415 - image files alone need it
-
-            with Image.open(path) as image:
-                values = np.asarray(image.convert("L")) / 255
-    except (OSError, ValueError) as error:
-        raise UserError(f"--mask {text!r} can't be read: {error}") from None
+        is_array = path.suffix == ".npy"
+        values = read_array(path).astype(float) if is_array else grey_pixels(path) / 255
+    except UNREADABLE as error:
+        raise UserError(f"--mask {text!r} can't be read: {' '.join(str(error).split())[:200]}") from None
     if values.shape != shape[1:]:
         raise UserError(f"--mask {text!r} must be {shape[1]}×{shape[2]}, as the images are, got {values.shape}")
     return torch.from_numpy(values > 0.5).expand(shape).flatten()  # noqa: PLR2004 - half

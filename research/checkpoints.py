@@ -10,10 +10,11 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from research.errors import CorruptFile, StorageError, UserError
-from research.folders import clear_leftovers, remove_folder, trial_name, verify_folder, write_folder
+from research.folders import clear_leftovers, inside, remove_folder, trial_name, verify_folder, write_folder
 from research.model_card import model_card
 from research.records import RECORD, TrialRecord, pretty, row_json
 from research.replicates import KEPT, row_of_kept, seeds_of
@@ -25,6 +26,7 @@ from vae.state import STATE_FILE, StateError, TrainState
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from research.events import RowReported
     from research.ledger import Ledger, TrialView
     from research.object_store import ObjectStore
 
@@ -90,6 +92,46 @@ def keep_best(ledger: Ledger, sweep_dir: Path) -> list[str]:
     return problems
 
 
+def last_whole(sweep_dir: Path, trial: TrialView, replicates: int) -> tuple[RowReported | None, list[str]]:
+    """The latest row of a running trial whose checkpoint is whole, and a line for each later one that is not.
+
+    Training continues from there; None: from the start. A row's epoch that is trained again changes nothing in the
+    ledger. Raises ``StorageError`` where a store can't be read. Of the earlier checkpoints only the best is kept, so that one that is gone is no problem to tell of.
+    """
+    problems, store = list[str](), store_of(sweep_dir)
+    with_checkpoint = [row for _, row in sorted(trial.rows.items(), reverse=True) if row.checkpoint]
+    for row in with_checkpoint:
+        assert row.checkpoint is not None, "chosen above"
+        try:
+            kept = inside(sweep_dir, row.checkpoint)
+            if store is not None:
+                fetch_folder(store, epoch_folder(row.checkpoint, replicates), sweep_dir)
+            if row is not with_checkpoint[0] and not kept.exists():
+                continue
+            _check_sha256(kept, row)
+            for index in range(replicates):
+                TrainState.load(
+                    sweep_dir / replicate_folder(epoch_folder(row.checkpoint, replicates), index, replicates)
+                )
+        except StorageError:
+            raise
+        except (OSError, StateError, UserError) as error:
+            problems.append(f"the checkpoint of epoch {row.epoch} can't be used: {error}")
+        else:
+            return row, problems
+    return None, problems
+
+
+def epoch_folder(checkpoint: str, replicates: int) -> str:
+    """The folder of all that an epoch left, from the checkpoint that its row names."""
+    return checkpoint if replicates == 1 else str(PurePosixPath(checkpoint).parent)
+
+
+def replicate_folder(folder: str, index: int, replicates: int) -> str:
+    """Where one replicate's state is, inside an epoch's folder; of a single run, the folder itself."""
+    return folder if replicates == 1 else f"{folder}/replicate-{index}"
+
+
 def model_hash(folder: Path) -> str:
     """sha256 of the weights in a model folder: the model's identity."""
     try:
@@ -103,10 +145,8 @@ def _model_files(ledger: Ledger, sweep_dir: Path, trial: TrialView) -> dict[str,
     row = trial.best(ledger.settings.metric)
     if row is None or row.checkpoint is None:
         raise UserError("its best row has no checkpoint")
-    checkpoint = _inside(sweep_dir, row.checkpoint)
-    state = checkpoint / STATE_FILE
-    if hashlib.sha256(state.read_bytes()).hexdigest() != row.checkpoint_sha256:
-        raise CorruptFile(f"{state} is damaged (its sha256 is not the ledger's)")
+    checkpoint = inside(sweep_dir, row.checkpoint)
+    _check_sha256(checkpoint, row)
     # Of several replicates one is kept: the config and the figures beside the weights are that one's.
     kept = row.metrics.get(KEPT)
     seed = seeds_of(trial.created.seed, ledger.settings.replicates)[kept if isinstance(kept, int) else 0]
@@ -119,7 +159,7 @@ def _model_files(ledger: Ledger, sweep_dir: Path, trial: TrialView) -> dict[str,
     }
     pictured = (trial.rows[epoch].pictures for epoch in sorted(trial.rows, reverse=True))
     for name, relative in next((pictures for pictures in pictured if pictures), {}).items():
-        picture = _inside(sweep_dir, relative)
+        picture = inside(sweep_dir, relative)
         if picture.is_file():  # a model without its picture is still a model
             files[f"{name}{picture.suffix}"] = picture
     record = json.loads(TrialRecord.of(ledger, trial.number).to_json())
@@ -142,11 +182,14 @@ def _trials_there(store: ObjectStore) -> set[str]:
     return {name.split("/")[1] for name in store.names("trials")}
 
 
-def _inside(sweep_dir: Path, relative: str) -> Path:
-    path = (sweep_dir / relative).resolve()
-    if not path.is_relative_to(sweep_dir.resolve()):
-        raise CorruptFile(f"the ledger names {relative}, which is not inside {sweep_dir}")
-    return path
+def _check_sha256(checkpoint: Path, row: RowReported) -> None:
+    state = checkpoint / STATE_FILE
+    try:
+        digest = hashlib.sha256(state.read_bytes()).hexdigest()
+    except OSError as error:
+        raise CorruptFile(f"{state} can't be read ({error.strerror})") from None
+    if digest != row.checkpoint_sha256:
+        raise CorruptFile(f"{state} is damaged (its sha256 is not the ledger's)")
 
 
 def _trials_in(directory: Path) -> dict[int, Path]:

@@ -15,7 +15,7 @@ import typer
 
 from research import cli_models, cli_results, cli_study, cli_wandb
 from research.data_copy import data_address, data_directory
-from research.errors import UserError
+from research.errors import FILES, UserError
 from research.redaction import redacted
 from research.storage import local, place
 
@@ -146,6 +146,7 @@ def sweep(
 ) -> None:
     """Search a space: many trials, the best models kept, every number in the ledger."""
     from research import growth, preflight, settings  # noqa: PLC0415
+    from research.free_space import check_free_space, check_temporary  # noqa: PLC0415
     from research.metrics import parse_constraint, parse_metric  # noqa: PLC0415
     from research.options import budget_of, sampler_of, scheduler_of  # noqa: PLC0415
     from research.samplers import rehearse  # noqa: PLC0415
@@ -209,6 +210,16 @@ def sweep(
         data_dir=data_address(directory),
         wandb=_one_of("--wandb", wandb or default_mode(), {mode: mode for mode in ("offline", "online", "disabled")}),
         wandb_project=wandb_project,
+    )
+    if address is None:
+        check_temporary()
+    check_free_space(
+        storage,
+        found.survey.configs,
+        found.data,
+        concurrent=resources.concurrent,
+        replicates=replicates,
+        keep=min(keep, trials),
     )
     budgets = {config.epochs for config in found.survey.configs}
     learned = [growth.learn_from(source, chosen, budgets) for source in learn_from or []]
@@ -516,6 +527,8 @@ def main() -> None:
         known = [getattr(sys.modules.get(m), n, None) for m, n in _USER_ERRORS]
         if isinstance(error, UserError) or any(kind is not None and isinstance(error, kind) for kind in known):
             _fail(str(error))
+        if isinstance(error, OSError) and error.filename is not None and error.errno in FILES:
+            _fail(f"{str(error.filename)[:500]} can't be used: {error.strerror}")
         if isinstance(error, _UsageError):
             _fail(error.format_message() + _value_given(error))
         sys.stderr.write(redacted(traceback.format_exc()))  # a bug's: as Python prints it, without secrets
@@ -532,6 +545,9 @@ _USER_ERRORS = (
 )
 
 
+LONGEST_LINE = 1500  # letters: a value that fills pages is not repeated whole
+
+
 def _value_given(error: Any) -> str:  # noqa: ANN401 - typer's own click is private
     """`` (got '0')`` for an option whose value typer refuses without naming it."""
     names = getattr(getattr(error, "param", None), "opts", [])
@@ -540,7 +556,8 @@ def _value_given(error: Any) -> str:  # noqa: ANN401 - typer's own click is priv
 
 
 def _fail(message: str) -> None:
-    sys.stderr.write(f"error: {redacted(' '.join(message.split()))}\n")
+    line = redacted(" ".join(message.split()))
+    sys.stderr.write(f"error: {line if len(line) <= LONGEST_LINE else line[:LONGEST_LINE] + ' ...'}\n")
     sys.exit(2)
 
 
@@ -671,8 +688,11 @@ def _config_of(name: str, seed: int) -> TrainConfig:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"config {name!r} can't be read: {error}") from None
-        values = json.loads(text) if '"config_hash"' in text else None
-        return from_dict(values["config"]) if isinstance(values, dict) and "config" in values else from_json(text)
+        if '"config_hash"' in text:
+            from research.records import TrialRecord  # noqa: PLC0415
+
+            return from_dict(TrialRecord.from_json(text, name).config)
+        return from_json(text)
     from research.spaces import load_space, survey  # noqa: PLC0415
 
     return survey(load_space(name), epochs=None, seed=seed, draws=1).configs[0]

@@ -8,14 +8,13 @@ is chosen by its mean validation score; the weights that stand for it are those 
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import statistics
 from typing import TYPE_CHECKING, Any
 
-from research.errors import UserError
+from research.errors import UserError, storing
 from research.events import SweepExtended
-from research.folders import FINALISTS, trial_name
+from research.folders import FINALISTS, read_sealed, trial_name, write_sealed
 from research.intervals import LEVEL, median_index, standard_error, welch_interval
 from research.ledger import Ledger, TrialCreated
 from research.settings import Budget, NoScheduler, Parent, RandomSearch, SweepSettings
@@ -138,7 +137,7 @@ def results(parent: Ledger) -> dict[str, Any] | None:
         row["rank"] = rank
     order = [view.number for view in parent.ranked()]
     first_found = min(rows, key=lambda row: order.index(row["parent_trial"]), default=None)
-    stored = json.loads((place / _TEST).read_bytes()) if (place / _TEST).is_file() else None
+    stored = read_sealed(place / _TEST) if (place / _TEST).is_file() else None
     return {
         "directory": str(ledger.directory),
         "seeds": max((len(row["seeds"]) for row in rows), default=0),
@@ -247,10 +246,10 @@ def look_at_test(
             for name, values in numbers.items()
         },
     }
-    text = json.dumps(test, indent=1) + "\n"
-    (ledger.directory / _TEST).write_text(text, encoding="utf-8")
+    with storing(ledger.directory / _TEST):
+        write_sealed(ledger.directory / _TEST, test)
     if (store := store_of(ledger.directory)) is not None:
-        store.write(_TEST, text.encode())
+        store.write(_TEST, (ledger.directory / _TEST).read_bytes())
     return test
 
 

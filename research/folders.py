@@ -11,14 +11,13 @@ import hashlib
 import json
 import os
 import shutil
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Any
 
 from research.errors import CorruptFile
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 MANIFEST = "manifest.json"
+_SEAL = "sha256"  # in a file that vouches for itself
 FINALISTS = "finalists"  # in a sweep's directory: the sweep of its best configurations
 
 
@@ -73,7 +72,7 @@ def verify_folder(path: Path) -> dict[str, str]:
         manifest = json.loads(raw)
         sound = all(_is_plain(name) and isinstance(digest, str) for name, digest in manifest.items())
         sound = sound and raw == _dump(manifest)
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         sound = False
     if not sound:
         raise CorruptFile(f"{path / MANIFEST} is damaged: restore {path} from a copy")
@@ -85,6 +84,22 @@ def verify_folder(path: Path) -> dict[str, str]:
         if hashlib.sha256(content).hexdigest() != digest:
             raise CorruptFile(f"{path / name} is damaged (its sha256 is not the manifest's): restore it from a copy")
     return dict(manifest)
+
+
+def inside(sweep_dir: Path, relative: str) -> Path:
+    """The file or folder that a ledger names, which may come from anybody.
+
+    Raises:
+        CorruptFile: it is not inside ``sweep_dir``, or no name of a file at all.
+
+    """
+    try:
+        path = (sweep_dir / relative).resolve()
+    except (ValueError, OSError, RuntimeError):  # a NUL in it, a name that is too long, links in a circle
+        path = Path()
+    if not path.is_relative_to(sweep_dir.resolve()):
+        raise CorruptFile(f"the ledger names {relative[:200]!r}, which is not inside {sweep_dir}")
+    return path
 
 
 def remove_folder(path: Path) -> None:
@@ -100,12 +115,47 @@ def clear_leftovers(parent: Path) -> None:
         shutil.rmtree(leftover, ignore_errors=True)
 
 
+def write_sealed(path: Path, values: dict[str, Any]) -> None:
+    """Write ``values`` as JSON with their own sha256, whole or not at all; nothing else vouches for such a file."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    sealed = {**values, _SEAL: _digest(values)}
+    write_file(temporary, (json.dumps(sealed, indent=1, allow_nan=False) + "\n").encode())
+    temporary.rename(path)
+    sync_directory(path.parent)
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """What :func:`write_sealed` wrote.
+
+    Raises:
+        CorruptFile: naming ``path``, which is missing, torn or altered.
+
+    """
+    try:
+        values = json.loads(path.read_bytes())
+        sound = isinstance(values, dict) and values.pop(_SEAL, None) == _digest(values)
+    except OSError as error:
+        raise CorruptFile(f"{path} can't be read ({error.strerror}): restore it from a copy") from None
+    except (ValueError, RecursionError):
+        sound = False
+    if not sound:
+        raise CorruptFile(f"{path} is damaged (its sha256 does not match): restore it from a copy")
+    return dict(values)
+
+
+def _digest(values: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True, allow_nan=False).encode()).hexdigest()
+
+
 def write_file(path: Path, content: bytes) -> None:
     """Write and sync one file; its name is durable after ``sync_directory`` of its folder."""
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with path.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:  # of a write the system names no file
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def sync_directory(directory: Path) -> None:

@@ -71,6 +71,24 @@ def footprint(config: TrainConfig, data: TrainingData) -> Footprint:
     return Footprint(own, other, memory, None if flops is None else BACKWARD * flops)
 
 
+def checkpoint_bytes(config: TrainConfig, data: TrainingData) -> int:
+    """What a checkpoint of ``config`` takes on disk: weights, optimizer, average, and what trains against them.
+
+    Raises:
+        ConfigError: the network doesn't fit the data.
+
+    """
+    numbers = num_parameters(without_memory(config, data)) * (
+        1 + _moments(config.optimizer) + (config.ema_decay is not None)
+    )
+    adversarial: Any = config.objective if hasattr(config.objective, "adversary") else None
+    if adversarial is not None:
+        with torch.device("meta"):
+            other = num_parameters(adversarial.adversary(config.latent_size))
+        numbers += other * (1 + _moments(adversarial.optimizer))
+    return FLOAT_BYTES * numbers
+
+
 def _moments(optimizer: OptimizerConfig) -> int:
     """How many numbers an optimizer keeps for each parameter."""
     match optimizer.kind:

@@ -6,9 +6,11 @@ import dataclasses
 import json
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from research import budget
 from research.data_copy import data_directory
-from research.errors import UserError
+from research.errors import UserError, storing
 from research.events import LearnedTrial, SweepExtended, TrialsLearned
 from research.lease import Lease
 from research.ledger import Ledger
@@ -47,7 +49,7 @@ def start_from(source: str) -> list[StartFrom]:
         ]
     try:
         values = json.loads(path.read_bytes()) if path.is_file() else None
-    except ValueError as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"--start-from {source!r} is not JSON: {error}") from None
     if values is None or (isinstance(values, dict) and "config_hash" in values):
         record = load_record(path)
@@ -57,7 +59,12 @@ def start_from(source: str) -> list[StartFrom]:
     given = values if isinstance(values, list) else [values]
     if not given or not all(isinstance(params, dict) and params for params in given):
         raise UserError(f"--start-from {source!r} must hold an object of parameters by name, or a list of such objects")
-    return [StartFrom(params=params, source=source) for params in given]
+    try:
+        return [StartFrom(params=params, source=source) for params in given]
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(str(step) for step in first["loc"])[:100]
+        raise UserError(f"--start-from {source!r}: {place}: {first['msg']}, got {first['input']!r:.80}") from None
 
 
 def learn_from(source: Path, settings: SweepSettings, epochs: Collection[int]) -> TrialsLearned:
@@ -137,7 +144,8 @@ def extend(ledger: Ledger, *, trials: str | None, space: str | None, more: budge
         ledger.refresh()
         ledger.append(event)
         if source is not None:
-            (sweep_dir / "space.py").write_text(source.source, encoding="utf-8")
+            with storing(sweep_dir / "space.py"):
+                (sweep_dir / "space.py").write_text(source.source, encoding="utf-8")
     return event
 
 

@@ -15,6 +15,7 @@ The Optuna study, the W&B runs, the kept models and the live table are views, ma
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -29,7 +30,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from research import pareto
-from research.errors import CorruptFile, UserError
+from research.errors import CorruptFile, UserError, storing
 from research.events import (
     SKIPPED,
     Event,
@@ -282,9 +283,6 @@ class Ledger:
 
     def _append(self, event: Event) -> None:
         target = self._path(self._count)
-        if not self._wrote:
-            self._remove_leftovers(target.parent)
-            self._wrote = True
         envelope = _Envelope(
             sequence=self._count,
             previous=self._previous,
@@ -302,18 +300,21 @@ class Ledger:
         shared = UserError(f"{name} was written by another process: two drivers share this sweep; stop one")
         if self._store is not None and not self._store.create(f"ledger/{target.name}", content):
             raise shared
-        try:
-            write_file(temporary, content)
-            os.link(temporary, target)
-        except FileExistsError as error:
-            # A mirror's file may have been fetched by a reader between these lines.
-            if self._store is None or target.read_bytes() != content:
-                raise shared from error
-        except OSError as error:
-            raise UserError(f"{target} can't be written ({error.strerror}): mend that, then resume") from error
-        finally:
-            temporary.unlink(missing_ok=True)
-        sync_directory(target.parent)
+        with storing(target):
+            if not self._wrote:
+                self._remove_leftovers(target.parent)
+                self._wrote = True
+            try:
+                write_file(temporary, content)
+                os.link(temporary, target)
+            except FileExistsError as error:
+                # A mirror's file may have been fetched by a reader between these lines.
+                if self._store is None or target.read_bytes() != content:
+                    raise shared from error
+            finally:
+                with contextlib.suppress(OSError):  # a disk that is gone or read-only: the first error says so
+                    temporary.unlink(missing_ok=True)
+            sync_directory(target.parent)
         self._fold(written, seal)
 
     def refresh(self) -> list[Event]:
@@ -405,9 +406,9 @@ class Ledger:
             self._refuse_impossible(envelope)
         except ValidationError as error:
             first = error.errors()[0]
-            place = ".".join(str(step) for step in first["loc"])
+            place = ".".join(str(step) for step in first["loc"])[:100]
             raise CorruptFile(
-                f"{path} can't be understood ({place}: {first['msg']}): another version wrote it"
+                f"{path} can't be understood ({place}: {first['msg'][:200]}): another version wrote it"
             ) from error
         except ValueError as error:
             raise CorruptFile(

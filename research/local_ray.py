@@ -20,6 +20,7 @@ from ray._private.authentication.authentication_utils import is_token_auth_enabl
 from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined] # its stub leaves it out
 
 from research.errors import UserError
+from research.free_space import check_temporary
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,10 +36,11 @@ def private_ray(**arguments: Any) -> Iterator[None]:  # noqa: ANN401 - of ray.in
     """A Ray of this process's own, for as long as the context lasts; its folder is removed after it.
 
     Raises:
-        UserError: this version of Ray can't be kept to itself.
+        UserError: this version of Ray can't be kept to itself. StorageError: its disk has no room.
 
     """
     _remove_leftovers()
+    check_temporary()
     # Short: Ray puts sockets there, whose paths may have 107 characters. Made for this user alone (0700); Ray opens
     # to everybody the folder that it is given, so that is one inside.
     folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))

@@ -99,5 +99,5 @@ def _holder(text: str) -> str:
     try:
         facts = json.loads(text)
         return f"process {facts['pid']} on {facts['host']} (since {facts['time']})"
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return "another process"  # it has the lock and is about to write its name

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from research.errors import CorruptFile
-from research.folders import FINALISTS
+from research.errors import storing
+from research.folders import FINALISTS, read_sealed, write_sealed
 from research.storage import store_of
 
 if TYPE_CHECKING:
@@ -37,34 +36,24 @@ def earlier_look(model: Path, question: dict[str, Any]) -> dict[str, Any] | None
     path = looks_folder(model) / f"{identity(question)}.json"
     if not path.exists():
         return None
-    try:
-        look: dict[str, Any] = json.loads(path.read_bytes())
-    except ValueError:
-        raise CorruptFile(
-            f"{path} is damaged: a look at the test split can't be read; restore it from a copy"
-        ) from None
-    return look
+    return read_sealed(path)
 
 
 def write_look(model: Path, question: dict[str, Any], row: dict[str, Any], why: str) -> None:
     """Write a look down, whole or not at all."""
     folder = looks_folder(model)
-    folder.mkdir(exist_ok=True)
     look = {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "why": why,
         "question": question,
         "row": row,
     }
-    temporary = folder / f".{identity(question)}.{os.getpid()}.tmp"
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump(look, file, indent=1, allow_nan=False)
-        file.flush()
-        os.fsync(file.fileno())
-    store = store_of(folder)
-    if store is not None:
-        store.write(f"{identity(question)}.json", temporary.read_bytes())
-    temporary.rename(folder / f"{identity(question)}.json")
+    path = folder / f"{identity(question)}.json"
+    with storing(folder):
+        folder.mkdir(exist_ok=True)
+        write_sealed(path, look)
+    if (store := store_of(folder)) is not None:
+        store.write(path.name, path.read_bytes())
 
 
 def count_looks(place: Path) -> int:

@@ -229,8 +229,11 @@ def without_memory(config: TrainConfig, data: TrainingData) -> VAE:
         ConfigError: the network doesn't fit the data.
 
     """
-    with torch.device("meta"):
-        return VAE(config, shape=data.shape, levels=data.levels, num_classes=data.num_classes)
+    try:
+        with torch.device("meta"):
+            return VAE(config, shape=data.shape, levels=data.levels, num_classes=data.num_classes)
+    except (RuntimeError, OverflowError, TypeError) as error:  # sizes beyond what a tensor can have
+        raise ConfigError(f"the model can't be built: {' '.join(str(error).split())[:120]}") from None
 
 
 def check_resources(*, concurrent: int, cpus_per_trial: float, gpus_per_trial: float, cpus: float, gpus: float) -> None:

@@ -102,8 +102,8 @@ class TrialRecord:
             return _ADAPTER.validate_json(text)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
-            place = ".".join(str(step) for step in first["loc"]) or "the whole text"
-            raise UserError(f"{source} is not a record of format 1 ({place}: {first['msg']})") from error
+            place = ".".join(str(step) for step in first["loc"])[:100] or "the whole text"
+            raise UserError(f"{source} is not a record of format 1 ({place}: {first['msg'][:200]})") from error
 
 
 _ADAPTER: TypeAdapter[TrialRecord] = TypeAdapter(TrialRecord)

@@ -212,8 +212,8 @@ def _column(values: list[Any]) -> pd.Series:
     kinds = {type(value) for value in values if value is not None}
     if kinds == {bool}:
         return pd.Series(values, dtype="boolean")
-    if kinds == {int}:
+    if kinds == {int} and all(value is None or -(2**63) <= value < 2**63 for value in values):
         return pd.Series(values, dtype="Int64" if None in values else "int64")
-    if kinds and kinds <= {int, float}:
+    if float in kinds and kinds <= {int, float}:
         return pd.Series(values, dtype="float64")
     return pd.Series(values, dtype="object")

@@ -35,12 +35,14 @@ class LedgerSearcher(Searcher):
         on_end: Callable[[TrialView], None],
         ended_with_error: Callable[[int], bool],
         stopping: Callable[[], bool],
+        on_failure: Callable[[Exception], bool],
         spent: Callable[[], bool] = lambda: False,
     ) -> None:
         """``assign``: what a worker is sent. ``ended_with_error(n)``: record it; True if n is to run again.
 
-        ``stopping()``: somebody asked to stop, so a trial that leaves its worker has not ended. ``spent()``: the
-        budget is, so nothing new starts.
+        ``stopping()``: somebody asked to stop, so a trial that leaves its worker has not ended. ``on_failure(error)``:
+        whether that ends the session: Tune would take it for the trial's own. ``spent()``: the budget is, so nothing
+        new starts.
         """
         super().__init__()
         self.ledger = ledger
@@ -51,6 +53,7 @@ class LedgerSearcher(Searcher):
         self.ended_with_error = ended_with_error
         self.numbers: dict[str, int] = {}  # Tune's trial id -> ours, running ones
         self.stopping = stopping
+        self.on_failure = on_failure
         self.spent = spent
         self.exhausted = False  # every config of the space was drawn
         self.problem: SpaceError | None = None
@@ -145,6 +148,13 @@ class LedgerSearcher(Searcher):
         number = self.numbers.pop(trial_id, None)
         if number is None or self.stopping():
             return
+        try:
+            self._end(number, error=error)
+        except Exception as problem:
+            if not self.on_failure(problem):
+                raise
+
+    def _end(self, number: int, *, error: bool) -> None:
         view = self.ledger.trials[number]
         if not view.terminal:
             if error:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from research import provenance
-from research.errors import UserError
+from research.errors import UserError, storing
 from research.folders import write_folder
+from research.free_space import check_free_space
 from research.metrics import default_metric
 from research.model_card import model_card
 from research.records import RECORD, TrialRecord, code_of, pretty
@@ -55,10 +57,15 @@ def train_once(
     """
     if out.exists():
         raise UserError(f"{str(out)!r} exists already; choose another --out")
+    with storing(out):  # before hours of training, not after
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out.parent) as file:
+            file.write(b"x")
     metric = default_metric([config])
     if metric.name == "val/nll_iwae" and config.eval.nll_k == 0:
         metric = Metric(name="val/elbo", direction="maximize")
     data = load_training(config.data, data_dir)
+    check_free_space(out.parent, [config], data, concurrent=0, replicates=1, keep=1)
     rows: list[dict[str, Any]] = []
     kept: dict[str, bytes | Path] = {}
     kept_row: dict[str, Any] | None = None
@@ -111,8 +118,8 @@ def train_once(
     }
     pictures = sorted(name for name in kept if name.endswith(".png"))
     kept["README.md"] = model_card(to_dict(config), kept_row, json.loads(record.to_json()), pictures).encode()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_folder(out, kept)
+    with storing(out):
+        write_folder(out, kept)
     return Run(rows=rows, kept_epoch=kept_row["epoch"], diverged=diverged)
 
 

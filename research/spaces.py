@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import optuna
 
-from research.errors import UserError
+from research.errors import CorruptFile, UserError, storing
 from research.settings import SpaceSource
 from research.storage import store_of
 from vae.config import ConfigError, nearest
@@ -70,11 +70,18 @@ def load_recorded(source: SpaceSource, copy: Path) -> Space:
         space = None
     if space is not None and space.source.sha256 == source.sha256:
         return space
-    if store_of(copy.parent) is not None:  # a mirror may be new, or older than the space: the source is in the ledger
-        copy.write_text(source.source, encoding="utf-8")
-    text = copy.read_text(encoding="utf-8")
+    # A mirror may be new, or older than the space: the source is in the ledger.
+    if store_of(copy.parent) is not None or not copy.exists():
+        with storing(copy):
+            copy.write_text(source.source, encoding="utf-8")
+    try:
+        text = copy.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CorruptFile(f"{copy} can't be read ({error}): remove it, the ledger has it too") from None
     if hashlib.sha256(text.encode()).hexdigest() != source.sha256:
-        raise UserError(f"{copy} was altered since the sweep began: restore it, or start a new sweep")
+        raise CorruptFile(
+            f"{copy} was altered since the sweep began: remove it, the ledger has it too; or start a new sweep"
+        )
     return Space(function=_import_function(copy, source.name), source=source)
 
 

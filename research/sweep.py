@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import signal
 import sys
+import tempfile
 import traceback
 from collections import Counter
 from contextlib import contextmanager
@@ -20,9 +22,9 @@ from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskErr
 from ray.tune import Stopper
 
 from research import budget, provenance
-from research.checkpoints import keep_best
+from research.checkpoints import epoch_folder, keep_best, last_whole
 from research.data_copy import data_directory
-from research.errors import StorageError, UserError
+from research.errors import STORAGE, StorageError, UserError, storing
 from research.lease import Lease
 from research.ledger import (
     Interrupted,
@@ -58,6 +60,7 @@ if TYPE_CHECKING:
     from research.live import LiveView
     from research.settings import Resources, SweepSettings
 
+SPACE_COPY = "space.py"
 MAX_LOST = 5  # in one session: a trial that loses its worker more often ends as failed
 _ASSIGNMENT = TypeAdapter(Assignment)
 
@@ -100,14 +103,16 @@ def create(
     sweep_dir: Path, settings: SweepSettings, command: list[str], learned: Sequence[TrialsLearned] = ()
 ) -> Ledger:
     """Begin a sweep's directory: its ledger's first event, its space's source, what its sampler learns from."""
-    sweep_dir.mkdir(parents=True)
+    with storing(sweep_dir):
+        sweep_dir.mkdir(parents=True)
     ledger = Ledger.create(
         sweep_dir,
         SweepCreated(settings=settings, code=provenance.code(), versions=provenance.versions(), command=command),
     )
     for event in learned:
         ledger.append(event)
-    (sweep_dir / "space.py").write_text(settings.space.source, encoding="utf-8")
+    with storing(sweep_dir / SPACE_COPY):
+        (sweep_dir / SPACE_COPY).write_text(settings.space.source, encoding="utf-8")
     return ledger
 
 
@@ -133,7 +138,7 @@ def reopen(sweep_dir: Path, *, allow_changed_code: bool) -> tuple[Ledger, Space]
             f"{place} {reached[0].option} adds to it"
         )
     check_code(ledger, allow_changed_code=allow_changed_code)
-    space = load_recorded(settings.space, sweep_dir / "space.py")
+    space = load_recorded(settings.space, sweep_dir / SPACE_COPY)
     if not allow_changed_code:
         _refuse_changed_externals(ledger)
     if ledger.trials:
@@ -187,7 +192,9 @@ def run(ledger: Ledger, space: Space, live: LiveView, *, address: str | None = N
         try:
             with _signals(session.stop):
                 session.run(address)
-        except Exception:
+        except Exception as error:
+            if ledger.refused is None:
+                ledger.refused = _storage_error(error, ledger.directory)
             if ledger.refused is None:
                 raise
         finally:
@@ -227,9 +234,11 @@ class _Session:
         diff = provenance.diff_text()
         if diff:
             name = f"code-{len(ledger.sessions) - 1}.diff"
-            (ledger.directory / name).write_text(diff, encoding="utf-8")
+            with storing(ledger.directory / name):
+                (ledger.directory / name).write_text(diff, encoding="utf-8")
             if (store := store_of(ledger.directory)) is not None:
                 store.write(name, diff.encode())
+        self.continued: dict[int, RowReported | None] = {}  # the row that a retried trial continues after, by trial
         for view in ledger.trials.values():
             if not view.terminal:
                 self._retry(view, "the driver was restarted")
@@ -243,6 +252,7 @@ class _Session:
             on_end=self._on_end,
             ended_with_error=self._ended_with_error,
             stopping=self.stop.stop_all,
+            on_failure=self._on_failure,
             spent=lambda: budget.spent(ledger) is not None,
         )
         self.scheduler = LedgerScheduler(
@@ -310,7 +320,11 @@ class _Session:
         settings = self.ledger.settings
         epochs = view.created.config["epochs"]
         assert isinstance(epochs, int)
-        last, best = view.last_checkpoint, view.best(settings.metric)
+        last = self.continued.get(view.number)
+        # The worker's rows count as told from here on, those that the ledger has already included.
+        earlier = {epoch: row for epoch, row in view.rows.items() if last is not None and epoch <= last.epoch}
+        before = dataclasses.replace(view, rows=earlier)
+        best = before.best(settings.metric)
         assignment = Assignment(
             sweep_dir=str(self.ledger.directory),
             storage=None if (store := store_of(self.ledger.directory)) is None else store.url,
@@ -328,11 +342,15 @@ class _Session:
             picture_epochs=[*rungs(settings.scheduler, epochs, view.number), epochs],
             resume_from=None if last is None else last.checkpoint,
             resume_sha256=None if last is None else last.checkpoint_sha256,
+            again={e: self._folder_of(r.checkpoint) for e, r in view.rows.items() if e not in earlier and r.checkpoint},
             best_checkpoint=None if best is None else best.checkpoint,
-            best_value=None if best is None else view.curve(settings.metric.name)[best.epoch],
+            best_value=None if best is None else before.curve(settings.metric.name)[best.epoch],
         )
-        self.live.started(view)
+        self.live.started(before)
         return {"trial": view.number, "assignment": _ASSIGNMENT.dump_json(assignment).decode()}
+
+    def _folder_of(self, checkpoint: str) -> str:
+        return epoch_folder(checkpoint, self.ledger.settings.replicates)
 
     def _on_row(self, row: RowReported) -> None:
         value = row.metrics.get(self.ledger.settings.metric.name)
@@ -367,7 +385,7 @@ class _Session:
         error, text = self.errors.pop(number, (None, ""))
         cause = error.cause if isinstance(error, RayTaskError) else error
         if isinstance(cause, StorageError):  # not the trial's fault: the session ends, the trial goes on at the next
-            self.ledger.refused = cause
+            self.ledger.refused = self.ledger.refused or cause
             return True
         if isinstance(error, RayError) and not isinstance(error, RayTaskError):
             reason = (
@@ -387,7 +405,18 @@ class _Session:
         self.ledger.append(TrialFailed(trial=number, kind=kind, reason=summary, detail=text))
         return False
 
+    def _on_failure(self, error: Exception) -> bool:
+        self.ledger.refused = self.ledger.refused or _storage_error(error, self.ledger.directory)
+        return self.ledger.refused is not None
+
     def _retry(self, view: TrialView, reason: str) -> None:
+        row, damaged = last_whole(self.ledger.directory, view, self.ledger.settings.replicates)
+        self.continued[view.number] = row
+        if damaged:
+            where = "the start" if row is None else f"epoch {row.epoch}"
+            told = f"{'; '.join(damaged)}; trained again from {where}"
+            reason = f"{reason}; {told}"
+            self.live.note(f"trial {view.number}: {told}")
         self.ledger.append(TrialRetried(trial=view.number, attempt=view.attempt + 1, reason=reason))
 
     def _reconcile(self) -> None:
@@ -408,6 +437,21 @@ def classify(error: BaseException | None) -> tuple[FailKind, str]:
     if isinstance(cause, DataError):
         return "data", str(cause)
     return "bug", line
+
+
+def _storage_error(error: BaseException, sweep_dir: Path) -> UserError | None:
+    """What kept us from writing, where that is behind ``error`` (Tune makes of it one of its own), by its path."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, StorageError):
+            return cause
+        if isinstance(cause, OSError) and cause.errno in STORAGE:
+            # Of a failed write the system may name no file: it was on the one of the two disks that has less room.
+            places = [place for place in (sweep_dir, Path(tempfile.gettempdir())) if place.exists()]
+            where = cause.filename or min(places, key=lambda place: shutil.disk_usage(place).free)
+            return StorageError(f"{where} can't be written ({cause.strerror}): mend that, then resume")
+        cause = cause.__cause__ or cause.__context__
+    return None
 
 
 def _tune_name(trial: Trial) -> str:

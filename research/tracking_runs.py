@@ -13,8 +13,9 @@ import json
 import shutil
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from research.errors import CorruptFile
 from research.events import REPLICATES
-from research.folders import trial_name, write_file
+from research.folders import inside, trial_name, write_file
 from research.trial_names import CAPTIONS, family
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ class Marks:
         """The facts under ``name``; None where there is no mark, or none that can be read."""
         try:
             facts = json.loads((self.place / f"{name}.json").read_bytes())
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return None
         return facts if isinstance(facts, dict) else None
 
@@ -252,7 +253,11 @@ class TrialRuns:
             if isinstance(value, list) and value and all(isinstance(v, int | float) for v in value):
                 values[name] = wandb.Histogram(cast("list[float]", value), num_bins=32)
         for name, relative in row.pictures.items():
-            picture = self.ledger.directory / relative
+            try:
+                picture = inside(self.ledger.directory, relative)
+            except CorruptFile as error:
+                self.say(f"{error}: not logged")
+                continue
             if picture.is_file():
                 values[name] = wandb.Image(picture, caption=f"epoch {row.epoch}: {CAPTIONS.get(name, name)}")
             else:

@@ -191,7 +191,7 @@ def _errors(scratch: Path) -> Iterator[str]:
     """
     for log in scratch.rglob("debug-sync*.log"):
         for line in log.read_text(errors="replace").splitlines():
-            with contextlib.suppress(ValueError):
+            with contextlib.suppress(ValueError, AttributeError, RecursionError):
                 entry = json.loads(line)
                 message = str(entry.get("msg", ""))
                 if str(entry.get("level", "")).startswith("ERROR") and not message.startswith("featurechecker"):
@@ -203,7 +203,7 @@ def _state(directory: Path) -> str | None:
     """``uploaded``, ``begun``, or None; a ``wandb sync`` by hand counts as uploaded."""
     try:
         return str(json.loads(upload_mark(directory).read_bytes())["state"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return _DONE if any(directory.glob("*.wandb.synced")) else None
 
 

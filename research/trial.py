@@ -12,7 +12,9 @@ import torch
 from pydantic import TypeAdapter
 from ray import tune
 
+from research.checkpoints import epoch_folder, replicate_folder
 from research.data_copy import data_directory
+from research.errors import storing
 from research.folders import trial_name
 from research.provenance import running_sha256
 from research.replicates import train_together
@@ -50,6 +52,7 @@ class Assignment:
     picture_epochs: list[int]  # where the trial may end, so that its last pictures exist
     resume_from: str | None  # a checkpoint, relative to the sweep directory
     resume_sha256: str | None  # as its row has it
+    again: dict[int, str]  # epochs after it that have a row, whose checkpoints are lost: the folders where those belong
     best_checkpoint: str | None  # of the epochs before the resume
     best_value: float | None
 
@@ -80,10 +83,11 @@ def run_trial(config: dict[str, Any]) -> None:
         pictures: dict[str, str] = {}
         if together.diverged is None:
             epoch = int(metrics["epoch"])
-            folder = f"trials/{trial_name(task.trial)}/epoch-{epoch:04d}-{task.attempt}"
+            folder = task.again.get(epoch, f"trials/{trial_name(task.trial)}/epoch-{epoch:04d}-{task.attempt}")
             for index, result in enumerate(together.results):
-                state = _replicate_folder(folder, index, task.replicates)
-                sha256 = result.state.save(sweep_dir / state)
+                state = replicate_folder(folder, index, task.replicates)
+                with storing(sweep_dir / state):
+                    sha256 = result.state.save(sweep_dir / state)
                 if index == together.kept:
                     checkpoint, checkpoint_sha256 = state, sha256
             if epoch in task.picture_epochs:
@@ -108,18 +112,13 @@ def run_trial(config: dict[str, Any]) -> None:
         _forget_all_but(place, task, {checkpoint, best_checkpoint})
 
 
-def _replicate_folder(folder: str, index: int, replicates: int) -> str:
-    """Where one replicate's state is, inside an epoch's folder; of a single run, the folder itself."""
-    return folder if replicates == 1 else f"{folder}/replicate-{index}"
-
-
 def _load_checkpoints(place: Workplace, task: Assignment) -> list[TrainState] | None:
     """The states to continue from. One that is torn or altered raises StateError: never a silent fresh start."""
     if task.resume_from is None:
         return None
-    folder = task.resume_from if task.replicates == 1 else str(Path(task.resume_from).parent)
+    folder = epoch_folder(task.resume_from, task.replicates)
     place.fetch(folder)
-    states = [_replicate_folder(folder, index, task.replicates) for index in range(task.replicates)]
+    states = [replicate_folder(folder, index, task.replicates) for index in range(task.replicates)]
     loaded = [TrainState.load(place.directory / state) for state in states]
     # Each is what its own folder says; that the folder is the one which the ledger means, only the row can say.
     if json.loads((place.directory / task.resume_from / INFO_FILE).read_bytes())["sha256"] != task.resume_sha256:
@@ -133,7 +132,9 @@ def _forget_all_but(place: Workplace, task: Assignment, needed: set[str | None])
         Path(path).parts[2] for path in needed if path is not None
     }  # trials/trial-0007/epoch-0003-0[/replicate-1]
     parent = f"trials/{trial_name(task.trial)}"
-    for old in (place.directory / parent).iterdir():
+    with storing(place.directory / parent):
+        present = list((place.directory / parent).iterdir())
+    for old in present:
         if old.name not in folders:
             shutil.rmtree(old, ignore_errors=True)
     place.forget(parent, but=folders)

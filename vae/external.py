@@ -6,6 +6,7 @@ that is asked of this one is answered by that. Its module is imported when it is
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import importlib
 import importlib.util
@@ -96,8 +97,10 @@ def _load(path: str) -> tuple[Any, str]:
     except Exception as error:  # noqa: BLE001 - whatever a user's file raises
         line = " ".join(str(error).split())
         raise ValueError(f"external part {path!r} can't be imported: {type(error).__name__}: {line}") from None
-    if not callable(made_by := getattr(module, name, None)):
-        raise ValueError(f"external part {path!r}: {place} has no class {name!r}")
+    made_by = getattr(module, name, None)
+    # Not whatever can be called: a config that somebody sent would else be a way to call it.
+    if not (isinstance(made_by, type) and dataclasses.is_dataclass(made_by)):
+        raise ValueError(f"external part {path!r}: {place} has no class {name!r} that is a dataclass")
     try:
         # Now and not when a record asks: the file may be edited while what was imported stays.
         digest = hashlib.sha256(Path(inspect.getfile(module)).read_bytes()).hexdigest()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import safetensors
 import safetensors.torch
+import torch
 
 from vae.config import ConfigError
 from vae.model import VAE
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
+# What a config from elsewhere makes of torch, which is asked for impossible sizes, is among them.
+_UNREADABLE = (
+    *(OSError, safetensors.SafetensorError, RuntimeError, KeyError, TypeError, ValueError),
+    *(ArithmeticError, RecursionError, MemoryError),
+)
 _SIZES = "sizes"  # the one key of its metadata
 
 
@@ -42,14 +48,18 @@ def load_model(folder: Path) -> tuple[TrainConfig, VAE]:
         with safetensors.safe_open(folder / WEIGHTS_FILE, framework="pt") as file:
             sizes = json.loads((file.metadata() or {})[_SIZES])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
-        model = VAE(
-            config,
-            shape=(sizes["channels"], sizes["height"], sizes["width"]),
-            levels=sizes["levels"],
-            num_classes=sizes["num_classes"],
-        )
+        data: dict[str, Any] = {
+            "shape": (sizes["channels"], sizes["height"], sizes["width"]),
+            "levels": sizes["levels"],
+            "num_classes": sizes["num_classes"],
+        }
+        with torch.device("meta"):  # a config that asks for more memory than the file has weights asks in vain
+            shapes = {name: tensor.shape for name, tensor in VAE(config, **data).state_dict().items()}
+        if shapes != {name: tensor.shape for name, tensor in tensors.items()}:
+            raise ConfigError("its weights are not those of its config")
+        model = VAE(config, **data)
         model.load_state_dict(tensors)
-    except (OSError, safetensors.SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
+    except _UNREADABLE as error:
         line = " ".join(str(error).split())[:300]
         raise ConfigError(f"{folder} is not a readable model folder: {line}") from None
     return config, model.eval()

@@ -86,6 +86,7 @@ def explain(error: ValidationError) -> str:
     """One line for the first thing that pydantic found wrong: path, value, rule, remedy."""
     first = error.errors(include_url=False)[0]
     path, fields = _walk(first["loc"], error.title)
+    path = path if len(path) <= 200 else f"{path[:197]}..."  # noqa: PLR2004 - about two lines
     value = first["input"]
     match first["type"]:
         case "unexpected_keyword_argument":
@@ -156,6 +157,6 @@ def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for key, value in pairs:
         if key in values:
-            raise ConfigError(f"key {key!r} appears twice; keep one")
+            raise ConfigError(f"key {_short(key)} appears twice; keep one")
         values[key] = value
     return values

@@ -13,6 +13,7 @@ import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
@@ -96,12 +97,16 @@ class TrainState:
         except (ValueError, RecursionError) as error:
             raise StateError(f"{folder / INFO_FILE} is torn or altered: {error}") from None
         if written_as != FORMAT:
-            raise StateError(f"{folder / INFO_FILE} has format {written_as!r}, this version reads {FORMAT}")
+            raise StateError(f"{folder / INFO_FILE} has format {str(written_as)[:20]!r}, this version reads {FORMAT}")
         if hashlib.sha256(content).hexdigest() != digest:
             raise StateError(f"{folder / STATE_FILE} was altered: its sha256 is not the one in {INFO_FILE}")
-        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-        run = json.loads(header["__metadata__"][_RUN])
-        return TrainState(**run, tensors=safetensors.torch.load(content))
+        try:
+            tensors = safetensors.torch.load(content)
+            header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+            return TrainState(**json.loads(header["__metadata__"][_RUN]), tensors=tensors)
+        except (safetensors.SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
+            line = " ".join(str(error).split())[:200]
+            raise StateError(f"{folder / STATE_FILE} is no saved state: {line}") from None
 
 
 def capture(
@@ -175,10 +180,13 @@ def _restore_optimizer(state: TrainState, prefix: str, module: nn.Module, optimi
 
 
 def _write(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with path.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:  # of a write the system names no file
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def _sync(folder: Path) -> None:

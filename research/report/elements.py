@@ -127,12 +127,17 @@ def parameters(params: dict[str, Any]) -> Raw:
     return Raw('<span class="parameters">' + "&ensp; ".join(told) + "</span>")
 
 
+_PNG = b"\x89PNG\r\n\x1a\n"
+
+
 def picture(path: Path, label: str) -> str:
     """A PNG inside the page itself; a sentence where the file can't be read."""
     try:
-        content = path.read_bytes()
+        content = b"" if path.is_symlink() else path.read_bytes()
     except OSError as error:
         return paragraph(f"{path.name} can't be read ({error.strerror})")
+    if not content.startswith(_PNG):  # a link to some other file of the reader's, who is to send this page to others
+        return paragraph(f"{path.name} is no picture")
     encoded = base64.b64encode(content).decode()
     return f'<img alt="{escape(label)}" title="{escape(label)}" src="data:image/png;base64,{encoded}">'
 

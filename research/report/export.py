@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from typing import TYPE_CHECKING
@@ -77,7 +78,8 @@ def _placed(out: Path, write: Callable[[Path], object]) -> None:
     except OSError as error:
         raise UserError(f"{out} can't be written ({error.strerror}): choose another place") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def _named(table: pd.DataFrame, sweep: Sweep) -> pd.DataFrame:

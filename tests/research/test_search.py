@@ -61,6 +61,11 @@ def merit(created):
     return -100.0 * abs(created.params["lr"] - 3e-3) - created.params["depth"]
 
 
+def raised(error: Exception) -> bool:
+    """What the driver does with an error of its hooks, at once."""
+    raise error
+
+
 def searcher_of(ledger: Ledger, space: Space = SPACE) -> LedgerSearcher:
     """A driver's searcher on ``ledger``, as it is at the start of a session."""
     study = StudyView(ledger, Path(ledger.directory) / "study.journal")
@@ -72,6 +77,7 @@ def searcher_of(ledger: Ledger, space: Space = SPACE) -> LedgerSearcher:
         on_end=lambda _: None,
         ended_with_error=lambda _: True,
         stopping=lambda: False,
+        on_failure=raised,
     )
 
 
@@ -373,6 +379,7 @@ def test_a_spent_budget_starts_nothing_more(tmp_path):
         on_end=lambda _: None,
         ended_with_error=lambda _: True,
         stopping=lambda: False,
+        on_failure=raised,
         spent=lambda: budget.spent(ledger) is not None,
     )
     for step in range(3):

@@ -140,7 +140,7 @@ def test_the_working_directory_comes_first(tmp_path, monkeypatch):
         ("{file}:not a name", {}, "path must be"),
         ("{folder}/absent.py:Tempered", {}, "can't be imported: FileNotFoundError: no such file in"),
         ("no_such_module_anywhere:Tempered", {}, "can't be imported: ModuleNotFoundError"),
-        ("builtins:dict", {}, "builtins has no source file"),
+        ("builtins:dict", {}, "builtins has no class 'dict' that is a dataclass"),
         ("{file}:Absent", {}, "has no class 'Absent'"),
         ("{file}:annotations", {}, "has no class 'annotations'"),
         ("{folder}/broken.py:Tempered", {}, "can't be imported: SyntaxError"),

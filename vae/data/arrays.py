@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tokenize
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -25,12 +26,26 @@ _TEST_SEED = 0  # no setting: every sweep's test figures are of the same rows
 _TABLE, _GREY, _COLOUR = 2, 3, 4  # dimensions of an array
 _CHANNELS = {1, 3, 4}
 _BYTE = 255
+_DOUBLE = 8  # bytes
 _LARGEST_LABEL = 100_000  # what is larger is the number of something else
 
 _Array = np.ndarray[Any, np.dtype[Any]]
 
 # What numpy and zipfile raise for a file that is not what its name says.
-_UNREADABLE = (OSError, ValueError, TypeError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error)
+UNREADABLE = (
+    *(
+        OSError,
+        ValueError,
+        TypeError,
+        KeyError,
+        SyntaxError,
+        EOFError,
+        MemoryError,
+        NotImplementedError,
+        RecursionError,
+    ),
+    *(tokenize.TokenError, zipfile.BadZipFile, zlib.error),
+)
 
 
 @part
@@ -155,10 +170,10 @@ class Arrays(DataFields):
             match path.suffix:
                 case ".npy":
                     mapped = path.stat().st_size > MEMORY_LIMIT
-                    values = _array(path, mapped=mapped)
+                    values = read_array(path, mapped=mapped)
                     # A test file's labels can't have the training file's name.
                     if self.labels is not None and self.test_path is None:
-                        labels = _array(locate(directory, self.labels, "file"))
+                        labels = read_array(locate(directory, self.labels, "file"))
                 case ".npz":
                     values, labels = _from_npz(path, self.values, self.labels)
                 case ".parquet" | ".csv":
@@ -168,7 +183,7 @@ class Arrays(DataFields):
                     raise DataError(message)  # noqa: TRY301 - beside the cases
         except DataError:
             raise
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise DataError(f"{path} can't be read: {' '.join(str(error).split()) or type(error).__name__}") from None
         if path.suffix == ".npy" and self.labels is not None and self.test_path is not None:
             raise DataError(
@@ -222,7 +237,8 @@ class _File:
     mapped: bool
 
 
-def _array(path: Path, *, mapped: bool = False) -> _Array:
+def read_array(path: Path, *, mapped: bool = False) -> _Array:
+    """The array in an ``.npy`` file; raises ``UNREADABLE``, or DataError for an archive."""
     # "c": what torch would write, if it did, stays in this process.
     array = np.load(path, mmap_mode="c" if mapped else None, allow_pickle=False)
     if not isinstance(array, np.ndarray):
@@ -234,9 +250,22 @@ def _from_npz(path: Path, values: str, labels: str | None) -> tuple[_Array, _Arr
     # Opened here: numpy leaves a damaged archive's file open.
     with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
         for name in (values, labels):
-            if name is not None and name not in file.files:
+            if name is None:
+                continue
+            if name not in file.files:
                 raise DataError(f"{path} has no array {name!r}: it has {', '.join(file.files)}")
-        return file[values], None if labels is None else file[labels]
+            # What an archive says of its members' sizes holds: no more is read of them.
+            size = max((m.file_size for m in file.zip.infolist() if m.filename in {name, f"{name}.npy"}), default=0)
+            if size > MEMORY_LIMIT:
+                raise DataError(
+                    f"{path}: {name!r} takes {size:,} bytes, and an .npz is read whole, up to {MEMORY_LIMIT:,}: save it as an "
+                    ".npy, which stays on disk"
+                )
+        found = [None if name is None else file[name] for name in (values, labels)]
+    for name, array in zip((values, labels), found, strict=True):
+        if name is not None and not isinstance(array, np.ndarray):
+            raise DataError(f"{path}: {name!r} is no array")
+    return found[0], found[1]
 
 
 def _from_table(path: Path, labels: str | None) -> tuple[_Array, _Array | None, list[str]]:
@@ -245,6 +274,13 @@ def _from_table(path: Path, labels: str | None) -> tuple[_Array, _Array | None, 
     from pyarrow import csv, parquet  # noqa: PLC0415
 
     try:
+        if path.suffix == ".parquet":
+            facts = parquet.read_metadata(path)
+            if (size := facts.num_rows * facts.num_columns * _DOUBLE) > MEMORY_LIMIT:
+                raise DataError(
+                    f"{path}: {facts.num_rows:,} rows of {facts.num_columns:,} columns take {size:,} bytes, and a table is read "
+                    f"whole, up to {MEMORY_LIMIT:,}: save it as an .npy, which stays on disk"
+                )
         table = csv.read_csv(path) if path.suffix == ".csv" else parquet.read_table(path)
     except pa.ArrowException as error:
         raise DataError(f"{path} can't be read: {' '.join(str(error).split())}") from None
@@ -310,7 +346,10 @@ def _whole_or_names(file: _File) -> _Array:
     labels = file.labels
     assert labels is not None, "files of one configuration have labels together"
     if labels.dtype.kind in "OSU":
-        return labels.astype(np.str_)
+        try:
+            return labels.astype(np.str_)
+        except UnicodeDecodeError:
+            raise DataError(f"{file.path}: labels must be names or whole numbers, and some are no text") from None
     numbers = labels.astype(np.float64)
     wrong = np.flatnonzero(~((numbers >= 0) & (numbers == np.floor(numbers)) & (numbers < _LARGEST_LABEL)))
     if len(wrong):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -11,8 +12,6 @@ from vae.data.dataset import Binarisation, Content, DataError, DataFields
 from vae.data.image_files import decode
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from PIL.Image import Image
 
 LEVELS = 255
@@ -53,6 +52,8 @@ class CelebA(DataFields):
             raise DataError(
                 f"{root / 'list_eval_partition.txt'} names no {'training' if train else 'test'} image: replace it"
             )
+        if strange := next((name for name in names if Path(name).name != name), None):
+            raise DataError(f"{root / 'list_eval_partition.txt'}: {strange!r} is no name of an image: replace the file")
         files = [root / "img_align_celeba" / name for name in names]
         if missing := next((file for file in files if not file.is_file()), None):
             raise DataError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -29,10 +30,13 @@ def locate(directory: Path, name: str, kind: Literal["file", "folder"]) -> Path:
 
     """
     candidates = [directory / name, Path.cwd() / name]
+    there = os.path.isfile if kind == "file" else os.path.isdir  # which say no to what is no name at all
     for path in candidates:
-        if path.is_file() if kind == "file" else path.is_dir():
+        if there(path):
             return path
-    raise DataError(f"no {kind} {name!r}: looked for {candidates[0]} and {candidates[1]}; give data.path or --data-dir")
+    raise DataError(
+        f"no {kind} {name[:200]!r}: looked for {str(candidates[0])[:300]} and {str(candidates[1])[:300]}; give data.path or --data-dir"
+    )
 
 
 @part

@@ -24,7 +24,7 @@ MEMORY_LIMIT = 2 << 30  # bytes; a larger array stays on disk
 WORTH_KEEPING = 2_000  # files: fewer are decoded again each time
 _ORIENTATION, _LYING = 0x0112, {5, 6, 7, 8}  # Exif's tag, and its values of pictures that are turned by 90 degrees
 # What Pillow raises for files that are damaged.
-_UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, TypeError, IndexError, struct.error, zlib.error)
+_UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, TypeError, IndexError, struct.error, zlib.error, MemoryError)
 _Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 
@@ -102,6 +102,22 @@ def image_size(file: Path) -> tuple[int, int]:
         with Image.open(file) as image:
             lying = image.getexif().get(_ORIENTATION) in _LYING
             return (image.width, image.height) if lying else (image.height, image.width)
+    except (*_UNREADABLE, Image.DecompressionBombError) as error:
+        raise _unreadable(file, error) from None
+
+
+def grey_pixels(file: Path) -> _Pixels:
+    """A picture's shades of grey, [H, W].
+
+    Raises:
+        DataError: it is no image.
+
+    """
+    from PIL import Image  # noqa: PLC0415 - image files alone need it
+
+    try:
+        with Image.open(file) as image:
+            return np.asarray(image.convert("L"))
     except (*_UNREADABLE, Image.DecompressionBombError) as error:
         raise _unreadable(file, error) from None
 

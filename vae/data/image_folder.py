@@ -84,10 +84,11 @@ class ImageFolder(DataFields):
 
 
 def _images_below(root: Path) -> list[Path]:
-    found = [path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES and not _hidden(path, root)]
+    named = [path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES and not _hidden(path, root)]
+    found = sorted(path for path in named if path.is_file())
     if not found:
         raise DataError(f"no images in {root}: looked for {', '.join(SUFFIXES)}")
-    return sorted(path for path in found if path.is_file())
+    return found
 
 
 def _labelled(files: list[tuple[Path, Path]]) -> tuple[list[str], Tensor]:
