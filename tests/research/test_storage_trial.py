@@ -69,6 +69,7 @@ def assignment(ledger: Ledger, url: str, attempt: int) -> dict[str, Any]:
         picture_epochs=[CONFIG.epochs],
         resume_from=None if last is None else last.checkpoint,
         resume_sha256=None if last is None else last.checkpoint_sha256,
+        again={},
         best_checkpoint=None if best is None else best.checkpoint,
         best_value=None if best is None else view.curve("val/elbo")[best.epoch],
     )
