@@ -84,7 +84,12 @@ def sweep(
     cpus_per_trial: Annotated[
         float | None, typer.Option(help="CPUs for each trial. Default: cores / concurrent.")
     ] = None,
-    gpus_per_trial: Annotated[float, typer.Option(min=0.0, help="GPUs for each trial; 0.25 puts four on one.")] = 0.0,
+    gpus_per_trial: Annotated[
+        str,
+        typer.Option(
+            help="1, or a share: 0.25 puts four trials on each GPU; auto measures how many fit. 0: on the CPU."
+        ),
+    ] = "0",
     concurrent: Annotated[int | None, typer.Option(min=1, help="Trials at a time. Default: as many as fit.")] = None,
     address: Annotated[str | None, typer.Option(help="An existing Ray cluster. Default: a Ray of its own.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="The sweep's seed: all else follows from it.")] = 0,
@@ -121,6 +126,17 @@ def sweep(
     patience: Annotated[
         int | None, typer.Option(help="Start no more trials after so many without a better one.")
     ] = None,
+    max_failed: Annotated[
+        int, typer.Option(min=1, help="Start no more trials after so many in a row have failed.")
+    ] = 10,
+    stuck_minutes: Annotated[
+        float,
+        typer.Option(
+            min=0.0,
+            help="A trial that reports no epoch for so long, and ten times as long as the slowest epoch took, is ended "
+            "and run again once. 0: never.",
+        ),
+    ] = 120.0,
     replicates: Annotated[
         int, typer.Option(min=1, help="Seeds of each config: a row is their mean, early stopping judges the mean.")
     ] = 1,
@@ -149,6 +165,7 @@ def sweep(
     from research.free_space import check_free_space, check_temporary  # noqa: PLC0415
     from research.metrics import parse_constraint, parse_metric  # noqa: PLC0415
     from research.options import budget_of, sampler_of, scheduler_of  # noqa: PLC0415
+    from research.resources import NO_GPU, automatic_share, gpu_share, local_gpus, resources_of  # noqa: PLC0415
     from research.samplers import rehearse  # noqa: PLC0415
     from research.show import relative  # noqa: PLC0415
     from research.spaces import load_space  # noqa: PLC0415
@@ -175,7 +192,12 @@ def sweep(
     directory = _data_directory(data_dir)
     if address is not None:
         preflight.check_address(address)
-    resources = _resources(concurrent, cpus_per_trial, gpus_per_trial, address)
+    asked = {"concurrent": concurrent, "cpus_per_trial": cpus_per_trial, "address": address}
+    share = gpu_share(gpus_per_trial)
+    # Of auto the rest is known here already: what is refused whatever the share is refused now.
+    resources = resources_of(**asked, gpus_per_trial=1.0 if share is None else share)
+    if share is None and local_gpus() == 0:
+        raise UserError(f"--gpus-per-trial auto measures on a GPU of this machine, and {NO_GPU}")
     found = preflight.check_space(
         loaded,
         metric=scalar,
@@ -186,6 +208,21 @@ def sweep(
         constraints=constraints,
         objectives=objectives,
     )
+    if share is None:
+        share, why = automatic_share(
+            loaded,
+            found.data,
+            gpus=local_gpus() if address is None else 1,
+            at_once=concurrent or preflight.available_cpus(),
+            epochs=epochs,
+            seed=seed,
+            data_set=data,
+            data_dir=directory,
+            replicates=replicates,
+            metric=found.metric.name,
+        )
+        _console().print(why, highlight=False, soft_wrap=True)
+        resources = resources_of(**asked, gpus_per_trial=share)
     chosen = settings.SweepSettings(
         name=sweep_dir.name,
         space=loaded.source,
@@ -204,6 +241,8 @@ def sweep(
         replicates=replicates,
         deterministic=deterministic,
         resources=resources,
+        max_failed=max_failed,
+        stuck_minutes=stuck_minutes,
         measure=found.measure,
         data_hash=found.data.data_hash,
         split_hash=found.data.split_hash,
@@ -224,7 +263,9 @@ def sweep(
     budgets = {config.epochs for config in found.survey.configs}
     learned = [growth.learn_from(source, chosen, budgets) for source in learn_from or []]
     rehearse(loaded, chosen, [trial for event in learned for trial in event.trials])
-    from research.sweep import create, reopen  # noqa: PLC0415 - Ray takes seconds to import: after the checks
+    from research.sweep import check_cluster, create, reopen  # noqa: PLC0415 - Ray takes seconds to import: after the checks
+
+    check_cluster(address, resources)
 
     console = _console()
     if objectives:
@@ -254,9 +295,10 @@ def resume(
         from research.preflight import check_address  # noqa: PLC0415
 
         check_address(address)
-    from research.sweep import reopen  # noqa: PLC0415
+    from research.sweep import check_cluster, reopen  # noqa: PLC0415
 
     ledger, space = reopen(directory, allow_changed_code=allow_changed_code)
+    check_cluster(address, ledger.settings.resources)
     _drive(ledger, space, _console(), address)
 
 
@@ -284,10 +326,11 @@ def extend(
         check_address(address)
     from research.ledger import Ledger  # noqa: PLC0415
     from research.show import relative  # noqa: PLC0415
-    from research.sweep import check_code, reopen  # noqa: PLC0415
+    from research.sweep import check_cluster, check_code, reopen  # noqa: PLC0415
 
     ledger = Ledger.open(directory)
     check_code(ledger, allow_changed_code=allow_changed_code)
+    check_cluster(address, ledger.settings.resources)
     more = More(hours=hours, trial_hours=trial_hours, total_epochs=total_epochs, patience=patience)
     event = write_down(ledger, trials=trials, space=space, more=more)
 
@@ -321,11 +364,16 @@ def finalists(
         check_address(address)
     from research import finalists as again  # noqa: PLC0415
     from research.ledger import Ledger  # noqa: PLC0415
-    from research.sweep import check_code, reopen  # noqa: PLC0415
+    from research.resources import resources_of  # noqa: PLC0415
+    from research.sweep import check_cluster, check_code, reopen  # noqa: PLC0415
 
     ledger = Ledger.open(directory)
     check_code(ledger, allow_changed_code=allow_changed_code)
-    resources = None if concurrent is None else _resources(concurrent, None, 0.0, address)
+    resources = None
+    if concurrent is not None:
+        share = ledger.settings.resources.gpus_per_trial
+        resources = resources_of(concurrent=concurrent, cpus_per_trial=None, gpus_per_trial=share, address=address)
+    check_cluster(address, resources or ledger.settings.resources)
     place = again.prepare(ledger, top=top, seeds=seeds, resources=resources, command=sys.argv)
     console = _console(quiet=as_json)
     if any(not view.terminal for view in Ledger.open(place).trials.values()):
@@ -562,7 +610,11 @@ def _fail(message: str) -> None:
 
 
 def _drive(ledger: Any, space: Any, console: Console, address: str | None) -> None:  # noqa: ANN401 - Ledger and Space, imported late
-    """Run a session and say how it ended. Exit 0: all trials ended; 1: none succeeded; 128 + signal: stopped."""
+    """Run a session and say how it ended.
+
+    Exit 0: all trials ended; 1: none gave a result, or too many in a row failed; 128 + signal: stopped.
+    """
+    from research.failures import summary  # noqa: PLC0415
     from research.show import glance, relative  # noqa: PLC0415
 
     outcome = _run(ledger, space, console, address, before_leaving=glance)
@@ -573,8 +625,17 @@ def _drive(ledger: Any, space: Any, console: Console, address: str | None) -> No
             highlight=False,
             soft_wrap=True,
         )
+    if outcome.failing is not None:
+        console.print(
+            f"{outcome.failing}: nothing more was started. When that is mended: research resume {relative(ledger.directory)}",
+            highlight=False,
+            soft_wrap=True,
+        )
+    if (failed := summary(ledger)) is not None:
+        console.print(failed, highlight=False, soft_wrap=True)
     if not ledger.ranked():
-        console.print("no trial gave a result; the reasons are above and in research show --json", highlight=False)
+        console.print("no trial gave a result; all reasons: research show --json", highlight=False)
+    if not ledger.ranked() or outcome.failing is not None:
         raise typer.Exit(1)
 
 
@@ -630,42 +691,6 @@ def _one_of(option: str, value: str, choices: dict[str, Any]) -> Any:  # noqa: A
     if value not in choices:
         raise UserError(f"{option} must be one of {', '.join(choices)}, got {value!r}")
     return choices[value]
-
-
-def _resources(concurrent: int | None, cpus_per_trial: float | None, gpus_per_trial: float, address: str | None) -> Any:  # noqa: ANN401 - Resources, imported late
-    """Slots, and the cores divided among them."""
-    from research.preflight import available_cpus, check_resources  # noqa: PLC0415
-    from research.settings import Resources  # noqa: PLC0415
-
-    if cpus_per_trial is not None and cpus_per_trial <= 0:
-        raise UserError(f"--cpus-per-trial must be > 0, got {cpus_per_trial:g}")
-    if address is not None:
-        if concurrent is None:
-            raise UserError("--address needs --concurrent: a cluster that grows has no fixed number of slots")
-        cpus = cpus_per_trial or 1.0
-        threads = max(1, int(cpus))
-        return Resources(concurrent=concurrent, cpus_per_trial=cpus, gpus_per_trial=gpus_per_trial, threads=threads)
-    cores = available_cpus()
-    gpus = 0
-    if gpus_per_trial > 0:
-        import torch  # noqa: PLC0415
-
-        gpus = torch.cuda.device_count()
-    if concurrent is None:
-        concurrent = max(1, int(cores // (cpus_per_trial or 1.0)))
-        if gpus_per_trial > 0:
-            concurrent = max(1, min(concurrent, int(gpus / gpus_per_trial)))
-    cpus = cpus_per_trial if cpus_per_trial is not None else max(1.0, float(cores // concurrent))
-    check_resources(
-        concurrent=concurrent,
-        cpus_per_trial=cpus,
-        gpus_per_trial=gpus_per_trial,
-        cpus=float(cores),
-        gpus=float(gpus),
-    )
-    return Resources(
-        concurrent=concurrent, cpus_per_trial=cpus, gpus_per_trial=gpus_per_trial, threads=max(1, int(cpus))
-    )
 
 
 def _assignment(text: str) -> tuple[str, Any]:

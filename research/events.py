@@ -11,7 +11,8 @@ from research.settings import Budget, SpaceSource, SweepSettings
 from vae.config import NonNegativeInt, PositiveInt, part
 
 # The last two name draws that were never trained: impossible by the space's own word, or trained already.
-FailKind = Literal["bug", "diverged", "out_of_memory", "lost", "config", "data", "impossible", "duplicate"]
+FailKind = Literal["bug", "diverged", "out_of_memory", "lost", "stuck", "config", "data", "impossible", "duplicate"]
+RetryCause = Literal["driver", "lost", "stuck", "out_of_memory"]
 STANDARD_ERROR = "_se"  # after a metric's name, where a row is the mean of several replicates
 REPLICATES = "_replicates"  # the same: its value in each of them
 SKIPPED: tuple[FailKind, ...] = ("impossible", "duplicate")
@@ -92,12 +93,17 @@ class RowReported:
 
 @part
 class TrialRetried:
-    """A trial lost its worker and continues from its last checkpoint as ``attempt``."""
+    """A trial lost its worker and continues from its last checkpoint as ``attempt``.
+
+    ``cause`` ``driver``: the driver was restarted. ``out_of_memory``: of its share of a GPU; from here on it gets a
+    whole one.
+    """
 
     type: Literal["retry"] = "retry"
     trial: NonNegativeInt
     attempt: NonNegativeInt
     reason: Text
+    cause: RetryCause = "driver"
 
 
 @part

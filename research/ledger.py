@@ -22,6 +22,7 @@ import json
 import math
 import os
 import re
+from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,6 +37,7 @@ from research.events import (
     Event,
     FailKind,
     Interrupted,
+    RetryCause,
     RowReported,
     SessionStarted,
     SweepCreated,
@@ -99,6 +101,8 @@ class TrialView:
     session: int  # index of the driver session in which the latest event was written
     rows: dict[int, RowReported] = field(default_factory=dict)
     attempt: int = 0
+    retries: Counter[RetryCause] = field(default_factory=Counter)  # since its last row, by cause
+    whole_gpu: bool = False  # a share of one was too little
     final: RowReported | None = None
     failure: TrialFailed | None = None
 
@@ -167,10 +171,13 @@ class TrialView:
                 if event.epoch in self.rows:
                     return
                 self.rows[event.epoch] = event
+                self.retries.clear()
                 if event.decision != "continue":
                     self.final = event
             case TrialRetried():
                 self.attempt = event.attempt
+                self.retries[event.cause] += 1
+                self.whole_gpu = self.whole_gpu or event.cause == "out_of_memory"
             case TrialFailed():
                 self.failure = event
         self.updated, self.session = time, session
@@ -260,6 +267,12 @@ class Ledger:
     def settings(self) -> SweepSettings:
         """What holds now: as the sweep was created, with what it was extended by."""
         return self._settings
+
+    @property
+    def slowest_epoch(self) -> float:
+        """Seconds of the longest epoch that any row tells of; 0.0 before the first."""
+        rows = (row for view in self.trials.values() for row in view.rows.values())
+        return max((sum(_finite(row.metrics.get(name)) or 0.0 for name in TIMES) for row in rows), default=0.0)
 
     @property
     def trained(self) -> int:

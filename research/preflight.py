@@ -236,23 +236,6 @@ def without_memory(config: TrainConfig, data: TrainingData) -> VAE:
         raise ConfigError(f"the model can't be built: {' '.join(str(error).split())[:120]}") from None
 
 
-def check_resources(*, concurrent: int, cpus_per_trial: float, gpus_per_trial: float, cpus: float, gpus: float) -> None:
-    """Refuse a request that this machine or cluster can never serve, instead of waiting for ever.
-
-    Raises:
-        UserError: with what is asked and what there is.
-
-    """
-    if cpus_per_trial > cpus:
-        raise UserError(f"--cpus-per-trial must be at most {cpus:g}, what there is here, got {cpus_per_trial:g}")
-    if gpus_per_trial > gpus:
-        raise UserError(f"--gpus-per-trial must be at most {gpus:g}, what there is here, got {gpus_per_trial:g}")
-    if concurrent * cpus_per_trial > cpus:
-        raise UserError(
-            f"--concurrent {concurrent} × --cpus-per-trial {cpus_per_trial:g} must be at most {cpus:g} CPUs; lower one"
-        )
-
-
 def check_address(address: str) -> None:
     """Whether anything answers there: Ray itself would wait for minutes, and then not say what for.
 

@@ -58,7 +58,9 @@ class LedgerSearcher(Searcher):
         self.exhausted = False  # every config of the space was drawn
         self.problem: SpaceError | None = None
         views = [ledger.trials[number] for number in sorted(ledger.trials)]
-        self.todo = [view.number for view in views if not view.terminal]
+        self.todo = [view.number for view in views if not view.terminal and not view.whole_gpu]
+        # Who needs a whole GPU comes last: while others take up shares of all of them, it would never get one.
+        self.last = [view.number for view in views if not view.terminal and view.whole_gpu]
         for view in views:
             study.add(view, ended=view in self._settled(len(views)))
 
@@ -96,9 +98,12 @@ class LedgerSearcher(Searcher):
             number = self.todo.pop(0)
         else:
             drawn = self._draw()
-            if drawn is None:
+            if drawn is not None:
+                number = drawn
+            elif self.last and self.problem is None:
+                number = self.last.pop(0)
+            else:
                 return None if self.numbers and self.problem is None else str(Searcher.FINISHED)
-            number = drawn
         self.numbers[trial_id] = number
         return self.assign(self.ledger.trials[number])
 
@@ -159,7 +164,9 @@ class LedgerSearcher(Searcher):
         if not view.terminal:
             if error:
                 if self.ended_with_error(number):
-                    self.todo = sorted([*self.todo, number])
+                    queue = self.last if view.whole_gpu else self.todo
+                    queue.append(number)
+                    queue.sort()
                     return
             else:
                 self.ledger.append(

@@ -208,7 +208,7 @@ class Parent:
 
 @part
 class Resources:
-    """What the cluster gives each trial."""
+    """What the cluster gives each trial. ``gpus_per_trial``: a whole GPU, a share of one, or none."""
 
     concurrent: PositiveInt = 1
     cpus_per_trial: PositiveFloat = 1.0
@@ -247,6 +247,8 @@ class SweepSettings:
     parent: Parent | None = None
     deterministic: bool = False
     resources: Resources = Resources()
+    max_failed: PositiveInt = 10  # so many failures in a row end a session
+    stuck_minutes: NonNegativeFloat = 120.0  # without an epoch; see research.watchdog
     measure: str  # the one measure that all rows share (vae.measure)
     data_hash: str
     split_hash: str

@@ -8,8 +8,8 @@ import shutil
 import signal
 import sys
 import tempfile
+import time
 import traceback
-from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,13 +18,16 @@ from typing import TYPE_CHECKING, Any
 import ray
 from pydantic import TypeAdapter
 from ray import cloudpickle, tune
-from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError
+from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.tune import Stopper
 
 from research import budget, provenance
 from research.checkpoints import epoch_folder, keep_best, last_whole
+from research.cluster import addable_nodes, check_capacity, cluster_nodes, no_place
 from research.data_copy import data_directory
 from research.errors import STORAGE, StorageError, UserError, storing
+from research.failures import judge, too_many
+from research.gpu_memory import device_of
 from research.lease import Lease
 from research.ledger import (
     Interrupted,
@@ -46,8 +49,8 @@ from research.storage import follow, store_of
 from research.study import StudyView
 from research.tracking import Sink
 from research.trial import Assignment, run_trial
+from research.watchdog import Watchdog
 from vae.data import load_training
-from vae.data.dataset import DataError
 from vae.external import PATH_VARIABLE, external_sources, search_path
 from vae.serialization import from_dict
 
@@ -56,12 +59,12 @@ if TYPE_CHECKING:
 
     from ray.tune.experiment import Trial
 
-    from research.ledger import FailKind, TrialsLearned, TrialView
+    from research.events import RetryCause
+    from research.ledger import TrialsLearned, TrialView
     from research.live import LiveView
     from research.settings import Resources, SweepSettings
 
 SPACE_COPY = "space.py"
-MAX_LOST = 5  # in one session: a trial that loses its worker more often ends as failed
 _ASSIGNMENT = TypeAdapter(Assignment)
 
 
@@ -92,10 +95,11 @@ class Stop(Stopper):
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a session ended: by which signal or budget, if any, and what could not be done beside the training."""
+    """How a session ended: by which signal, budget or failures, if any, and what could not be done beside the training."""
 
     signal: int | None
     budget: str | None
+    failing: str | None  # so many failures in a row that nothing more was started
     problems: list[str]
 
 
@@ -182,6 +186,18 @@ def _refuse_changed_externals(ledger: Ledger) -> None:
             break
 
 
+def check_cluster(address: str | None, resources: Resources) -> None:
+    """Refuse a trial that the cluster at ``address`` can never give a place; without one nothing is asked.
+
+    Raises:
+        UserError: with what is asked and what there is.
+
+    """
+    if address is not None:
+        with _ray(address, resources):
+            check_capacity(resources, cluster_nodes(), addable_nodes())
+
+
 def run(ledger: Ledger, space: Space, live: LiveView, *, address: str | None = None) -> Outcome:
     """One driver session: run what the ledger says is left, until it is done or somebody asks to stop."""
     with SweepLock(ledger.directory), Lease(ledger.directory):
@@ -202,7 +218,9 @@ def run(ledger: Ledger, space: Space, live: LiveView, *, address: str | None = N
         if ledger.refused is not None:  # Tune takes an exception in its hooks for the trial's
             raise _with_the_way_on(ledger, ledger.refused)
         ended_by = session.stop.budget or budget.spent(ledger)
-        return Outcome(signal=session.stop.signal, budget=ended_by, problems=session.problems)
+        open_ends = ledger.trained < ledger.settings.trials and not session.searcher.exhausted
+        failing = too_many(ledger) if open_ends else None
+        return Outcome(session.stop.signal, ended_by, failing, session.problems)
 
 
 def _with_the_way_on(ledger: Ledger, refused: UserError) -> UserError:
@@ -220,7 +238,8 @@ class _Session:
         self.stop = Stop(ledger)
         self.problems: list[str] = []
         self.errors: dict[int, tuple[BaseException | None, str]] = {}
-        self.lost = Counter[int]()  # workers lost in this session, by trial
+        self.stuck: set[int] = set()  # trials whose workers the watchdog has ended
+        self.watchdog = Watchdog(ledger.settings.stuck_minutes, slowest=ledger.slowest_epoch)
         ledger.append(
             SessionStarted(
                 generation=len(ledger.sessions),
@@ -241,7 +260,7 @@ class _Session:
         self.continued: dict[int, RowReported | None] = {}  # the row that a retried trial continues after, by trial
         for view in ledger.trials.values():
             if not view.terminal:
-                self._retry(view, "the driver was restarted")
+                self._retry(view, "the driver was restarted", "driver")
         self._reconcile()
         self.study = StudyView(ledger, ledger.directory / "study.journal")
         self.searcher = LedgerSearcher(
@@ -253,7 +272,7 @@ class _Session:
             ended_with_error=self._ended_with_error,
             stopping=self.stop.stop_all,
             on_failure=self._on_failure,
-            spent=lambda: budget.spent(ledger) is not None,
+            spent=lambda: budget.spent(ledger) is not None or too_many(ledger) is not None,
         )
         self.scheduler = LedgerScheduler(
             ledger,
@@ -274,7 +293,7 @@ class _Session:
                     f"the Ray cluster at {address} asks for no token: whoever reaches it can run code as you"
                 )
             tune.Tuner(
-                tune.with_resources(run_trial, {"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial}),
+                tune.with_resources(run_trial, _resources_of_trial),
                 tune_config=tune.TuneConfig(
                     search_alg=self.searcher,
                     scheduler=self.scheduler,
@@ -288,7 +307,7 @@ class _Session:
                     name=f"session-{len(self.ledger.sessions) - 1}",
                     storage_path=str(ray_dir),
                     failure_config=tune.FailureConfig(max_failures=0),  # lost workers are this file's business
-                    callbacks=[_Refresh(self.live)],
+                    callbacks=[_Between(self)],
                     stop=self.stop,
                     verbose=0,
                 ),
@@ -325,6 +344,8 @@ class _Session:
         earlier = {epoch: row for epoch, row in view.rows.items() if last is not None and epoch <= last.epoch}
         before = dataclasses.replace(view, rows=earlier)
         best = before.best(settings.metric)
+        resources = settings.resources
+        gpus = 1.0 if view.whole_gpu else resources.gpus_per_trial
         assignment = Assignment(
             sweep_dir=str(self.ledger.directory),
             storage=None if (store := store_of(self.ledger.directory)) is None else store.url,
@@ -334,7 +355,8 @@ class _Session:
             replicates=settings.replicates,
             metric=settings.metric,
             threads=settings.resources.threads,
-            device="cuda" if settings.resources.gpus_per_trial > 0 else "cpu",
+            device=device_of(settings.resources),
+            gpus=gpus,
             source_sha256=provenance.running_sha256(),
             data_dir=settings.data_dir,
             data_hash=settings.data_hash,
@@ -347,7 +369,12 @@ class _Session:
             best_value=None if best is None else before.curve(settings.metric.name)[best.epoch],
         )
         self.live.started(before)
-        return {"trial": view.number, "assignment": _ASSIGNMENT.dump_json(assignment).decode()}
+        return {
+            "trial": view.number,
+            "cpus": resources.cpus_per_trial,
+            "gpus": gpus,
+            "assignment": _ASSIGNMENT.dump_json(assignment).decode(),
+        }
 
     def _folder_of(self, checkpoint: str) -> str:
         return epoch_folder(checkpoint, self.ledger.settings.replicates)
@@ -387,29 +414,27 @@ class _Session:
         if isinstance(cause, StorageError):  # not the trial's fault: the session ends, the trial goes on at the next
             self.ledger.refused = self.ledger.refused or cause
             return True
+        lost = None
         if isinstance(error, RayError) and not isinstance(error, RayTaskError):
-            reason = (
-                "the worker died"
-                if isinstance(error, RayActorError)
-                else f"the worker was lost ({type(error).__name__})"
-            )
-            self.lost[number] += 1
-            if self.lost[number] <= MAX_LOST:
-                self._retry(view, reason)
-                self.live.note(f"trial {number}: {reason}; it continues from its last checkpoint")
-                return True
-            kind: FailKind = "out_of_memory" if isinstance(error, OutOfMemoryError) else "lost"
-            summary = f"{reason} {self.lost[number]} times"
-        else:
-            kind, summary = classify(error)
-        self.ledger.append(TrialFailed(trial=number, kind=kind, reason=summary, detail=text))
-        return False
+            died = isinstance(error, RayActorError)
+            lost = "the worker died" if died else f"the worker was lost ({type(error).__name__})"
+        stuck = number in self.stuck
+        self.stuck.discard(number)
+        share = self.ledger.settings.resources.gpus_per_trial
+        verdict = judge(view, cause, lost=lost, stuck=stuck, share=share)
+        if verdict.again is None:
+            self.ledger.append(TrialFailed(trial=number, kind=verdict.kind, reason=verdict.reason, detail=text))
+            return False
+        self._retry(view, verdict.reason, verdict.again)
+        how = "after the others with a whole GPU, " if view.whole_gpu else ""
+        self.live.note(f"trial {number}: {verdict.reason}; it continues {how}from its last checkpoint")
+        return True
 
     def _on_failure(self, error: Exception) -> bool:
         self.ledger.refused = self.ledger.refused or _storage_error(error, self.ledger.directory)
         return self.ledger.refused is not None
 
-    def _retry(self, view: TrialView, reason: str) -> None:
+    def _retry(self, view: TrialView, reason: str, cause: RetryCause) -> None:
         row, damaged = last_whole(self.ledger.directory, view, self.ledger.settings.replicates)
         self.continued[view.number] = row
         if damaged:
@@ -417,26 +442,22 @@ class _Session:
             told = f"{'; '.join(damaged)}; trained again from {where}"
             reason = f"{reason}; {told}"
             self.live.note(f"trial {view.number}: {told}")
-        self.ledger.append(TrialRetried(trial=view.number, attempt=view.attempt + 1, reason=reason))
+        self.ledger.append(TrialRetried(trial=view.number, attempt=view.attempt + 1, reason=reason, cause=cause))
+
+    def look(self, trials: list[Trial]) -> None:
+        """Between two of Tune's events: end the workers of trials that are stuck, say when nobody has a place."""
+        running = {int(trial.config["trial"]): trial for trial in trials if trial.status == "RUNNING"}
+        waiting = sum(trial.status == "PENDING" for trial in trials)
+        for number in self.watchdog.look(running, waiting):
+            self.stuck.add(number)
+            ray.kill(running[number].temporary_state.ray_actor)  # Tune hears of it as of any lost worker
+        if self.watchdog.no_place():
+            self.live.note(no_place(self.ledger.settings.resources))
 
     def _reconcile(self) -> None:
         for problem in keep_best(self.ledger, self.ledger.directory):
             if problem not in self.problems:
                 self.problems.append(problem)
-
-
-def classify(error: BaseException | None) -> tuple[FailKind, str]:
-    """A worker's exception as a kind of failure and one line."""
-    cause = error.cause if isinstance(error, RayTaskError) else error
-    if cause is None:
-        return "bug", "the worker failed without an exception"
-    told = " ".join([str(cause), *getattr(cause, "__notes__", [])])
-    line = f"{type(cause).__name__}: {' '.join(told.split())}"
-    if isinstance(cause, MemoryError) or "OutOfMemoryError" in type(cause).__name__:
-        return "out_of_memory", line
-    if isinstance(cause, DataError):
-        return "data", str(cause)
-    return "bug", line
 
 
 def _storage_error(error: BaseException, sweep_dir: Path) -> UserError | None:
@@ -458,18 +479,40 @@ def _tune_name(trial: Trial) -> str:
     return f"trial-{trial.config['trial']:04d}-{trial.trial_id}"
 
 
-class _Refresh(tune.Callback):
-    """Draws the live view between Tune's events."""
+def _resources_of_trial(config: dict[str, Any]) -> tune.PlacementGroupFactory:
+    """What Tune asks Ray for: as every trial's, but for one that needs a whole GPU."""
+    bundle = {"CPU": config["cpus"], "GPU": config["gpus"]}
+    return tune.PlacementGroupFactory([{name: count for name, count in bundle.items() if count}])
 
-    def __init__(self, live: LiveView) -> None:
-        self.live = live
+
+class _Between(tune.Callback):
+    """What the driver does between Tune's events: draws the live view, looks after trials that have stopped moving."""
+
+    def __init__(self, session: _Session) -> None:
+        self.session = session
+        self.looked = 0.0
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
+    def on_trial_result(
+        self,
+        iteration: int,
+        trials: list[Trial],
+        trial: Trial,
+        result: dict[str, Any],
+        **info: Any,  # noqa: ANN401 - Tune's signature
+    ) -> None:
+        """Any report is a sign of life, that of an epoch which the ledger has already, too."""
+        del iteration, trials, result, info
+        self.session.watchdog.row(int(trial.config["trial"]))
+
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:  # noqa: ANN401 - Tune's signature
-        del iteration, trials, info
-        self.live.refresh()
+        del iteration, info
+        self.session.live.refresh()
+        if time.monotonic() - self.looked >= 1.0:  # the list grows with the sweep
+            self.looked = time.monotonic()
+            self.session.look(trials)
 
 
 @contextmanager

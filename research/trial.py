@@ -16,6 +16,7 @@ from research.checkpoints import epoch_folder, replicate_folder
 from research.data_copy import data_directory
 from research.errors import storing
 from research.folders import trial_name
+from research.gpu_memory import limit_memory
 from research.provenance import running_sha256
 from research.replicates import train_together
 from research.settings import Metric
@@ -45,6 +46,7 @@ class Assignment:
     metric: Metric
     threads: int
     device: str
+    gpus: float  # its share
     source_sha256: str  # of the driver's code
     data_dir: str | None
     data_hash: str
@@ -62,6 +64,7 @@ def run_trial(config: dict[str, Any]) -> None:
     task = TypeAdapter(Assignment).validate_json(config["assignment"])
     # The process has run other trials and will run more: everything that lasts is set here, at each start.
     torch.set_num_threads(task.threads)
+    limit_memory(task.device, task.gpus)
     if (here := running_sha256()) != task.source_sha256:
         raise RuntimeError(
             f"the code on {socket.gethostname()} is not the driver's ({here[:12]}, not {task.source_sha256[:12]}): "

@@ -14,7 +14,7 @@ from synthetic import new_ledger, row
 from research import budget
 from research.errors import UserError
 from research.growth import extend, learn_from
-from research.ledger import Ledger
+from research.ledger import Ledger, TrialRetried
 from research.preflight import check_space
 from research.samplers import build_sampler
 from research.search import LedgerSearcher
@@ -420,3 +420,22 @@ def test_a_sweep_goes_on_in_a_wider_space(tmp_path):
     assert max(latents[:3]) <= 4 < max(latents[3:])
     with pytest.raises(UserError, match="nothing to extend"):
         extend(Ledger.open(tmp_path / "s"), trials=None, space=str(tmp_path / "wider.py"), more=budget.More())
+
+
+def test_who_needs_a_whole_gpu_comes_after_the_others(tmp_path):
+    """Out of its share's memory: drawn trials go first, then it; after a restart of the driver too. Nobody is lost."""
+    ledger = new_ledger(tmp_path / "s", trials=4, sampler=RandomSearch(), resources=Resources(concurrent=1))
+    searcher = searcher_of(ledger)
+    assert searcher.suggest("a") == {"trial": 0}
+    ledger.append(TrialRetried(trial=0, attempt=1, reason="out", cause="out_of_memory"))
+    searcher.on_trial_complete(trial_id="a", error=True)
+    assert searcher.suggest("b") == {"trial": 1}
+    finish(ledger, searcher, "b")
+
+    ledger = Ledger.open(tmp_path / "s")
+    searcher = searcher_of(ledger)
+    order = []
+    while (suggestion := searcher.suggest("c")) != FINISHED:
+        order.append(suggestion["trial"])
+        finish(ledger, searcher, "c")
+    assert order == [2, 3, 0]
