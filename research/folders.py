@@ -115,11 +115,15 @@ def clear_leftovers(parent: Path) -> None:
         shutil.rmtree(leftover, ignore_errors=True)
 
 
+def sealed(values: dict[str, Any]) -> bytes:
+    """``values`` as JSON with their own sha256, for a file that nothing else vouches for."""
+    return (json.dumps({**values, _SEAL: _digest(values)}, indent=1, allow_nan=False) + "\n").encode()
+
+
 def write_sealed(path: Path, values: dict[str, Any]) -> None:
-    """Write ``values`` as JSON with their own sha256, whole or not at all; nothing else vouches for such a file."""
+    """Write :func:`sealed` values to ``path``, whole or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    sealed = {**values, _SEAL: _digest(values)}
-    write_file(temporary, (json.dumps(sealed, indent=1, allow_nan=False) + "\n").encode())
+    write_file(temporary, sealed(values))
     temporary.rename(path)
     sync_directory(path.parent)
 

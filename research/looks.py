@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from research.errors import storing
-from research.folders import FINALISTS, read_sealed, write_sealed
+from research.folders import FINALISTS, read_sealed, sealed, write_sealed
 from research.storage import store_of
 
 if TYPE_CHECKING:
@@ -49,11 +49,11 @@ def write_look(model: Path, question: dict[str, Any], row: dict[str, Any], why: 
         "row": row,
     }
     path = folder / f"{identity(question)}.json"
+    if (store := store_of(folder)) is not None:
+        store.write(path.name, sealed(look))
     with storing(folder):
         folder.mkdir(exist_ok=True)
         write_sealed(path, look)
-    if (store := store_of(folder)) is not None:
-        store.write(path.name, path.read_bytes())
 
 
 def count_looks(place: Path) -> int:

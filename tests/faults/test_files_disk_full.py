@@ -71,7 +71,7 @@ def said(capsys, monkeypatch, *arguments: object) -> str:
 @pytest.mark.fault(FULL)
 @pytest.mark.parametrize("leaving", [0, 4096])
 def test_an_event_that_does_not_fit_leaves_the_ledger_as_it_was(disk, tally, leaving):
-    """The event's file is named, nothing of it stays, and the same event is taken when there is room."""
+    """The event's file is named, nothing of it stays, and the next session writes it when there is room."""
     ledger = new_ledger(disk)
     ledger.append(trial(0))
     long = row(0, 1, -1.0, worker={"text": "x" * 20_000})
@@ -83,7 +83,7 @@ def test_an_event_that_does_not_fit_leaves_the_ledger_as_it_was(disk, tally, lea
     assert len(ledger) == len(Ledger.open(disk)) == before
     assert sorted(path.name for path in (disk / "ledger").iterdir()) == [f"{n:08d}.json" for n in range(before)]
     filler.unlink()
-    ledger.append(long)
+    Ledger.open(disk).append(long)
     assert Ledger.open(disk).trials[0].rows[1] == long
 
 

@@ -126,7 +126,7 @@ def test_a_read_only_mount_is_named(sweep, tmp_path, tally, capsys, monkeypatch)
 
 @pytest.mark.fault("10 directory gone")
 def test_a_ledger_that_is_gone_takes_no_event_and_is_not_begun_anew(sweep, tmp_path, tally):
-    """Moved away under its writer: the event's file is named; back again, the writer goes on where it was."""
+    """Moved away under its writer: the event's file is named; back again, the next session goes on."""
     away = tmp_path / "away"
     shutil.move(sweep.directory / "ledger", away)
     tally.happened()
@@ -137,7 +137,7 @@ def test_a_ledger_that_is_gone_takes_no_event_and_is_not_begun_anew(sweep, tmp_p
     with pytest.raises(UserError, match="is not a sweep directory"):
         Ledger.open(sweep.directory)
     shutil.move(away, sweep.directory / "ledger")
-    sweep.append(row(0, 2, -1.0))
+    Ledger.open(sweep.directory).append(row(0, 2, -1.0))
     assert len(Ledger.open(sweep.directory)) == 5
 
 
