@@ -63,13 +63,14 @@ def copy_without_rows(directory: Path, to: Path, *, until: int) -> Path:
     """A copy of a run's directory whose file lacks the rows up to step ``until``; where it is."""
     from wandb.proto import wandb_internal_pb2  # noqa: PLC0415 - a second
 
+    messages: Any = wandb_internal_pb2  # made at import: no type checker sees what is in it
     copy = to / directory.name
     shutil.copytree(directory, copy, ignore=shutil.ignore_patterns("*.wandb", "*.wandb.synced"))
     (path,) = directory.glob("*.wandb")
     content = path.read_bytes()
     kept = []
     for data in _records(content):
-        record: Any = wandb_internal_pb2.Record.FromString(data)
+        record = messages.Record.FromString(data)
         if record.WhichOneof("record_type") == "history" and _step(record.history) <= until:
             continue
         kept.append(data)
