@@ -110,14 +110,15 @@ def wall_seconds(ledger: Ledger, now: datetime | None = None) -> float:
     spans = [(datetime.fromisoformat(start), datetime.fromisoformat(end)) for start, end in ledger.spans]
     if now is not None and spans:
         spans[-1] = spans[-1][0], now
-    return sum((end - start).total_seconds() for start, end in spans)
+    # A clock that was set back in a session has not taken back any work.
+    return sum(max(0.0, (end - start).total_seconds()) for start, end in spans)
 
 
 def since_best(ledger: Ledger) -> int:
     """How many trials have ended since the best one did; with several objectives, since the front last grew."""
     ended = sorted(
         (view for view in ledger.trials.values() if view.terminal and view.status != "SKIPPED"),
-        key=lambda view: view.updated,
+        key=lambda view: view.latest,  # the order of events, not of a clock that may have been set back
     )
     best = {view.number for view in ledger.front()} or {view.number for view in ledger.ranked()[:1]}
     places = [place for place, view in enumerate(ended) if view.number in best]

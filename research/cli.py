@@ -365,7 +365,7 @@ def finalists(
     from research import finalists as again  # noqa: PLC0415
     from research.ledger import Ledger  # noqa: PLC0415
     from research.resources import resources_of  # noqa: PLC0415
-    from research.sweep import check_cluster, check_code, reopen  # noqa: PLC0415
+    from research.sweep import RAY, check_cluster, check_code, reopen  # noqa: PLC0415
 
     ledger = Ledger.open(directory)
     check_code(ledger, allow_changed_code=allow_changed_code)
@@ -376,7 +376,7 @@ def finalists(
     check_cluster(address, resources or ledger.settings.resources)
     place = again.prepare(ledger, top=top, seeds=seeds, resources=resources, command=sys.argv)
     console = _console(quiet=as_json)
-    if any(not view.terminal for view in Ledger.open(place).trials.values()):
+    if (place / RAY).exists() or any(not view.terminal for view in Ledger.open(place).trials.values()):
         console.print(f"finalists {place}: the best {top} configs, {seeds} fresh seeds of each", highlight=False)
         _run(*reopen(place, allow_changed_code=allow_changed_code), console, address)
     found = again.results(ledger)
@@ -645,16 +645,21 @@ def _run(ledger: Any, space: Any, console: Console, address: str | None, before_
     from research.show import relative  # noqa: PLC0415
     from research.sweep import run  # noqa: PLC0415
 
-    outcome = run(ledger, space, LiveView(console, ledger), address=address)
+    go_on = f"Continue with: research resume {relative(ledger.directory)}"
+    try:
+        outcome = run(ledger, space, LiveView(console, ledger), address=address)
+    except Exception as error:
+        if not isinstance(error, UserError):
+            sys.stderr.write(f"the driver failed, what was done is in the ledger. {go_on}\n")
+        raise
     if before_leaving is not None:
         console.print(before_leaving(ledger), highlight=False)
     for problem in outcome.problems:
         console.print(f"problem: {problem}", highlight=False, soft_wrap=True)
-    if outcome.signal is not None:
-        console.print(
-            f"stopped. Continue with: research resume {relative(ledger.directory)}", highlight=False, soft_wrap=True
-        )
-        raise typer.Exit(128 + outcome.signal)
+    if outcome.signal is not None or outcome.lost is not None:
+        why = "stopped" if outcome.lost is None else outcome.lost
+        console.print(f"{why}. {go_on}", highlight=False, soft_wrap=True)
+        raise typer.Exit(1 if outcome.signal is None else 128 + outcome.signal)
     return outcome
 
 

@@ -99,6 +99,7 @@ class TrialView:
     started: str  # iso time, utc
     updated: str  # of the latest event
     session: int  # index of the driver session in which the latest event was written
+    latest: int = 0  # number of the latest event
     rows: dict[int, RowReported] = field(default_factory=dict)
     attempt: int = 0
     retries: Counter[RetryCause] = field(default_factory=Counter)  # since its last row, by cause
@@ -162,7 +163,7 @@ class TrialView:
         ]
         return sum(spent) if spent else None
 
-    def fold(self, event: RowReported | TrialRetried | TrialFailed, time: str, session: int) -> None:
+    def fold(self, event: RowReported | TrialRetried | TrialFailed, time: str, session: int, number: int) -> None:
         """Take in one event. What comes after the end, or tells an epoch again, changes nothing."""
         if self.terminal:
             return
@@ -180,7 +181,7 @@ class TrialView:
                 self.whole_gpu = self.whole_gpu or event.cause == "out_of_memory"
             case TrialFailed():
                 self.failure = event
-        self.updated, self.session = time, session
+        self.updated, self.session, self.latest = time, session, number
 
 
 class Ledger:
@@ -467,7 +468,7 @@ class Ledger:
             case Interrupted():
                 self.interrupted = event
             case _:
-                self.trials[event.trial].fold(event, time, session)
+                self.trials[event.trial].fold(event, time, session, self._count)
                 if isinstance(event, RowReported):
                     self.first_row = self.first_row or time
                     self.session_rows += 1

@@ -6,6 +6,7 @@ keeps one token for all of a user's clusters in a file that others may read, and
 
 from __future__ import annotations
 
+import fcntl
 import os
 import secrets
 import shutil
@@ -21,6 +22,7 @@ from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined] 
 
 from research.errors import UserError
 from research.free_space import check_temporary
+from research.ray_watch import shut_down
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,11 +41,13 @@ def private_ray(**arguments: Any) -> Iterator[None]:  # noqa: ANN401 - of ray.in
         UserError: this version of Ray can't be kept to itself. StorageError: its disk has no room.
 
     """
-    _remove_leftovers()
+    remove_leftovers()
     check_temporary()
     # Short: Ray puts sockets there, whose paths may have 107 characters. Made for this user alone (0700); Ray opens
     # to everybody the folder that it is given, so that is one inside.
     folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
+    held = os.open(folder, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)  # the kernel lets go of it when this process dies
     token = folder / "token"
     token.touch(mode=0o600)
     token.write_text(secrets.token_hex(32), encoding="ascii")
@@ -69,7 +73,7 @@ def private_ray(**arguments: Any) -> Iterator[None]:  # noqa: ANN401 - of ray.in
             )
         yield
     finally:
-        ray.shutdown()
+        shut_down()
         ray_constants.ENABLE_RAY_CLUSTER = cluster
         for name, value in before.items():
             os.environ.pop(name, None)
@@ -77,6 +81,7 @@ def private_ray(**arguments: Any) -> Iterator[None]:  # noqa: ANN401 - of ray.in
                 os.environ[name] = value
         AuthenticationTokenLoader.instance().reset_cache()
         shutil.rmtree(folder, ignore_errors=True)
+        os.close(held)
 
 
 def asks_for_token() -> bool:
@@ -84,9 +89,24 @@ def asks_for_token() -> bool:
     return is_token_auth_enabled()
 
 
-def _remove_leftovers() -> None:
-    """Ray's folders of drivers that were killed: nobody else would ever remove them."""
+def remove_leftovers() -> None:
+    """Ray's folders of drivers that were killed: nobody else would ever remove them.
+
+    A folder is another's as long as there is a process of the number in its name, or one that holds its lock: a
+    driver in another container, which shares the folder for temporary files but not the numbers.
+    """
     for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         pid = folder.name.removeprefix(_PREFIX).partition("-")[0]
-        if pid.isdigit() and not Path(f"/proc/{pid}").exists():
+        if not pid.isdigit() or Path(f"/proc/{pid}").exists():
+            continue
+        try:
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        except OSError:
+            continue  # another user's, or gone
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(folder, ignore_errors=True)
+        except BlockingIOError:
+            pass
+        finally:
+            os.close(descriptor)

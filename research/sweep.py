@@ -27,6 +27,7 @@ from research.cluster import addable_nodes, check_capacity, cluster_nodes, no_pl
 from research.data_copy import data_directory
 from research.errors import STORAGE, StorageError, UserError, storing
 from research.failures import judge, too_many
+from research.folders import sync_directory
 from research.gpu_memory import device_of
 from research.lease import Lease
 from research.ledger import (
@@ -40,6 +41,7 @@ from research.ledger import (
 )
 from research.local_ray import asks_for_token, private_ray
 from research.lock import SweepLock
+from research.ray_watch import RayLostError, shut_down, watched_ray
 from research.schedule import LedgerScheduler
 from research.search import LedgerSearcher
 from research.settings import rungs
@@ -65,6 +67,7 @@ if TYPE_CHECKING:
     from research.settings import Resources, SweepSettings
 
 SPACE_COPY = "space.py"
+RAY = "ray"  # Tune's scratch files, never read; there while a session is at work, or when one was cut short
 _ASSIGNMENT = TypeAdapter(Assignment)
 
 
@@ -75,7 +78,9 @@ class Stop(Stopper):
         """When the time is up, running trials are to end as well."""
         self.signal: int | None = None
         self.budget: str | None = None
+        self.lost: str | None = None  # that Ray is gone, in words
         self.ledger = ledger
+        self.how_to_go_on = f"Continue with: research resume {address_of(ledger.directory)}"
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its stopper into files that nobody reads: the ledger is the truth."""
@@ -99,6 +104,7 @@ class Outcome:
 
     signal: int | None
     budget: str | None
+    lost: str | None  # that Ray is gone, in words
     failing: str | None  # so many failures in a row that nothing more was started
     problems: list[str]
 
@@ -106,18 +112,40 @@ class Outcome:
 def create(
     sweep_dir: Path, settings: SweepSettings, command: list[str], learned: Sequence[TrialsLearned] = ()
 ) -> Ledger:
-    """Begin a sweep's directory: its ledger's first event, its space's source, what its sampler learns from."""
+    """Begin a sweep's directory: its ledger's first event, its space's source, what its sampler learns from.
+
+    On a disk it is there whole or not at all, whenever this is killed; of two that begin it at once one is refused.
+
+    Raises:
+        UserError: there is such a sweep.
+
+    """
+    place = sweep_dir
+    if store_of(sweep_dir) is None:
+        place = sweep_dir.with_name(f".{sweep_dir.name}.{os.getpid()}.tmp")
+        shutil.rmtree(place, ignore_errors=True)
     with storing(sweep_dir):
-        sweep_dir.mkdir(parents=True)
-    ledger = Ledger.create(
-        sweep_dir,
-        SweepCreated(settings=settings, code=provenance.code(), versions=provenance.versions(), command=command),
-    )
-    for event in learned:
-        ledger.append(event)
-    with storing(sweep_dir / SPACE_COPY):
-        (sweep_dir / SPACE_COPY).write_text(settings.space.source, encoding="utf-8")
-    return ledger
+        place.mkdir(parents=True)
+    try:
+        ledger = Ledger.create(
+            place,
+            SweepCreated(settings=settings, code=provenance.code(), versions=provenance.versions(), command=command),
+        )
+        for event in learned:
+            ledger.append(event)
+        with storing(place / SPACE_COPY):
+            (place / SPACE_COPY).write_text(settings.space.source, encoding="utf-8")
+        if place == sweep_dir:
+            return ledger
+        if sweep_dir.exists():
+            raise UserError(f"sweep {str(sweep_dir)!r} exists already: begun a moment ago; choose another --name")
+        with storing(sweep_dir):
+            place.rename(sweep_dir)
+            sync_directory(sweep_dir.parent)
+    finally:
+        if place != sweep_dir:
+            shutil.rmtree(place, ignore_errors=True)
+    return Ledger.open(sweep_dir)
 
 
 def reopen(sweep_dir: Path, *, allow_changed_code: bool) -> tuple[Ledger, Space]:
@@ -130,13 +158,15 @@ def reopen(sweep_dir: Path, *, allow_changed_code: bool) -> tuple[Ledger, Space]
     ledger = Ledger.open(sweep_dir)
     settings, place = ledger.settings, address_of(sweep_dir)
     open_trials = [view for view in ledger.trials.values() if not view.terminal]
-    if ledger.trained >= settings.trials and not open_trials:
+    # A driver that was killed at its last act has left views behind that are not the ledger's: those are still to do.
+    cut_short = (sweep_dir / RAY).exists()
+    if ledger.trained >= settings.trials and not open_trials and not cut_short:
         raise UserError(
             f"sweep {place!r} has ended all its {settings.trials} trials: nothing to resume; "
             f"research extend {place} --trials +N adds some"
         )
     reached = [limit for limit in budget.limits(ledger) if limit.reached]
-    if reached and (not open_trials or reached[0].option == "--hours"):
+    if reached and (not open_trials or reached[0].option == "--hours") and not cut_short:
         raise UserError(
             f"sweep {place!r} has spent its budget ({reached[0].option}: {reached[0]}): research extend "
             f"{place} {reached[0].option} adds to it"
@@ -200,14 +230,20 @@ def check_cluster(address: str | None, resources: Resources) -> None:
 
 def run(ledger: Ledger, space: Space, live: LiveView, *, address: str | None = None) -> Outcome:
     """One driver session: run what the ledger says is left, until it is done or somebody asks to stop."""
-    with SweepLock(ledger.directory), Lease(ledger.directory):
+    stop = Stop(ledger)
+    with SweepLock(ledger.directory), Lease(ledger.directory), _signals(stop):
         # Read again under the lock: another driver may have gone on between our reading and our locking.
         follow(ledger.directory)
         ledger.refresh()
-        session = _Session(ledger, space, live)
+        session = _Session(ledger, space, live, stop)
         try:
-            with _signals(session.stop):
-                session.run(address)
+            session.run(address)
+        except RayLostError:
+            ledger.refresh()  # it may have come between an event's file and our taking it in
+        except SystemExit as error:
+            if error.code != signal.SIGTERM:  # Ray's way of taking a SIGTERM while it starts
+                raise
+            stop.signal = signal.SIGTERM
         except Exception as error:
             if ledger.refused is None:
                 ledger.refused = _storage_error(error, ledger.directory)
@@ -220,7 +256,7 @@ def run(ledger: Ledger, space: Space, live: LiveView, *, address: str | None = N
         ended_by = session.stop.budget or budget.spent(ledger)
         open_ends = ledger.trained < ledger.settings.trials and not session.searcher.exhausted
         failing = too_many(ledger) if open_ends else None
-        return Outcome(session.stop.signal, ended_by, failing, session.problems)
+        return Outcome(stop.signal, ended_by, stop.lost, failing, session.problems)
 
 
 def _with_the_way_on(ledger: Ledger, refused: UserError) -> UserError:
@@ -232,10 +268,12 @@ def _with_the_way_on(ledger: Ledger, refused: UserError) -> UserError:
 class _Session:
     """What the hooks of searcher, scheduler and callback share while one driver runs."""
 
-    def __init__(self, ledger: Ledger, space: Space, live: LiveView) -> None:
+    def __init__(self, ledger: Ledger, space: Space, live: LiveView, stop: Stop) -> None:
         self.ledger = ledger
         self.live = live
-        self.stop = Stop(ledger)
+        self.stop = stop
+        self.ray_dir = ledger.directory / RAY
+        self.ray_dir.mkdir(exist_ok=True)
         self.problems: list[str] = []
         self.errors: dict[int, tuple[BaseException | None, str]] = {}
         self.stuck: set[int] = set()  # trials whose workers the watchdog has ended
@@ -285,9 +323,10 @@ class _Session:
 
     def run(self, address: str | None) -> None:
         """Tune's loop, from ``ray.init`` to the last trial."""
+        if self.ledger.trained >= self.ledger.settings.trials and not self.searcher.todo:
+            return  # what is left to do needs no worker
         resources = self.ledger.settings.resources
-        ray_dir = self.ledger.directory / "ray"
-        with _ray(address, resources):
+        with _ray(address, resources), watched_ray(address, self.stop):
             if not asks_for_token():
                 self.live.note(
                     f"the Ray cluster at {address} asks for no token: whoever reaches it can run code as you"
@@ -305,14 +344,13 @@ class _Session:
                 run_config=tune.RunConfig(
                     # A new folder for each session: Tune's own state is never read again, so it must never mix.
                     name=f"session-{len(self.ledger.sessions) - 1}",
-                    storage_path=str(ray_dir),
+                    storage_path=str(self.ray_dir),
                     failure_config=tune.FailureConfig(max_failures=0),  # lost workers are this file's business
                     callbacks=[_Between(self)],
                     stop=self.stop,
                     verbose=0,
                 ),
             ).fit()
-        shutil.rmtree(ray_dir, ignore_errors=True)
         if self.searcher.problem is not None:
             raise self.searcher.problem
 
@@ -322,6 +360,8 @@ class _Session:
             pass
         elif self.stop.signal is not None:
             self.ledger.append(Interrupted(reason=signal.Signals(self.stop.signal).name))
+        elif self.stop.lost is not None:
+            self.ledger.append(Interrupted(reason=self.stop.lost))
         elif self.stop.budget is not None:
             self.ledger.append(Interrupted(reason=self.stop.budget))
         if self.searcher.exhausted:
@@ -334,6 +374,7 @@ class _Session:
         self.live.note("finishing W&B files")
         self.problems += self.sink.close()
         self.live.close()
+        shutil.rmtree(self.ray_dir, ignore_errors=True)
 
     def _assign(self, view: TrialView) -> dict[str, Any]:
         settings = self.ledger.settings
@@ -549,21 +590,23 @@ def _joined(address: str, variables: dict[str, str], quiet: dict[str, Any]) -> I
     """A connection to the Ray cluster at ``address``."""
     try:
         ray.init(address=address, runtime_env={"env_vars": variables}, **quiet)
-    except (ConnectionError, ValueError, RayError) as error:
+    except (ConnectionError, ValueError, RuntimeError, RayError) as error:
         line = " ".join(str(error).split())
-        raise UserError(f"no Ray cluster answers at --address {address!r}: {line}") from None
+        raise UserError(f"no Ray cluster that can be used at --address {address!r}: {line}") from None
     try:
         yield
     finally:
-        ray.shutdown()
+        shut_down()
 
 
 @contextmanager
 def _signals(stop: Stop) -> Iterator[None]:
-    """SIGINT and SIGTERM once ask for a clean stop; SIGINT again stops now."""
+    """SIGINT and SIGTERM once ask for a clean stop, again stop now; SIGUSR1 is the watch's, when Ray is gone."""
 
     def handle(number: int, frame: object) -> None:
         del frame
+        if number == signal.SIGUSR1:
+            raise RayLostError(stop.lost)
         if stop.signal is None:
             stop.signal = number
             sys.stderr.write("\nstopping: running trials keep their last checkpoint (once more: stop now)\n")
@@ -572,7 +615,7 @@ def _signals(stop: Stop) -> Iterator[None]:
         sys.stderr.flush()
         os._exit(128 + number)
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
     try:
         yield
     finally:

@@ -134,7 +134,7 @@ def broken(fault: str):
 
 @pytest.mark.fault("13 W&B service broken")
 @pytest.mark.parametrize("fault", ["refused", "blackhole", "500", "401", "slow", "dies"])
-def test_a_broken_service_changes_nothing(space, twin, tmp_path, home, tally, fault):  # noqa: PLR0917 - fixtures
+def test_a_broken_service_changes_nothing(space, twin, tmp_path, home, tally, fault):
     """Online, and the service refuses, is silent, fails, is slow or goes away: told in a line, all of it there later."""
     directory = tmp_path / "s"
     with broken(fault) as (url, received):

@@ -68,7 +68,7 @@ def deterministic(space: Path, storage: Path, name: str) -> list[str]:
     """The arguments of the sweep that is killed, and of its twin."""
     return [
         "sweep", str(space), "--trials", "6", "--name", name, "--storage", str(storage), "--deterministic",
-        "--seed", "3", "--concurrent", "2", "--min-population", "2", "--wandb", "disabled",
+        "--seed", "3", "--concurrent", "2", "--cpus-per-trial", "1", "--min-population", "2", "--wandb", "disabled",
     ]  # fmt: skip
 
 

@@ -23,6 +23,7 @@ from research.ledger import Ledger
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+RANDOM_KILLS = 30
 STEPS = ("fsync", "rename", "unlink", "rmdir", "mkdir")
 
 
@@ -80,11 +81,14 @@ def main(pristine: Path, work: Path) -> NoReturn:
     keep_best(Ledger.open(work), work)
     whole = time.perf_counter() - begin
     moments = random.Random(0)
-    plan: list[int | None] = [*range(80), *[None] * 40]
-    for step in plan:
+    steps: list[int | None] = [*range(40)]
+    hits = 0
+    while steps or hits < RANDOM_KILLS:
+        step = steps.pop(0) if steps else None
         shutil.rmtree(work)
         shutil.copytree(pristine, work)
         killed = keep_in_child(work, step, moments.uniform(0, whole))
+        hits += killed and step is None
         after_kill = valid_models(work)
         problems = keep_best(Ledger.open(work), work)
         trials = sorted(path.name for path in (work / "trials").iterdir())

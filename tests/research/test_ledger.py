@@ -311,7 +311,8 @@ for epoch in range(10**6):
 
 
 @pytest.mark.faults
-def test_sigkill_while_appending_leaves_a_gapless_prefix(tmp_path: Path) -> None:
+@pytest.mark.fault("2 driver killed")
+def test_sigkill_while_appending_leaves_a_gapless_prefix(tmp_path: Path, tally: Any) -> None:
     """Killed at any moment, the ledger opens, and holds every event whose append had returned."""
     new_ledger(tmp_path)
     delays = random.Random(1)
@@ -325,6 +326,7 @@ def test_sigkill_while_appending_leaves_a_gapless_prefix(tmp_path: Path) -> None
             os.kill(child.pid, signal.SIGKILL)
             returned = [int(line) for line in child.stdout.read().split("\n")[:-1]]
             assert child.wait(10) == -signal.SIGKILL
+        tally.happened()
         ledger = Ledger.open(tmp_path)
         assert len(ledger) - max(returned, default=0) in (0, 1) or not returned
         assert sorted(ledger.trials) == list(range(kill + 1))

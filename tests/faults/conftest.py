@@ -1,0 +1,40 @@
+"""What the faults are committed on: a small sweep, and the twin that nothing happened to."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+_TESTS = Path(__file__).parent.parent
+sys.path[:0] = [str(Path(__file__).parent), str(_TESTS / "integration"), str(_TESTS / "research")]
+
+from drivers import end_all  # noqa: E402 - found by the line above
+from verbs import SPACE, deterministic, research  # noqa: E402 - found by the line above
+
+from research.ledger import Ledger  # noqa: E402 - as above
+
+
+@pytest.fixture(autouse=True)
+def nothing_goes_on():
+    """What a test that failed left running is ended before the next."""
+    yield
+    end_all()
+
+
+@pytest.fixture(scope="session")
+def small_space(tmp_path_factory) -> Path:
+    """A user's own space file."""
+    path = tmp_path_factory.mktemp("spaces") / "my_space.py"
+    path.write_text(SPACE)
+    return path
+
+
+@pytest.fixture(scope="session")
+def twin(tmp_path_factory, small_space) -> Ledger:
+    """The ledger of a deterministic sweep that nothing happened to."""
+    storage = tmp_path_factory.mktemp("twin")
+    ran = research(*deterministic(small_space, storage, "twin"))
+    assert ran.code == 0, ran.output
+    return Ledger.open(storage / "twin")

@@ -1,0 +1,53 @@
+"""Trials' processes killed in the middle of their epochs."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from drivers import await_that, kill_process, rows, seeded, start
+from verbs import deterministic, told
+
+if TYPE_CHECKING:
+    from drivers import Driver
+
+    from research.ledger import Ledger
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
+KILLS = 6
+
+
+def busy_worker(driver: Driver, ledger: Ledger) -> int | None:
+    """The process of a trial that has rows and goes on, if there is one just now."""
+    ledger.refresh()
+    alive = driver.others("ray::")
+    for view in ledger.trials.values():
+        if view.rows and not view.terminal:
+            pid = view.rows[max(view.rows)].worker["pid"]
+            if pid in alive:
+                return pid
+    return None
+
+
+@pytest.mark.fault("1 worker killed")
+def test_workers_killed_in_mid_epoch_continue_to_the_same_curves(twin, small_space, tmp_path, tally):
+    """SIGKILL of six trial processes at seeded moments: retried from their checkpoints, all equal to the twin."""
+    moments = seeded("workers")
+    driver = start(tmp_path, *deterministic(small_space, tmp_path, "workers"))
+    for moment in sorted(moments.sample(range(1, rows(twin) - 4), KILLS)):
+        ledger = await_that(driver, tmp_path / "workers", lambda ledger, moment=moment: rows(ledger) >= moment)
+        time.sleep(moments.uniform(0, 0.1))
+        while (pid := busy_worker(driver, ledger)) is None:
+            assert driver.running(), driver.output
+            time.sleep(0.005)
+        kill_process(pid)
+        tally.happened()
+    assert driver.wait() == 0, driver.output
+    ledger.refresh()
+    tally.losing(sum(told(ledger).get(number) != facts for number, facts in told(twin).items()))
+
+    assert sum(view.attempt for view in ledger.trials.values()) >= 1, "a loss was written down"
+    assert len(ledger.sessions) == 1
+    assert told(ledger) == told(twin)
+    assert driver.left_behind() == {}
