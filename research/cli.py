@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from research import cli_models, cli_results, cli_study, cli_wandb
+from research import cli_cluster, cli_models, cli_results, cli_study, cli_wandb
 from research.data_copy import data_address, data_directory
 from research.errors import FILES, UserError
 from research.redaction import redacted
@@ -159,6 +159,7 @@ def sweep(
         typer.Option(help="offline, online or disabled. Default: online when logged in, else offline."),
     ] = None,
     wandb_project: Annotated[str, typer.Option(help="The W&B project.")] = "vae-research",
+    elsewhere: Annotated[bool, typer.Option(hidden=True)] = False,
 ) -> None:
     """Search a space: many trials, the best models kept, every number in the ledger."""
     from research import growth, preflight, settings  # noqa: PLC0415
@@ -190,12 +191,18 @@ def sweep(
     budget = budget_of(hours=hours, trial_hours=trial_hours, total_epochs=total_epochs, patience=patience)
     firsts = [start for source in start_from or [] for start in growth.start_from(source)]
     directory = _data_directory(data_dir)
-    if address is not None:
+    if address is not None and not elsewhere:
         preflight.check_address(address)
     asked = {"concurrent": concurrent, "cpus_per_trial": cpus_per_trial, "address": address}
     share = gpu_share(gpus_per_trial)
     # Of auto the rest is known here already: what is refused whatever the share is refused now.
     resources = resources_of(**asked, gpus_per_trial=1.0 if share is None else share)
+    if elsewhere:  # research submit asks what can be asked without the cluster's data and machines
+        drawn, _ = preflight.check_draws(
+            loaded, metric=scalar, epochs=epochs, seed=seed, data=data, constraints=constraints, objectives=objectives
+        )
+        preflight.resolve_scheduler(stopping, drawn.configs, grace=grace)
+        return
     if share is None and local_gpus() == 0:
         raise UserError(f"--gpus-per-trial auto measures on a GPU of this machine, and {NO_GPU}")
     found = preflight.check_space(
@@ -560,8 +567,9 @@ def evaluate(
         console.print(told, highlight=False)
 
 
-for _verb in (*cli_models.VERBS, *cli_results.VERBS, *cli_study.VERBS, *cli_wandb.VERBS):
+for _verb in (*cli_models.VERBS, *cli_results.VERBS, *cli_study.VERBS, *cli_wandb.VERBS, *cli_cluster.VERBS):
     app.command()(_verb)
+app.command(context_settings=cli_cluster.PASSES_ON)(cli_cluster.submit)
 
 
 def main() -> None:

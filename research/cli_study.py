@@ -83,14 +83,13 @@ def plan(
 
 
 def watch(
-    directory: Annotated[
-        Path,
+    place: Annotated[
+        str,
         typer.Argument(
-            help="The directory of a sweep that runs elsewhere, or its address (s3://...).",
-            parser=local,
-            metavar="DIRECTORY",
+            help="The directory of a sweep that runs elsewhere, or its address (s3://...); or a cluster and then its NAME."
         ),
     ],
+    name: Annotated[str | None, typer.Argument(help="Of a sweep that was submitted to a cluster.")] = None,
     *,
     once: Annotated[bool, typer.Option("--once", help="Print how it stands now, and leave.")] = False,
 ) -> None:
@@ -98,6 +97,15 @@ def watch(
 
     Exit code 0: all trials have ended. 1: it was stopped, or has no driver. 130: you left.
     """
+    from research.cluster_access import check_cluster, is_cluster  # noqa: PLC0415
+
+    if name is not None or is_cluster(place):
+        from research.cli_cluster import follow_remote  # noqa: PLC0415
+
+        if name is None or once:
+            raise UserError(f"on a cluster: research watch {place} NAME, and no --once")
+        check_cluster(place)
+        raise typer.Exit(follow_remote(place, name))
     from research.cli import _console  # noqa: PLC0415
     from research.ledger import Ledger  # noqa: PLC0415
     from research.show import glance, relative, states_shown  # noqa: PLC0415
@@ -105,6 +113,7 @@ def watch(
     from research.watch import watch as follow  # noqa: PLC0415
 
     console = _console()
+    directory = local(place)
     ledger = Ledger.open(directory)
     if once:
         follower = Follower(ledger, console)

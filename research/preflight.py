@@ -126,6 +126,33 @@ def _check_store(storage: Path, sweep_dir: Path) -> None:
     shutil.rmtree(sweep_dir, ignore_errors=True)  # of a sweep that was refused before its first event
 
 
+def check_draws(
+    space: Space,
+    *,
+    metric: Metric | None,
+    epochs: int | None,
+    seed: int,
+    data: str | None = None,
+    constraints: Sequence[Constraint] = (),
+    objectives: Sequence[Metric] = (),
+) -> tuple[Survey, Metric]:
+    """Draw from the space and refuse what could not be ranked, as far as that is seen without its data.
+
+    Raises:
+        UserError: (SpaceError) what is wrong and what to do.
+
+    """
+    found = survey(space, epochs=epochs, seed=seed, data=data)
+    configs = found.configs
+    _refuse_varied(configs)
+    metric = default_metric(configs) if metric is None else metric
+    check_metric(metric, configs)
+    if objectives:
+        check_objectives(objectives, configs)
+    check_constraints(constraints, configs)
+    return found, metric
+
+
 def check_space(
     space: Space,
     *,
@@ -145,14 +172,10 @@ def check_space(
         UserError: (SpaceError, or with DataError's line) what is wrong and what to do.
 
     """
-    found = survey(space, epochs=epochs, seed=seed, data=data)
+    found, metric = check_draws(
+        space, metric=metric, epochs=epochs, seed=seed, data=data, constraints=constraints, objectives=objectives
+    )
     configs = found.configs
-    _refuse_varied(configs)
-    metric = default_metric(configs) if metric is None else metric
-    check_metric(metric, configs)
-    if objectives:
-        check_objectives(objectives, configs)
-    check_constraints(constraints, configs)
     data_set = load_training(configs[0].data, data_dir)
     assert data_set.validation is not None, "check_metric refuses a space without validation"
     _refuse_misfits(space, configs, data_set)

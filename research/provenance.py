@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import importlib.util
+import json
 import os
 import platform
 import re
@@ -16,13 +17,14 @@ import subprocess
 import sys
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("vae", "research", "search_spaces")
+PACKED = "packed.json"  # in a copy of the code that research.pack made: what git said where it was made
 _VERSIONED = ("torch", "torchvision", "numpy", "ray", "optuna", "wandb")
 # The instruction sets that decide which kernels torch, oneDNN and OpenMP pick, so which bits come out.
 _INSTRUCTION_SETS = re.compile(r"(avx|fma|amx|sse4_2|f16c|neon|asimd|sve|bf16|i8mm)\w*")
@@ -32,8 +34,11 @@ def code() -> dict[str, JsonValue]:
     """The code of the packages: ``{commit, dirty, diff_sha256, source_sha256}``.
 
     ``source_sha256`` is over the ``*.py`` files of the packages, sorted by path. ``dirty`` says that these
-    differ from ``commit`` (a changed README doesn't count). Outside a git checkout ``commit`` is None.
+    differ from ``commit`` (a changed README doesn't count). Outside a git checkout ``commit`` is None, but a copy
+    that was packed for a cluster tells what it was packed from, as long as nobody edited it there.
     """
+    if (packed := _packed()) is not None:
+        return dict(packed["code"])
     diff = diff_text()
     commit = _git("rev-parse", "HEAD") if diff is not None else None
     return {
@@ -46,6 +51,9 @@ def code() -> dict[str, JsonValue]:
 
 def diff_text() -> str | None:
     """How the sources differ from the checkout's commit, new files included; None where git can't tell."""
+    if (packed := _packed()) is not None:
+        told = packed["diff"]
+        return told if isinstance(told, str) else None
     top = _git("rev-parse", "--show-toplevel")
     if top is None or Path(top.strip()).resolve() != ROOT:
         return None  # installed, or a folder inside somebody else's checkout
@@ -59,6 +67,15 @@ def diff_text() -> str | None:
     names = sorted(name for name in new.split("\0") if name)
     added = (_git("diff", *plain, "--no-index", "--", os.devnull, name) for name in names)
     return changed + "".join(text for text in added if text)
+
+
+def _packed() -> dict[str, Any] | None:
+    """What ``packed.json`` beside the packages says of them; None where there is none, or they are not those."""
+    try:
+        packed = json.loads((ROOT / PACKED).read_text(encoding="utf-8"))
+        return packed if packed["code"]["source_sha256"] == source_sha256() else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def versions() -> dict[str, str]:

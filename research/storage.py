@@ -67,9 +67,9 @@ def address(directory: Path) -> str:
     return str(directory) if store is None else store.url
 
 
-def place(text: str) -> Path:
+def place(text: str | Path) -> Path:
     """``--storage`` as a path: of an address, where its mirror is. Nothing is asked of the store."""
-    return mirror_of(text) if is_url(text) else Path(text)
+    return mirror_of(str(text)) if is_url(str(text)) else Path(text)
 
 
 def local(text: str | Path) -> Path:

@@ -46,3 +46,27 @@ def start(home: Path) -> Iterator[Start]:
     yield one
     for sink in started:
         sink.close(0.0)
+
+
+@pytest.fixture
+def cluster_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory, with a launcher's file ``c.yaml``; what that says is read by nobody here."""
+    pytest.importorskip("aiohttp", reason="Ray's job client is in the extra 'cluster'")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "c.yaml").write_text("{}")
+    return tmp_path
+
+
+@pytest.fixture
+def research(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Any, str]]:
+    """Run a command line in this process; its exit code and what it said."""
+    from research import cli
+
+    def run(*words: str) -> tuple[Any, str]:
+        monkeypatch.setattr(sys, "argv", ["research", *words])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        captured = capsys.readouterr()
+        return stopped.value.code or 0, captured.out + captured.err
+
+    return run
