@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from vae.train_config import TrainConfig
 
 CHECKPOINTS = 3  # of each running trial: the last, the best, and the one that is being written
+SOCKET_PATH = 107  # bytes: sun_path of Linux, and its end
 RAY_BYTES = 64 << 20  # Ray's logs and sockets of a short session take 10 MB; it spills and logs more in a long one
 
 
@@ -50,13 +52,19 @@ def check_free_space(
 
 
 def check_temporary() -> None:
-    """Refuse to start a Ray where it has no room.
+    """Refuse to start a Ray where it has no room, or where its sockets would have too long a path.
 
     Raises:
         StorageError: with what is needed, what is free, and where.
 
     """
     temporary = Path(tempfile.gettempdir())
+    pid = os.getpid()
+    below = f"/rr-{pid}-12345678/r/session_2000-01-01_00-00-00_000000_{pid}/sockets/plasma_store"
+    if (most := SOCKET_PATH - len(below)) < len(os.fsencode(temporary)):
+        raise StorageError(
+            f"{temporary} is too long a path for Ray's sockets below it (at most {most} bytes): set TMPDIR to a shorter one"
+        )
     free = shutil.disk_usage(temporary).free
     if free < RAY_BYTES:
         raise StorageError(

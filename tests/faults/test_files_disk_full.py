@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -171,9 +172,14 @@ def test_a_sweep_is_not_begun_where_its_models_would_not_fit(disk, capsys, monke
 @pytest.mark.fault(FULL)
 def test_a_ray_without_room_is_refused(disk, capsys, monkeypatch, tally, tmp_path):
     """The temporary directory is named, and the remedy."""
-    monkeypatch.setattr("tempfile.tempdir", str(disk))
+    short = Path(tempfile.mkdtemp())
+    (short / "d").symlink_to(disk)
+    monkeypatch.setattr("tempfile.tempdir", str(short / "d"))
     tally.happened()
     line = said(capsys, monkeypatch, "sweep", "quickstart", "--storage", tmp_path / "s")
-    assert f"{disk} has 3.1 MB free, and Ray needs" in line
+    assert f"{short / 'd'} has 3.1 MB free, and Ray needs" in line
     assert "TMPDIR" in line
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / ("long" * 20)))
+    line = said(capsys, monkeypatch, "sweep", "quickstart", "--storage", tmp_path / "s")
+    assert "too long a path for Ray's sockets" in line
     assert not (tmp_path / "s").exists()

@@ -6,8 +6,10 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,7 +20,6 @@ from research.ledger import Ledger
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 
@@ -126,7 +127,7 @@ def test_a_disk_that_fills_up_ends_the_session_and_loses_nothing(twin, small_spa
 @pytest.mark.fault("9 disk full under Ray")
 def test_ray_without_room_is_refused(small_space, tmp_path, tally):
     """A temporary directory without room for Ray is named before anything is made."""
-    with small_disk(tmp_path / "temporary", "3m") as disk:
+    with tempfile.TemporaryDirectory() as short, small_disk(Path(short) / "t", "3m") as disk:
         process = start(*deterministic(small_space, tmp_path, "none"), TMPDIR=str(disk))
         output, _ = process.communicate(timeout=300)
     tally.happened()
@@ -138,7 +139,8 @@ def test_ray_without_room_is_refused(small_space, tmp_path, tally):
 @pytest.mark.fault("9 disk full under Ray in mid sweep")
 def test_rays_disk_that_fills_up_loses_nothing(twin, small_space, tmp_path, tally):
     """The temporary directory fills up in the middle: the sweep goes on, or stops in one line and can be resumed."""
-    with small_disk(tmp_path / "t", "80m") as disk:
+    # A short path: Ray's sockets lie there, whose paths may have 107 characters.
+    with tempfile.TemporaryDirectory() as short, small_disk(Path(short) / "t", "80m") as disk:
         process = start(*deterministic(small_space, tmp_path, "s"), TMPDIR=str(disk))
         wait_for_events(tmp_path / "s", 8, process)
         fill(disk)
@@ -155,20 +157,23 @@ def test_rays_disk_that_fills_up_loses_nothing(twin, small_space, tmp_path, tall
 
 @pytest.mark.fault("10 read-only in mid sweep")
 def test_a_disk_that_turns_read_only_ends_the_session_and_loses_nothing(twin, small_space, tmp_path, tally):
-    """Remounted read-only: one line that names a path; read-write again, resume equals the twin."""
+    """Read-only under the driver: one line that names a path; read-write again, resume equals the twin."""
     with small_disk(tmp_path / "disk", "20m") as disk:
+        directory = disk / "ro"
         process = start(*deterministic(small_space, disk, "ro"))
-        wait_for_events(disk / "ro", 12, process)
-        # A busy file system refuses; a moment later nobody writes.
-        while subprocess.run(["mount", "-o", "remount,ro", str(disk)], capture_output=True, check=False).returncode:
-            assert process.poll() is None
-        tally.happened()
-        output, _ = process.communicate(timeout=300)
-        assert process.returncode == 2, output
-        assert last_line(output).startswith(f"error: {disk / 'ro'}"), output
-        assert "Read-only file system" in last_line(output)
-        subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
-        resumed(disk / "ro", twin.directory, rows_of(Ledger.open(disk / "ro")), tally)
+        wait_for_events(directory, 12, process)
+        # Its own file system stays as it is while the lock is open there; whoever looks a path up now finds this one.
+        subprocess.run(["mount", "--bind", str(directory), str(directory)], check=True)
+        subprocess.run(["mount", "-o", "remount,bind,ro", str(directory)], check=True)
+        try:
+            tally.happened()
+            output, _ = process.communicate(timeout=300)
+            assert process.returncode == 2, output
+            assert last_line(output).startswith(f"error: {directory}"), output
+            assert "Read-only file system" in last_line(output)
+        finally:
+            subprocess.run(["umount", "-l", str(directory)], check=True)
+        resumed(directory, twin.directory, rows_of(Ledger.open(directory)), tally)
 
 
 @pytest.mark.fault("10 directory gone in mid sweep")
