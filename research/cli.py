@@ -193,7 +193,7 @@ def sweep(
     directory = _data_directory(data_dir)
     if address is not None and not elsewhere:
         preflight.check_address(address)
-    asked = {"concurrent": concurrent, "cpus_per_trial": cpus_per_trial, "address": address}
+    asked: dict[str, Any] = {"concurrent": concurrent, "cpus_per_trial": cpus_per_trial, "address": address}
     share = gpu_share(gpus_per_trial)
     # Of auto the rest is known here already: what is refused whatever the share is refused now.
     resources = resources_of(**asked, gpus_per_trial=1.0 if share is None else share)

@@ -140,7 +140,7 @@ def rsync_down(cluster: str, source: str, target: Path, exclude: list[str]) -> N
         LostConnection: rsync ended before its end; called again it goes on.
 
     """
-    import yaml  # type: ignore[import-untyped] # noqa: PLC0415 - comes with Ray
+    import yaml  # noqa: PLC0415 - one verb alone needs it
 
     if shutil.which("rsync") is None:
         raise UserError("sweeps come home through rsync, and there is none: install it here and on the head")

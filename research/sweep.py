@@ -490,8 +490,10 @@ class _Session:
         running = {int(trial.config["trial"]): trial for trial in trials if trial.status == "RUNNING"}
         waiting = sum(trial.status == "PENDING" for trial in trials)
         for number in self.watchdog.look(running, waiting):
-            self.stuck.add(number)
-            ray.kill(running[number].temporary_state.ray_actor)  # Tune hears of it as of any lost worker
+            actor = running[number].temporary_state.ray_actor
+            if actor is not None:
+                self.stuck.add(number)
+                ray.kill(actor)  # Tune hears of it as of any lost worker
         if self.watchdog.no_place():
             self.live.note(no_place(self.ledger.settings.resources))
 
