@@ -71,11 +71,12 @@ def keep_best(ledger: Ledger, sweep_dir: Path) -> list[str]:
             missing.add(trial.number)
             problems.append(f"the model of trial {trial.number} could not be kept: {error}")
     present = _trials_in(models)
-    stand_ins = [trial.number for trial in others if trial.number in present]
+    stand_ins = [trial.number for trial in others if trial.number in present] if missing else []
     kept = {trial.number for trial in desired} | set(stand_ins[: len(missing)])
-    done = {number for number, trial in ledger.trials.items() if trial.terminal} - missing
     unneeded = [path for number, path in present.items() if number not in kept]
-    unneeded += [path for number, path in _trials_in(sweep_dir / "trials").items() if number in done]
+    for number, path in _trials_in(sweep_dir / "trials").items():
+        if number in ledger.trials and ledger.trials[number].terminal and number not in missing:
+            unneeded.append(path)
     for path in unneeded:
         try:
             remove_folder(path)

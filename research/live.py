@@ -126,9 +126,7 @@ class LiveView:
         for name in ("trial", "epoch", metric.name, "val/reconstruction", "val/kl", "examples/s"):
             running.add_column(name, justify="right")
         running.add_column("parameters", overflow="fold")
-        for view in self.ledger.trials.values():
-            if view.terminal:
-                continue
+        for view in self.ledger.standing.running.values():
             last = view.rows[max(view.rows)].metrics if view.rows else {}
             rate = last.get("time/examples_per_second")
             running.add_row(
@@ -155,7 +153,7 @@ _STYLES = {"COMPLETE": "green", "PRUNED": "yellow", "FAIL": "red", "SKIPPED": "d
 
 
 def _ended(ledger: Ledger) -> int:
-    return sum(view.terminal and view.status != "SKIPPED" for view in ledger.trials.values())
+    return len(ledger.standing.places)
 
 
 def _duration(seconds: float) -> str:

@@ -60,18 +60,19 @@ class StudyView:
         for trial in learned:
             self.study.add_trial(of_learned(trial, settings))
         self.offset = len(learned)
-        self.told: set[int] = set()
+        self.untold: dict[int, None] = {}  # trials that the study has as running, in order
         self.storage_ids: list[int] = []  # Optuna's id of each trial, by number
         self.first_of: dict[str, int] = {}  # the trial that first had a config, by the config's identity
 
     def add(self, view: TrialView, *, ended: bool) -> None:
         """Add a trial of an earlier session: as it ended, or as RUNNING for :meth:`tell` to end."""
         ended = ended and view.terminal
-        self.study.add_trial(frozen_trial(self.ledger, view, ended=ended))
-        self.storage_ids.append(self.study.get_trials(deepcopy=False)[-1]._trial_id)  # noqa: SLF001 - no other way
+        frozen = frozen_trial(self.ledger, view, ended=ended)
+        # As study.add_trial does, which keeps the new trial's id to itself.
+        self.storage_ids.append(self.study._storage.create_new_trial(self.study._study_id, template_trial=frozen))  # noqa: SLF001 - no other way
         self._remember(view)
-        if ended:
-            self.told.add(view.number)
+        if not ended:
+            self.untold[view.number] = None
 
     def ask(self, space: Space, number: int) -> TrialCreated:
         """Draw trial ``number`` and write it down; a draw that is not to be trained is ended at once."""
@@ -87,6 +88,7 @@ class StudyView:
             trial = self.study.ask()
             assert trial.number == number + self.offset, "the study has the ledger's trials, in order"
             self.storage_ids.append(trial._trial_id)  # noqa: SLF001 - no other way
+            self.untold[number] = None
             seed = derive(settings.seed, "train", number) % 2**31
             problem: tuple[FailKind, str] | None = None
             config: dict[str, Any] = {}
@@ -133,9 +135,9 @@ class StudyView:
 
     def tell(self, view: TrialView) -> None:
         """Tell how a trial ended. Telling again changes nothing."""
-        if view.number in self.told:
+        if view.number not in self.untold:
             return
-        self.told.add(view.number)
+        del self.untold[view.number]
         storage = self.study._storage  # noqa: SLF001 - the public way needs the Trial object of ask()
         for name, value in attributes_of(self.ledger, view).items():
             storage.set_trial_user_attr(self.storage_ids[view.number], name, value)
@@ -151,7 +153,7 @@ class StudyView:
         self.study.tell(view.number + self.offset, values, state=state)
 
     def _frozen(self, number: int) -> optuna.trial.FrozenTrial:
-        return self.study.get_trials(deepcopy=False)[number + self.offset]
+        return self.study._storage.get_trial(self.storage_ids[number])  # noqa: SLF001 - the public way copies all trials
 
     def _remember(self, view: TrialView) -> None:
         if view.created.config and view.status != "SKIPPED":
