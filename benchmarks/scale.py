@@ -243,7 +243,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--trials", type=int, default=10_000)
     parser.add_argument("--slots", type=int, default=500)
-    parser.add_argument("--epochs", type=int, default=81)
+    parser.add_argument("--epochs", type=int, default=9)
     parser.add_argument("--sampler", default="tpe")
     parser.add_argument("--scheduler", default="asha")
     parser.add_argument("--objectives", action="store_true", help="a front of two")

@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import heapq
 import json
 import math
 import os
@@ -53,6 +54,8 @@ from research.storage import store_of
 from vae.config import NonNegativeInt, part
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from research.settings import Metric, SweepSettings
     from research.standing import Merit
 
@@ -363,13 +366,17 @@ class Ledger:
         Those that satisfy the sweep's constraints come before those that don't; with several objectives
         the Pareto rank counts before the metric.
         """
-        merits = self.standing.ranking
+        return list(self.in_order(include_running=include_running))
+
+    def in_order(self, *, include_running: bool = False) -> Iterator[TrialView]:
+        """:meth:`ranked`, one by one: for who wants the first few."""
+        merits: Iterable[Merit] = self.standing.ranking
         if include_running:
-            merits = sorted([*merits, *filter(None, map(self._merit, self.standing.running.values()))])
+            merits = heapq.merge(merits, sorted(filter(None, map(self._merit, self.standing.running.values()))))
         ranks = self.pareto_ranks()
         if ranks:
             merits = sorted(merits, key=lambda merit: (merit[0], ranks.get(merit[2], math.inf), *merit[1:]))
-        return [self.trials[number] for *_, number in merits]
+        return (self.trials[number] for *_, number in merits)
 
     def _merit(self, trial: TrialView) -> Merit | None:
         """What ``trial`` is ranked by; None for one that is not."""

@@ -101,7 +101,7 @@ class LiveView:
             parts.append(f"{metric.name} {number_text(value)}")
         if view.status == "FAIL":
             parts.append(f"{view.fail_kind}: {view.reason}")
-        best = next(iter(self.ledger.ranked()), None)
+        best = next(self.ledger.in_order(), None)
         if best is not None:
             parts.append(f"best {number_text(value_of(best, metric))} (trial {best.number})")
         parts.append(f"{ended} of {self.ledger.settings.trials} ended, {self.time_left()}")
@@ -137,7 +137,7 @@ class LiveView:
                 parameters(view),
             )
         parts: list[RenderableType] = [head, pace, running]
-        best = next(iter(self.ledger.ranked(include_running=True)), None)
+        best = next(self.ledger.in_order(include_running=True), None)
         if best is not None:
             parts.append(
                 Text.assemble(
