@@ -94,7 +94,9 @@ class StudyView:
             warnings.simplefilter("ignore")
             if wanted is not None:
                 self.study.enqueue_trial(dict(wanted.params))
-            trial = self.study.ask()
+            # Optuna looks for a trial that waits among all that it is shown.
+            with self.storage.showing([] if wanted is None else None):
+                trial = self.study.ask()
             assert trial.number == number + self.offset, "the study has the ledger's trials, in order"
             self.storage_ids.append(trial._trial_id)  # noqa: SLF001 - no other way
             self.untold[number] = None
