@@ -349,9 +349,12 @@ class Ledger:
     def refresh(self) -> list[Event]:
         """Read what others appended since; one failing ``open`` when there is nothing new."""
         events: list[Event] = []
+        folder = str(self._path(0).parent)
         while True:
             try:
-                raw = self._path(self._count).read_bytes()
+                # By its text: a Path for each event is a third of the time that a long ledger takes to be read.
+                with open(f"{folder}/{self._count:08d}.json", "rb") as file:  # noqa: PTH123
+                    raw = file.read()
             except FileNotFoundError:
                 return events
             except OSError as error:
@@ -425,11 +428,10 @@ class Ledger:
 
     def _decode(self, raw: bytes) -> tuple[_Envelope, str]:
         """The next event and its sha256 from its file's bytes, every one of which is accounted for."""
-        path = self._path(self._count)
         seal = _SEAL.fullmatch(raw[-_SEAL_BYTES:])
         body = raw[:-_SEAL_BYTES] + b"}"
         if seal is None or hashlib.sha256(body).hexdigest() != seal[1].decode():
-            raise CorruptFile(f"{path} is damaged (its sha256 does not match): restore it from a copy")
+            raise CorruptFile(f"{self._path(self._count)} is damaged (its sha256 does not match): restore it from a copy")
         try:
             envelope = _ENVELOPE.validate_json(body)
             self._refuse_impossible(envelope)
@@ -437,11 +439,11 @@ class Ledger:
             first = error.errors()[0]
             place = ".".join(str(step) for step in first["loc"])[:100]
             raise CorruptFile(
-                f"{path} can't be understood ({place}: {first['msg'][:200]}): another version wrote it"
+                f"{self._path(self._count)} can't be understood ({place}: {first['msg'][:200]}): another version wrote it"
             ) from error
         except ValueError as error:
             raise CorruptFile(
-                f"{path} does not follow the event before it ({error}): restore it from a copy"
+                f"{self._path(self._count)} does not follow the event before it ({error}): restore it from a copy"
             ) from error
         return envelope, seal[1].decode()
 
