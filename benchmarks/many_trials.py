@@ -20,6 +20,7 @@ from typing import Any
 
 from research import provenance
 from research.ledger import Ledger
+import itertools
 
 SPACE = Path(__file__).with_name("tiny_space.py")
 BINS = 10
@@ -62,7 +63,7 @@ def table(ledger: Ledger, samples: list[dict[str, Any]]) -> list[str]:
         start, end = ends[max(0, first - 1)], ends[first + size - 1]
         inside = [sample for sample in samples if start <= sample["time"] <= end]
         # Pauses between sessions, and their starts, are no cost of a trial: only steps inside one process count.
-        steps = [(a, b) for a, b in zip(inside, inside[1:], strict=False) if a["pid"] == b["pid"]]
+        steps = [(a, b) for a, b in itertools.pairwise(inside) if a["pid"] == b["pid"]]
         cpu = sum(b["cpu"] - a["cpu"] for a, b in steps)
         wall = sum((_at(b) - _at(a)).total_seconds() for a, b in steps)
         seconds = sum(value for _, value in trained[first : first + size]) / size
@@ -94,7 +95,9 @@ def main() -> None:
         return
     machine, versions = provenance.hardware(), ledger.created.versions
     told = ", ".join(f"{name} {versions[name]}" for name in ("python", "torch", "ray", "optuna", "wandb"))
-    print(f"{datetime.now(UTC):%Y-%m-%d}, {machine['cpu']}, {machine['usable_cores']} cores; {told}; load {os.getloadavg()}")
+    print(
+        f"{datetime.now(UTC):%Y-%m-%d}, {machine['cpu']}, {machine['usable_cores']} cores; {told}; load {os.getloadavg()}"
+    )
     print("\n".join(table(ledger, [json.loads(line) for line in samples.read_text(encoding="utf-8").splitlines()])))
     print(f"\n{len(ledger.sessions)} sessions, {len(ledger)} events, {ledger.standing.states}")
 

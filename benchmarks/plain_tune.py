@@ -26,12 +26,12 @@ os.environ |= {
     "TUNE_MAX_PENDING_TRIALS_PG": str(CONCURRENT),
 }
 
-import ray
-from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-from ray import tune
-from ray.air.integrations.wandb import WandbLoggerCallback
-from ray.tune.search import ConcurrencyLimiter
-from ray.tune.search.optuna import OptunaSearch
+import ray  # noqa: E402 - the variables come first
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution  # noqa: E402 - the variables come first
+from ray import tune  # noqa: E402 - the variables come first
+from ray.air.integrations.wandb import WandbLoggerCallback  # noqa: E402 - the variables come first
+from ray.tune.search import ConcurrencyLimiter  # noqa: E402 - the variables come first
+from ray.tune.search.optuna import OptunaSearch  # noqa: E402 - the variables come first
 
 SPACE = {
     "width": IntDistribution(8, 64),
@@ -44,14 +44,14 @@ SPACE = {
 
 def trainable(config: dict[str, Any]) -> None:
     """One trial."""
-    import torch  # noqa: PLC0415 - on the worker
+    import torch
 
-    from vae.data import Digits, load_training  # noqa: PLC0415
-    from vae.likelihoods import Binomial  # noqa: PLC0415
-    from vae.networks import Mlp  # noqa: PLC0415
-    from vae.optimizers import Adam  # noqa: PLC0415
-    from vae.train import train  # noqa: PLC0415
-    from vae.train_config import TrainConfig  # noqa: PLC0415
+    from vae.data import Digits, load_training
+    from vae.likelihoods import Binomial
+    from vae.networks import Mlp
+    from vae.optimizers import Adam
+    from vae.train import train
+    from vae.train_config import TrainConfig
 
     torch.set_num_threads(1)
     made = TrainConfig(

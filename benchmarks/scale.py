@@ -101,7 +101,7 @@ class Worker:
         """The row of ``epoch`` as ``research.trial`` sends it, with as many figures."""
         params = view.created.params
         key = json.dumps([sorted(params.items()), epoch])
-        luck = random.Random(hashlib.sha256(key.encode()).digest())  # noqa: S311 - no secret
+        luck = random.Random(hashlib.sha256(key.encode()).digest())
         merit = -30.0 - 5.0 * abs(math.log10(params["lr"]) + 2.7) - 40.0 / params["width"] - 4.0 / params["latent_size"]
         elbo = merit - 30.0 / epoch + luck.gauss(0.0, 0.3)
         kl = 3.0 + params["latent_size"] * 0.2 + luck.random()
@@ -173,7 +173,7 @@ def simulate(session: _Session, options: argparse.Namespace) -> list[Bin]:
     """Tune's loop with a clock of its own: results in order of their times, a freed slot asks at once."""
     ledger, searcher, scheduler = session.ledger, session.searcher, session.scheduler
     worker = Worker(ledger.directory)
-    speed = random.Random(0)  # noqa: S311 - as above
+    speed = random.Random(0)
     order = itertools.count()
     running: list[tuple[float, int, Any]] = []
     bins = [Bin()]
@@ -249,12 +249,16 @@ def main() -> None:
     parser.add_argument("--objectives", action="store_true", help="a front of two")
     parser.add_argument("--deterministic", action="store_true")
     parser.add_argument("--wandb", choices=["offline", "disabled"], default="disabled")
-    parser.add_argument("--storage", type=Path, help="where the sweep is written and left. Default: written and removed")
+    parser.add_argument(
+        "--storage", type=Path, help="where the sweep is written and left. Default: written and removed"
+    )
     options = parser.parse_args()
     machine = provenance.hardware()
     versions = provenance.versions()
     told = ", ".join(f"{name} {versions[name]}" for name in ("python", "torch", "ray", "optuna", "wandb"))
-    print(f"{datetime.now(UTC):%Y-%m-%d}, {machine['cpu']}, {machine['usable_cores']} cores, {platform.system()}; {told}")
+    print(
+        f"{datetime.now(UTC):%Y-%m-%d}, {machine['cpu']}, {machine['usable_cores']} cores, {platform.system()}; {told}"
+    )
     with tempfile.TemporaryDirectory() as temporary:
         ledger = make(options.storage or Path(temporary), options)
         with (ledger.directory / "driver.log").open("w", encoding="utf-8") as log:

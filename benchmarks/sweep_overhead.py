@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 
 from research import provenance
 from research.ledger import Ledger
+import itertools
 
 if TYPE_CHECKING:
     from research.ledger import TrialView
@@ -132,7 +133,7 @@ def gaps(ledger: Ledger) -> list[float]:
     return [
         _time(later.updated) - _time(earlier.updated) - (later.seconds or 0.0)
         for views in _ends(ledger)
-        for earlier, later in zip(views, views[1:], strict=False)
+        for earlier, later in itertools.pairwise(views)
     ]
 
 
@@ -153,7 +154,7 @@ def plain(folder: Path, trials: int, epochs: int) -> tuple[dict[str, float], Mem
 
 def wandb_rows(folder: Path) -> tuple[int, int]:
     """How many runs W&B has, and how many rows in all."""
-    from wandb_reader import read_run  # noqa: PLC0415 - the tests' reader of offline runs
+    from wandb_reader import read_run
 
     runs = [read_run(path) for path in folder.glob("wandb/offline-run-*")]
     runs = [run for run in runs if run.job_type != "sweep"]
@@ -218,12 +219,14 @@ def long(folder: Path, seconds: float, rounds: int) -> None:
         seconds_of = [
             _time(later.updated) - _time(earlier.updated)
             for views in _ends(ledger)
-            for earlier, later in zip(views, views[1:], strict=False)
+            for earlier, later in itertools.pairwise(views)
         ]
         ours = sum(epochs / one for one in seconds_of)
         ratios.append(ours / bare(config))
     print(f"\ntrials of {seconds:g} s ({epochs} epochs), {rounds} rounds, {SLOTS} slots, cold start left out:")
-    print(f"overhead, share of the slots' time that is no training or evaluation: {spread([100 * s for s in shares], ' %', 2)}")
+    print(
+        f"overhead, share of the slots' time that is no training or evaluation: {spread([100 * s for s in shares], ' %', 2)}"
+    )
     print(f"epochs/s of two trials / of two bare processes: {spread(ratios, '', 3)}", flush=True)
 
 

@@ -102,7 +102,9 @@ def run(config: TrainConfig, folder: Path) -> Spent:
         with _timed(spent, "(one forward pass)"), torch.no_grad():
             for rows in torch.arange(len(held)).split(1000):
                 x = held.batch(rows)
-                model.terms(x, model.condition(x, held.labels[rows]), torch.randn(1, len(rows), config.latent_size), None)
+                model.terms(
+                    x, model.condition(x, held.labels[rows]), torch.randn(1, len(rows), config.latent_size), None
+                )
         return before["held-out figures"](model, *arguments, **named)
 
     try:
@@ -122,7 +124,10 @@ def run(config: TrainConfig, folder: Path) -> Spent:
         spent[part] = [a - b for a, b in zip(spent[part], pass_, strict=True)]
     spent["steps, wall by the rows"] = [float("nan"), sum(row["time/train_seconds"] for row in rows)]
     known = [spent[part][0] for part in parts]
-    spent["steps"] = [spent["the whole trial"][0] - sum(known), spent["the whole trial"][1] - sum(spent[p][1] for p in parts)]
+    spent["steps"] = [
+        spent["the whole trial"][0] - sum(known),
+        spent["the whole trial"][1] - sum(spent[p][1] for p in parts),
+    ]
     return spent
 
 

@@ -431,7 +431,9 @@ class Ledger:
         seal = _SEAL.fullmatch(raw[-_SEAL_BYTES:])
         body = raw[:-_SEAL_BYTES] + b"}"
         if seal is None or hashlib.sha256(body).hexdigest() != seal[1].decode():
-            raise CorruptFile(f"{self._path(self._count)} is damaged (its sha256 does not match): restore it from a copy")
+            raise CorruptFile(
+                f"{self._path(self._count)} is damaged (its sha256 does not match): restore it from a copy"
+            )
         try:
             envelope = _ENVELOPE.validate_json(body)
             self._refuse_impossible(envelope)

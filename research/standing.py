@@ -27,7 +27,7 @@ class Standing:
     states: Counter[Status] = field(default_factory=Counter)  # of those that have ended
     places: dict[int, int] = field(default_factory=dict)  # of those that ended, but for skipped draws: 0 was the first
     ranking: list[Merit] = field(default_factory=list)  # sorted; of ended trials with a value
-    points: dict[int, tuple[float, ...]] = field(default_factory=dict)  # of complete, feasible ones, where there is a front
+    points: dict[int, tuple[float, ...]] = field(default_factory=dict)  # of complete, feasible ones, for a front
     epochs: int = 0
     seconds: float = 0.0  # training and evaluating
     rows: list[RowReported] = field(default_factory=list)  # in the order in which they were reported
