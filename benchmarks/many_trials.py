@@ -9,6 +9,7 @@ be held for the whole. The table is made when all trials have ended. The driver 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import subprocess
@@ -20,7 +21,6 @@ from typing import Any
 
 from research import provenance
 from research.ledger import Ledger
-import itertools
 
 SPACE = Path(__file__).with_name("tiny_space.py")
 BINS = 10

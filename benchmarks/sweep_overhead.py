@@ -9,6 +9,7 @@ they are upper limits, and the load is printed. docs/performance.md keeps the ta
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import subprocess
@@ -23,7 +24,6 @@ from typing import TYPE_CHECKING
 
 from research import provenance
 from research.ledger import Ledger
-import itertools
 
 if TYPE_CHECKING:
     from research.ledger import TrialView
