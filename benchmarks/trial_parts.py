@@ -68,6 +68,7 @@ def run(config: TrainConfig, folder: Path) -> Spent:
     rungs = [epoch for epoch in (1, 3, 9) if epoch < config.epochs]
     assignment = {
         "sweep_dir": str(folder),
+        "storage": None,
         "trial": 0,
         "attempt": 0,
         "config": to_dict(config),
@@ -81,6 +82,7 @@ def run(config: TrainConfig, folder: Path) -> Spent:
         "split_hash": data.split_hash,
         "picture_epochs": [*rungs, config.epochs],
         "resume_from": None,
+        "resume_sha256": None,
         "best_checkpoint": None,
         "best_value": None,
     }
