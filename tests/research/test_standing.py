@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import math
 import random
 from collections import Counter
 
 import pytest
+from rich.console import Console
 from synthetic import new_ledger, row, session, trial
 
 from research import pareto
 from research.budget import since_best
 from research.events import TrialFailed, TrialRetried
 from research.ledger import TIMES, Ledger, TrialView
+from research.live import LiveView
 from research.rung_table import RungTable
 from research.schedule import running_mean, value_at
 from research.settings import Asha, Constraint, Hyperband, MedianRule, Metric, rungs
@@ -170,3 +173,17 @@ def test_a_small_sweep_shows_its_sampler_every_trial(tmp_path, monkeypatch):
     complete_best = {3, 7, 11, 1}
     assert numbers == sorted(complete_best | {20, 21, 22, 23, 24, 25, 26, 27} | {28, 29})
     assert len(study.study.get_trials()) == 30, "everybody else sees all"
+
+
+def test_the_live_table_has_no_more_rows_than_the_screen(tmp_path):
+    """Of hundreds of running trials those are drawn that there is room for; the others are counted."""
+    ledger = new_ledger(tmp_path / "s", trials=60)
+    for number in range(60):
+        ledger.append(trial(number))
+    screen = Console(file=io.StringIO(), force_terminal=True, width=120, height=30)
+    screen.print(LiveView(screen, ledger).frame())
+    assert isinstance(screen.file, io.StringIO)
+    text = screen.file.getvalue()
+
+    assert "and 40 more" in text
+    assert text.count("0/") == 20
