@@ -79,11 +79,9 @@ def limits(ledger: Ledger, now: datetime | None = None) -> list[Limit]:
     if budget.hours is not None:
         found.append(Limit("--hours", budget.hours, wall_seconds(ledger, now) / 3600, "hours"))
     if budget.trial_hours is not None:
-        hours = sum(view.seconds or 0.0 for view in ledger.trials.values()) / 3600
-        found.append(Limit("--trial-hours", budget.trial_hours, hours, "trial-hours"))
+        found.append(Limit("--trial-hours", budget.trial_hours, ledger.standing.seconds / 3600, "trial-hours"))
     if budget.total_epochs is not None:
-        epochs = sum(len(view.rows) for view in ledger.trials.values())
-        found.append(Limit("--total-epochs", budget.total_epochs, float(epochs), "epochs"))
+        found.append(Limit("--total-epochs", budget.total_epochs, float(ledger.standing.epochs), "epochs"))
     if budget.patience is not None:
         found.append(Limit("--patience", budget.patience, float(since_best(ledger)), "trials since the best"))
     return found
@@ -116,10 +114,6 @@ def wall_seconds(ledger: Ledger, now: datetime | None = None) -> float:
 
 def since_best(ledger: Ledger) -> int:
     """How many trials have ended since the best one did; with several objectives, since the front last grew."""
-    ended = sorted(
-        (view for view in ledger.trials.values() if view.terminal and view.status != "SKIPPED"),
-        key=lambda view: view.latest,  # the order of events, not of a clock that may have been set back
-    )
-    best = {view.number for view in ledger.front()} or {view.number for view in ledger.ranked()[:1]}
-    places = [place for place, view in enumerate(ended) if view.number in best]
-    return len(ended) - 1 - max(places) if places else 0
+    places = ledger.standing.places
+    best = [view.number for view in ledger.front()] or [number for *_, number in ledger.standing.ranking[:1]]
+    return len(places) - 1 - max(places[number] for number in best) if best else 0

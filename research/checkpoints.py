@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from itertools import islice
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -52,8 +53,8 @@ def keep_best(ledger: Ledger, sweep_dir: Path) -> list[str]:
         return [f"the best models could not be kept: {error}"]
     clear_leftovers(models)
     clear_leftovers(sweep_dir / "trials")
-    ranked = ledger.ranked()
-    desired, others = ranked[: ledger.settings.keep], ranked[ledger.settings.keep :]
+    others = ledger.in_order()
+    desired = list(islice(others, ledger.settings.keep))
     missing = set[int]()
     for trial in desired:
         target = models / trial_name(trial.number)
@@ -71,11 +72,12 @@ def keep_best(ledger: Ledger, sweep_dir: Path) -> list[str]:
             missing.add(trial.number)
             problems.append(f"the model of trial {trial.number} could not be kept: {error}")
     present = _trials_in(models)
-    stand_ins = [trial.number for trial in others if trial.number in present]
+    stand_ins = [trial.number for trial in others if trial.number in present] if missing else []
     kept = {trial.number for trial in desired} | set(stand_ins[: len(missing)])
-    done = {number for number, trial in ledger.trials.items() if trial.terminal} - missing
     unneeded = [path for number, path in present.items() if number not in kept]
-    unneeded += [path for number, path in _trials_in(sweep_dir / "trials").items() if number in done]
+    unneeded += [
+        path for number, path in _trials_in(sweep_dir / "trials").items() if _needless(ledger, number, missing)
+    ]
     for path in unneeded:
         try:
             remove_folder(path)
@@ -83,7 +85,7 @@ def keep_best(ledger: Ledger, sweep_dir: Path) -> list[str]:
             problems.append(f"{path} could not be removed ({error.strerror})")
     if store is not None:
         gone = [f"models/{name}" for name in there if (n := _number(name)) is not None and n not in kept]
-        gone += [f"trials/{name}" for name in checkpoints_there if _number(name) in done]
+        gone += [f"trials/{name}" for name in checkpoints_there if _needless(ledger, _number(name), missing)]
         try:
             for relative in sorted(gone):
                 remove_folder_there(store, relative)
@@ -130,6 +132,12 @@ def epoch_folder(checkpoint: str, replicates: int) -> str:
 def replicate_folder(folder: str, index: int, replicates: int) -> str:
     """Where one replicate's state is, inside an epoch's folder; of a single run, the folder itself."""
     return folder if replicates == 1 else f"{folder}/replicate-{index}"
+
+
+def _needless(ledger: Ledger, number: int | None, missing: set[int]) -> bool:
+    """Whether a trial's checkpoints are needed no more."""
+    view = None if number is None else ledger.trials.get(number)
+    return view is not None and view.terminal and view.number not in missing
 
 
 def model_hash(folder: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from rich.console import Group
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from research.ledger import Ledger, RowReported, TrialView
 
 REFRESH_SECONDS = 0.5
+_OTHER_LINES = 10  # of a frame, beside a line for each running trial
 
 
 class LiveView:
@@ -101,7 +103,7 @@ class LiveView:
             parts.append(f"{metric.name} {number_text(value)}")
         if view.status == "FAIL":
             parts.append(f"{view.fail_kind}: {view.reason}")
-        best = next(iter(self.ledger.ranked()), None)
+        best = next(self.ledger.in_order(), None)
         if best is not None:
             parts.append(f"best {number_text(value_of(best, metric))} (trial {best.number})")
         parts.append(f"{ended} of {self.ledger.settings.trials} ended, {self.time_left()}")
@@ -126,9 +128,9 @@ class LiveView:
         for name in ("trial", "epoch", metric.name, "val/reconstruction", "val/kl", "examples/s"):
             running.add_column(name, justify="right")
         running.add_column("parameters", overflow="fold")
-        for view in self.ledger.trials.values():
-            if view.terminal:
-                continue
+        # No more than the screen has room for: a table of hundreds of trials would keep the driver busy with drawing.
+        room = max(1, self.console.height - _OTHER_LINES)
+        for view in islice(self.ledger.standing.running.values(), room):
             last = view.rows[max(view.rows)].metrics if view.rows else {}
             rate = last.get("time/examples_per_second")
             running.add_row(
@@ -139,7 +141,9 @@ class LiveView:
                 parameters(view),
             )
         parts: list[RenderableType] = [head, pace, running]
-        best = next(iter(self.ledger.ranked(include_running=True)), None)
+        if (more := len(self.ledger.standing.running) - room) > 0:
+            parts.append(Text(f"and {more} more", style="dim"))
+        best = next(self.ledger.in_order(include_running=True), None)
         if best is not None:
             parts.append(
                 Text.assemble(
@@ -155,7 +159,7 @@ _STYLES = {"COMPLETE": "green", "PRUNED": "yellow", "FAIL": "red", "SKIPPED": "d
 
 
 def _ended(ledger: Ledger) -> int:
-    return sum(view.terminal and view.status != "SKIPPED" for view in ledger.trials.values())
+    return len(ledger.standing.places)
 
 
 def _duration(seconds: float) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from research.ledger import RowReported
+from research.rung_table import RungTable
 from research.settings import Asha, Hyperband, MedianRule, rungs
 from research.storage import fetch_pictures
 
@@ -76,15 +77,18 @@ class LedgerScheduler(FIFOScheduler):
         ledger: Ledger,
         *,
         number_of: Callable[[Trial], int],
-        visible_to: Callable[[int], Iterable[TrialView]],
+        visible_below: Callable[[int], int],
         on_row: Callable[[RowReported], None],
         on_error: Callable[[Trial], None],
     ) -> None:
-        """``visible_to(n)``: the trials from which trial n's stopping may be decided."""
+        """``visible_below(n)``: trial n's stopping may be decided from the trials numbered less."""
         super().__init__()  # type: ignore[no-untyped-call] # ray's has no annotations
         self.ledger = ledger
         self.number_of = number_of
-        self.visible_to = visible_to
+        self.visible_below = visible_below
+        self.reached = RungTable(
+            ledger, running_mean if isinstance(ledger.settings.scheduler, MedianRule) else value_at
+        )
         self.on_row = on_row
         self.on_error = on_error
 
@@ -140,14 +144,14 @@ class LedgerScheduler(FIFOScheduler):
             return "complete", None, []
         match settings.scheduler:
             case MedianRule() if epoch in rungs(settings.scheduler, epochs):
-                return self._by_median(settings.scheduler, view, value, epoch)
+                return self._by_median(settings.scheduler, view, value, epoch, epochs)
             case Asha() | Hyperband():
                 return self._by_rung(settings.scheduler, view, value, epoch, epochs)
         return "continue", None, []
 
-    def _by_median(self, rule: MedianRule, view: TrialView, value: float, epoch: int) -> Decided:
+    def _by_median(self, rule: MedianRule, view: TrialView, value: float, epoch: int, epochs: int) -> Decided:
         metric = self.ledger.settings.metric
-        means = [mean for other in self._others(view) if (mean := running_mean(other, metric, epoch)) is not None]
+        means = self.reached.others(view, epoch, below=self.visible_below(view.number), epochs=epochs)
         own = self._best_at(view, epoch, value, epoch)
         assert own is not None, "at the row itself there is its value"
         if not_below_median(rule, metric, own, means):
@@ -165,14 +169,10 @@ class LedgerScheduler(FIFOScheduler):
         owed = [rung for rung in rungs(halving, epochs, view.number) if settled < rung <= epoch]
         if not owed:
             return "continue", None, []
-        metric = self.ledger.settings.metric
-        others, where = self._others(view), ""
-        if isinstance(halving, Hyperband):
-            bracket = halving.bracket(epochs, view.number)
-            others = [other for other in others if halving.bracket(epochs, other.number) == bracket]
-            where = f" of bracket {bracket}"
+        metric, below = self.ledger.settings.metric, self.visible_below(view.number)
+        where = f" of bracket {halving.bracket(epochs, view.number)}" if isinstance(halving, Hyperband) else ""
         for rung in reversed(owed):
-            seen = [found for other in others if (found := value_at(other, metric, rung)) is not None]
+            seen = self.reached.others(view, rung, below=below, epochs=epochs)
             if len(seen) + 1 < halving.min_population:
                 continue
             own = self._best_at(view, rung, value, epoch)
@@ -182,9 +182,6 @@ class LedgerScheduler(FIFOScheduler):
             reason = f"not in the best 1/{halving.reduction} of {len(seen) + 1}{where} at epoch {rung}{late}"
             return "pruned", reason, [rung]
         return "continue", None, []
-
-    def _others(self, view: TrialView) -> list[TrialView]:
-        return [other for other in self.visible_to(view.number) if other.number != view.number]
 
     def _best_at(self, view: TrialView, rung: int, value: float, epoch: int) -> float | None:
         """The trial's best value up to ``rung``; ``value`` is that of ``epoch``, which is not written down yet."""

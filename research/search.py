@@ -61,8 +61,9 @@ class LedgerSearcher(Searcher):
         self.todo = [view.number for view in views if not view.terminal and not view.whole_gpu]
         # Who needs a whole GPU comes last: while others take up shares of all of them, it would never get one.
         self.last = [view.number for view in views if not view.terminal and view.whole_gpu]
+        below = self.visible_below(len(views))
         for view in views:
-            study.add(view, ended=view in self._settled(len(views)))
+            study.add(view, ended=view.number < below)
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its searcher into files that nobody reads: the ledger is the truth."""
@@ -74,21 +75,15 @@ class LedgerSearcher(Searcher):
     def restore(self, checkpoint_path: str) -> None:
         """Nothing to restore: the ledger has it."""
 
-    def visible_to(self, number: int) -> list[TrialView]:
-        """The trials that trial ``number`` may be sampled and stopped by.
+    def visible_below(self, number: int) -> int:
+        """Trial ``number`` may be sampled and stopped by the trials numbered less than this.
 
         In the default mode all that there are; in deterministic mode those numbered n − W and lower, W being
         the number of slots, so that the sweep depends on its seed and W, not on who finishes first.
         """
-        views = self.ledger.trials
         if not self.ledger.settings.deterministic:
-            return list(views.values())
-        window = self.ledger.settings.resources.concurrent
-        return [views[other] for other in range(max(0, number - window + 1)) if other in views]
-
-    def _settled(self, number: int) -> list[TrialView]:
-        """The ended trials that trial ``number``'s sampler may know of."""
-        return [view for view in self.visible_to(number) if view.terminal]
+            return len(self.ledger.trials)
+        return max(0, number - self.ledger.settings.resources.concurrent + 1)
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override] # ray's own type leaves out FINISHED
         """The next assignment; None while it must wait; FINISHED when all trials have ended."""
@@ -115,10 +110,13 @@ class LedgerSearcher(Searcher):
             number = len(self.ledger.trials)
             if self.ledger.trained >= settings.trials:
                 return None
-            if settings.deterministic and not all(view.terminal for view in self.visible_to(number)):
+            below = self.visible_below(number)
+            untold = [self.ledger.trials[other] for other in self.study.untold if other < below]
+            if settings.deterministic and not all(view.terminal for view in untold):
                 return None
-            for view in self._settled(number):
-                self.study.tell(view)
+            for view in untold:
+                if view.terminal:
+                    self.study.tell(view)
             self.study.ask(self.space, number)
             view = self.ledger.trials[number]
             if not view.terminal:
@@ -178,6 +176,6 @@ class LedgerSearcher(Searcher):
 
     def tell_rest(self) -> None:
         """Tell the study whatever has ended: in deterministic mode the last trials are told to no sampler."""
-        for number in sorted(self.ledger.trials):
+        for number in list(self.study.untold):
             if self.ledger.trials[number].terminal:
                 self.study.tell(self.ledger.trials[number])

@@ -29,7 +29,7 @@ _SHOWN = ("val/elbo", "val/reconstruction", "val/kl", "val/active_units")
 
 def counts(ledger: Ledger) -> dict[str, int]:
     """Trials by state."""
-    found = Counter[str](view.status for view in ledger.trials.values())
+    found = ledger.standing.states | Counter[str](RUNNING=len(ledger.standing.running))
     return {state: found.get(state, 0) for state in STATES}
 
 

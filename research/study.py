@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import json
 import warnings
+from bisect import insort
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import optuna
 from optuna.distributions import distribution_to_json
-from optuna.storages import JournalStorage
 from optuna.trial import TrialState
 
 from research.frozen import STATES, attributes_of, constraints_of, curve_of, frozen_trial, values_of
+from research.journal import Journal
 from research.ledger import TrialCreated, TrialFailed
 from research.samplers import build_sampler, of_learned
-from research.settings import RandomSearch
+from research.settings import RandomSearch, Tpe
 from research.spaces import SkippedDraw, SpaceError, draw
 from research.study_file import MirroredJournal
 from vae.seeds import derive
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
     from research.ledger import FailKind, Ledger, TrialView
     from research.spaces import Space
 
+SEEN = 1000  # finished trials that TPE draws from: its cost grows with them, and a draw should not wait for thousands
+SEEN_BEST = 100  # of these the best complete ones; the others are the newest
 _REPEATS = 3  # a sampler that draws what was drawn so often in a row has converged: the next draws are random
 
 
@@ -46,9 +50,10 @@ class StudyView:
         self.journal = MirroredJournal(journal)
         settings = ledger.settings
         self.several = len(settings.targets) > 1
+        self.storage = Journal(self.journal)
         self.study = optuna.create_study(
             study_name=settings.name,
-            storage=JournalStorage(self.journal),
+            storage=self.storage,
             directions=[target.direction for target in settings.targets],
             sampler=build_sampler(RandomSearch(), 0, 0),
         )
@@ -60,18 +65,23 @@ class StudyView:
         for trial in learned:
             self.study.add_trial(of_learned(trial, settings))
         self.offset = len(learned)
-        self.told: set[int] = set()
+        self.learned_ids = [trial._trial_id for trial in self.study.get_trials(deepcopy=False)]  # noqa: SLF001 - no other way
+        self.untold: dict[int, None] = {}  # trials that the study has as running, in order
+        self.results: list[int] = []  # trials that the study has as complete or pruned, in order
         self.storage_ids: list[int] = []  # Optuna's id of each trial, by number
         self.first_of: dict[str, int] = {}  # the trial that first had a config, by the config's identity
 
     def add(self, view: TrialView, *, ended: bool) -> None:
         """Add a trial of an earlier session: as it ended, or as RUNNING for :meth:`tell` to end."""
         ended = ended and view.terminal
-        self.study.add_trial(frozen_trial(self.ledger, view, ended=ended))
-        self.storage_ids.append(self.study.get_trials(deepcopy=False)[-1]._trial_id)  # noqa: SLF001 - no other way
+        frozen = frozen_trial(self.ledger, view, ended=ended)
+        # As study.add_trial does, which keeps the new trial's id to itself.
+        self.storage_ids.append(self.storage.create_new_trial(self.study._study_id, template_trial=frozen))  # noqa: SLF001 - no other way
         self._remember(view)
-        if ended:
-            self.told.add(view.number)
+        if not ended:
+            self.untold[view.number] = None
+        elif view.status in {"COMPLETE", "PRUNED"}:
+            self.results.append(view.number)
 
     def ask(self, space: Space, number: int) -> TrialCreated:
         """Draw trial ``number`` and write it down; a draw that is not to be trained is ended at once."""
@@ -84,15 +94,19 @@ class StudyView:
             warnings.simplefilter("ignore")
             if wanted is not None:
                 self.study.enqueue_trial(dict(wanted.params))
-            trial = self.study.ask()
+            # Optuna looks for a trial that waits among all that it is shown.
+            with self.storage.showing([] if wanted is None else None):
+                trial = self.study.ask()
             assert trial.number == number + self.offset, "the study has the ledger's trials, in order"
             self.storage_ids.append(trial._trial_id)  # noqa: SLF001 - no other way
+            self.untold[number] = None
             seed = derive(settings.seed, "train", number) % 2**31
             problem: tuple[FailKind, str] | None = None
             config: dict[str, Any] = {}
             digest = ""
             try:
-                drawn = draw(space, trial, epochs=settings.epochs, seed=seed, data=settings.data)
+                with self.storage.showing(self._seen()):
+                    drawn = draw(space, trial, epochs=settings.epochs, seed=seed, data=settings.data)
                 config, digest = to_dict(drawn), config_hash(drawn)
             except SkippedDraw as error:
                 problem = "impossible", str(error)
@@ -119,6 +133,20 @@ class StudyView:
         self._remember(self.ledger.trials[number])
         return created
 
+    def _seen(self) -> list[int] | None:
+        """Optuna's ids of the trials that the sampler may look at; None: all. A function of what the study was told.
+
+        TPE parts what it sees into the best 25 (of several objectives, a tenth) and the others, among which an old one
+        counts for less than a new one.
+        """
+        if not isinstance(self.ledger.settings.sampler, Tpe) or len(self.results) <= SEEN:
+            return None
+        complete = (v.number for v in self.ledger.in_order() if v.status == "COMPLETE" and v.number not in self.untold)
+        seen = {*islice(complete, SEEN_BEST), *self.untold}
+        newest = (number for number in reversed(self.results) if number not in seen)
+        seen |= {*islice(newest, SEEN - SEEN_BEST)}
+        return [*self.learned_ids, *(self.storage_ids[number] for number in sorted(seen))]
+
     def repeats(self, number: int) -> int:
         """How many of the draws just before trial ``number`` were duplicates, without another between."""
         count = 0
@@ -129,14 +157,14 @@ class StudyView:
     def report(self, number: int, epoch: int, value: float) -> None:
         """Show a running trial's curve as it grows. Samplers don't read it before the trial is told."""
         if not self.several:  # Optuna keeps no curves beside several objectives
-            self.study._storage.set_trial_intermediate_value(self.storage_ids[number], epoch, value)  # noqa: SLF001
+            self.storage.set_trial_intermediate_value(self.storage_ids[number], epoch, value)
 
     def tell(self, view: TrialView) -> None:
         """Tell how a trial ended. Telling again changes nothing."""
-        if view.number in self.told:
+        if view.number not in self.untold:
             return
-        self.told.add(view.number)
-        storage = self.study._storage  # noqa: SLF001 - the public way needs the Trial object of ask()
+        del self.untold[view.number]
+        storage = self.storage  # the study's own way needs the Trial object of ask()
         for name, value in attributes_of(self.ledger, view).items():
             storage.set_trial_user_attr(self.storage_ids[view.number], name, value)
         for name, value in constraints_of(self.ledger, view).items():
@@ -149,9 +177,11 @@ class StudyView:
         # Optuna takes a PRUNED trial's value from the last of its curve.
         values = values_of(self.ledger, view, state) if state is TrialState.COMPLETE else None
         self.study.tell(view.number + self.offset, values, state=state)
+        if state in {TrialState.COMPLETE, TrialState.PRUNED}:
+            insort(self.results, view.number)
 
     def _frozen(self, number: int) -> optuna.trial.FrozenTrial:
-        return self.study.get_trials(deepcopy=False)[number + self.offset]
+        return self.storage.get_trial(self.storage_ids[number])
 
     def _remember(self, view: TrialView) -> None:
         if view.created.config and view.status != "SKIPPED":

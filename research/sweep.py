@@ -315,7 +315,7 @@ class _Session:
         self.scheduler = LedgerScheduler(
             ledger,
             number_of=lambda trial: int(trial.config["trial"]),
-            visible_to=self.searcher.visible_to,
+            visible_below=self.searcher.visible_below,
             on_row=self._on_row,
             on_error=self._on_error,
         )

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from research.errors import CorruptFile
@@ -20,7 +22,6 @@ from research.trial_names import CAPTIONS, family
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     import wandb
     from pydantic import JsonValue
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 Mode = Literal["offline", "online", "disabled"]
 _LONGEST_NAME = 48  # of a sweep, in an id: W&B takes 64 characters
 _LONGEST_TAG = 64
+_DIRECTORY = re.compile(r"(?:offline-)?run-\d+_\d+-(.+)")  # of a run, in wandb's way of naming it
 _WEIGHTS = "model.safetensors"
 
 
@@ -106,6 +108,10 @@ class Marks:
         """The directories of the run ``identity``, finished or torn, in order of their start."""
         return sorted(self.folder.glob(f"*run-*-{identity}"))
 
+    def begun(self) -> set[str]:
+        """The identities of all runs that have a directory. One look at the folder, where `directories` takes one each."""
+        return {match[1] for path in self.folder.iterdir() if (match := _DIRECTORY.fullmatch(path.name)) is not None}
+
     def uploaded(self, identity: str) -> bool:
         """Whether the service may have rows of this run: of an online run, or of one that was uploaded."""
         return any(
@@ -139,6 +145,7 @@ class TrialRuns:
         self.marks = Marks(ledger.directory / "wandb")
         self.live: dict[int, wandb.Run] = {}
         self.logged: dict[int, int] = {}  # the last epoch
+        self.begun = self.marks.begun()
         self.done = {number for number in ledger.trials if self.marks.read(trial_name(number)) is not None}
 
     def catch_up(self) -> None:
@@ -149,7 +156,8 @@ class TrialRuns:
             if trial.status == "SKIPPED" and number not in self.live:
                 continue  # a draw that was never trained is no run
             if number not in self.live:
-                self.marks.forget(self.run_id(number))  # torn
+                if self.run_id(number) in self.begun:
+                    self.marks.forget(self.run_id(number))  # torn
                 self.live[number] = self._start(trial)
                 self.logged[number] = -1
             for epoch in sorted(epoch for epoch in trial.rows if epoch > self.logged[number]):
@@ -305,7 +313,7 @@ class TrialRuns:
             id=identity,
             mode=self.mode,
             rows=len(trial.rows),
-            directory=self.marks.directories(identity)[-1].name,
+            directory=Path(run.dir).parent.name,
             model=model,
         )
 

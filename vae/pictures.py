@@ -126,5 +126,5 @@ def png(rows: list[Tensor], *, captions: list[str] | None = None, title: str = "
             pen.text((4, header + i * cell_h + cell_h // 2 - 7), caption, fill=0, font=font)
         picture = page
     file = io.BytesIO()
-    picture.save(file, format="PNG", optimize=True)
+    picture.save(file, format="PNG")  # optimize=True takes nine times as long for 5 % fewer bytes
     return file.getvalue()

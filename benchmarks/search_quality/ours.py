@@ -38,8 +38,8 @@ class EarlyAsFinal(StudyView):
         """Tell how a trial ended, or would seem to have ended."""
         if view.status != "PRUNED":
             super().tell(view)
-        elif view.number not in self.told:
-            self.told.add(view.number)
+        elif view.number in self.untold:
+            del self.untold[view.number]
             self.study.tell(view.number, list(view.curve(self.ledger.settings.metric.name).values())[-1])
 
 
@@ -90,7 +90,7 @@ class LedgerEngine:
         self.scheduler = LedgerScheduler(
             ledger,
             number_of=lambda trial: int(trial.trial_id),
-            visible_to=self.searcher.visible_to,
+            visible_below=self.searcher.visible_below,
             on_row=lambda _: None,
             on_error=lambda _: None,
         )

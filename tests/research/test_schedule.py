@@ -77,7 +77,7 @@ def report(tmp_path):
     scheduler = LedgerScheduler(
         ledger,
         number_of=lambda one: one.number,
-        visible_to=lambda _: ledger.trials.values(),
+        visible_below=lambda _: len(ledger.trials),
         on_row=lambda _: None,
         on_error=lambda _: None,
     )
@@ -164,7 +164,7 @@ def decisions(ledger, curves):
     scheduler = LedgerScheduler(
         ledger,
         number_of=lambda tune_trial: tune_trial.number,
-        visible_to=lambda _: list(ledger.trials.values()),
+        visible_below=lambda _: len(ledger.trials),
         on_row=lambda _: None,
         on_error=lambda _: None,
     )
@@ -212,7 +212,7 @@ def test_every_objective_must_be_finite(tmp_path):
     values["metrics"]["val/kl"] = None
     ledger.append(trial(0))
     scheduler = LedgerScheduler(
-        ledger, number_of=lambda _: 0, visible_to=lambda _: [], on_row=lambda _: None, on_error=lambda _: None
+        ledger, number_of=lambda _: 0, visible_below=lambda _: 0, on_row=lambda _: None, on_error=lambda _: None
     )
     assert scheduler.on_trial_result(None, SimpleNamespace(), {"report": json.dumps(values)}) == "STOP"
     assert ledger.trials[0].reason == "val/kl is not finite at epoch 1"
@@ -224,7 +224,7 @@ def test_who_came_too_early_to_be_judged_is_judged_later(tmp_path):
     scheduler = LedgerScheduler(
         ledger,
         number_of=lambda tune_trial: tune_trial.number,
-        visible_to=lambda _: list(ledger.trials.values()),
+        visible_below=lambda _: len(ledger.trials),
         on_row=lambda _: None,
         on_error=lambda _: None,
     )
