@@ -261,11 +261,11 @@ def _from_npz(path: Path, values: str, labels: str | None) -> tuple[_Array, _Arr
                     f"{path}: {name!r} takes {size:,} bytes, and an .npz is read whole, up to {MEMORY_LIMIT:,}: save it as an "
                     ".npy, which stays on disk"
                 )
-        found = [None if name is None else file[name] for name in (values, labels)]
-    for name, array in zip((values, labels), found, strict=True):
-        if name is not None and not isinstance(array, np.ndarray):
+        found = {name: file[name] for name in (values, labels) if name is not None}
+    for name, array in found.items():
+        if not isinstance(array, np.ndarray):
             raise DataError(f"{path}: {name!r} is no array")
-    return found[0], found[1]
+    return found[values], None if labels is None else found[labels]
 
 
 def _from_table(path: Path, labels: str | None) -> tuple[_Array, _Array | None, list[str]]:
