@@ -42,7 +42,8 @@ class RungTable:
             brackets += (scheduler.bracket(epochs, n) for n in range(len(brackets), len(self.ledger.trials)))
             mine = np.array(brackets[: len(values)]) == scheduler.bracket(epochs, view.number)
             counted[: len(mine)] &= mine
-        return values[counted]
+        chosen: np.ndarray = values[counted]
+        return chosen
 
     def _catch_up(self) -> None:
         scheduler, metric = self.ledger.settings.scheduler, self.ledger.settings.metric
