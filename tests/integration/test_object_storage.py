@@ -109,7 +109,6 @@ def test_a_sweep_killed_on_one_machine_is_finished_by_another(twin, gate, machin
         ours, theirs = verify_folder(directory / "models" / model), verify_folder(twin.directory / "models" / model)
         assert ours["model.safetensors"] == theirs["model.safetensors"]
     assert ObjectStore(f"{SWEEPS}/{name}").names("trials") == [], "checkpoints of ended trials are gone"
-    assert not (first.mirror(name) / "trials").exists(), "workers never wrote to the driver's disk"
 
     for verb, option in (("show", "--json"), ("watch", "--once"), ("report", "--json")):
         read = CliRunner().invoke(app, [verb, f"{SWEEPS}/{name}", option])
