@@ -140,6 +140,12 @@ def sweep(
     replicates: Annotated[
         int, typer.Option(min=1, help="Seeds of each config: a row is their mean, early stopping judges the mean.")
     ] = 1,
+    stack: Annotated[
+        int,
+        typer.Option(
+            min=1, help="Train so many trials as one batched model, where shapes allow it; for GPUs above all."
+        ),
+    ] = 1,
     start_from: Annotated[
         list[str] | None,
         typer.Option(
@@ -185,6 +191,10 @@ def sweep(
         raise UserError(
             "--constraint needs --scheduler none: early stopping looks at the metric alone and would end the trials that "
             "satisfy the constraint first"
+        )
+    if stack > 1 and replicates > 1:
+        raise UserError(
+            f"--stack {stack} is for trials of one seed, got --replicates {replicates}; leave one of them out"
         )
     chosen_sampler = sampler_of(sampler, sampler_option or [])
     stopping = scheduler_of(scheduler, reduction=reduction, min_population=min_population)
@@ -246,6 +256,7 @@ def sweep(
         budget=budget,
         start_from=tuple(firsts),
         replicates=replicates,
+        stack=stack,
         deterministic=deterministic,
         resources=resources,
         max_failed=max_failed,
@@ -467,6 +478,9 @@ def reproduce(
     rank: Annotated[int, typer.Option(min=1, help="Of a sweep: which of its best.")] = 1,
     data_dir: DataDir = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda. Default: the record's.")] = None,
+    stacked: Annotated[
+        bool, typer.Option("--stacked", help="Repeat the whole stack that the trial trained in, not the trial alone.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Train a recorded config again and compare, row by row.
@@ -495,6 +509,7 @@ def reproduce(
         kept,
         data_dir=directory,
         device=place,
+        stacked=stacked,
         on_row=lambda row: console.print(_row_line(row, epochs), highlight=False, soft_wrap=True),
     )
     if as_json:

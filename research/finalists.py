@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import statistics
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from research.errors import UserError, storing
@@ -23,7 +24,6 @@ from research.storage import store_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from rich.console import RenderableType
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from research.settings import Resources
 
 _TEST = "test.json"
+MOST_STACKED = 16  # nothing more was measured
 
 
 def prepare(parent: Ledger, *, top: int, seeds: int, resources: Resources | None, command: list[str]) -> Path:
@@ -60,7 +61,7 @@ def prepare(parent: Ledger, *, top: int, seeds: int, resources: Resources | None
         if ledger.settings.parent != Parent(name=settings.name, identity=parent.identity):
             raise UserError(f"{target} holds finalists of another sweep: move it away")
     else:
-        ledger = create(target, _settings(parent, len(best) * seeds, resources), command)
+        ledger = create(target, _settings(parent, best, seeds, resources), command)
     there = {(view.created.parent_trial, view.created.seed) for view in ledger.trials.values()}
     wanted = [(view, seed) for seed in fresh_seeds(settings.seed, seeds) for view in best]
     missing = [(view, seed) for view, seed in wanted if (view.number, seed) not in there]
@@ -79,8 +80,10 @@ def fresh_seeds(seed: int, count: int) -> list[int]:
     return [derive(seed, "finalist", index) % 2**31 for index in range(count)]
 
 
-def _settings(parent: Ledger, trials: int, resources: Resources | None) -> SweepSettings:
+def _settings(parent: Ledger, best: Sequence[TrialView], seeds: int, resources: Resources | None) -> SweepSettings:
     settings = parent.settings
+    resources = resources or settings.resources
+    trials = len(best) * seeds
     return dataclasses.replace(
         settings,
         name=f"{settings.name[:90]}-{FINALISTS}",  # at most 100 characters
@@ -91,9 +94,27 @@ def _settings(parent: Ledger, trials: int, resources: Resources | None) -> Sweep
         budget=Budget(),
         start_from=(),
         replicates=1,
-        resources=resources or settings.resources,
+        stack=_stack(parent, best, trials, resources),
+        resources=resources,
         parent=Parent(name=settings.name, identity=parent.identity),
     )
+
+
+def _stack(parent: Ledger, best: Sequence[TrialView], trials: int, resources: Resources) -> int:
+    """How many finalists a worker trains at once: as the sweep was told, else a slot's share where stacks are faster."""
+    from research.gpu_memory import device_of  # noqa: PLC0415 - torch
+    from vae.data import load_training  # noqa: PLC0415 - as above
+    from vae.serialization import from_dict  # noqa: PLC0415 - as above
+    from vae.stackable import pays  # noqa: PLC0415 - as above
+
+    settings = parent.settings
+    if settings.stack > 1:
+        return settings.stack
+    configs = [from_dict(view.created.config) for view in best]
+    data = load_training(configs[0].data, None if settings.data_dir is None else Path(settings.data_dir))
+    if not all(pays(config, data, device_of(resources)) for config in configs):
+        return 1
+    return min(MOST_STACKED, math.ceil(trials / resources.concurrent))
 
 
 def _created(number: int, view: TrialView, seed: int) -> TrialCreated:

@@ -22,6 +22,32 @@ RECORD = "record.json"
 
 
 @part
+class Stacked:
+    """The stack in which a trial's first epoch was trained, itself included, in the order of its members."""
+
+    position: NonNegativeInt
+    configs: list[Facts]
+    epochs: list[PositiveInt]  # that each had trained when the record was made
+
+    @classmethod
+    def of(cls, ledger: Ledger, trial: int) -> Self | None:
+        """Of trial number ``trial``; None where it trained alone."""
+        rows = ledger.trials[trial].rows
+        stack = rows[min(rows)].worker.get("stack") if rows else None
+        if not isinstance(stack, dict):
+            return None
+        members, position = stack.get("members"), stack.get("position")
+        if not isinstance(members, list) or not isinstance(position, int):
+            return None
+        views = [ledger.trials[number] for number in members if isinstance(number, int)]
+        return cls(
+            position=position,
+            configs=[view.created.config for view in views],
+            epochs=[max(1, len(view.rows)) for view in views],
+        )
+
+
+@part
 class TrialRecord:
     """One trial of one sweep, as its ledger has it.
 
@@ -54,6 +80,7 @@ class TrialRecord:
     threads: int | None
     device: str | None
     replicates: PositiveInt = 1  # seeds that each row is the mean of
+    stacked: Stacked | None = None
 
     @classmethod
     def of(cls, ledger: Ledger, trial: int) -> Self:
@@ -89,6 +116,7 @@ class TrialRecord:
             threads=threads if isinstance(threads, int) else None,
             device=device if isinstance(device, str) else None,
             replicates=settings.replicates,
+            stacked=Stacked.of(ledger, trial),
         )
 
     def to_json(self) -> str:

@@ -7,16 +7,18 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from research.events import REPLICATES, STANDARD_ERROR
 from research.intervals import median_index, standard_error
 from research.trial_rows import finite
 from vae.seeds import derive
+from vae.stackable import pays
+from vae.stacked import train_stacked
 from vae.train import train
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    import torch
+    from collections.abc import Generator, Sequence
 
     from vae.data import TrainingData
     from vae.state import TrainState
@@ -28,12 +30,16 @@ KEPT = "replicate"  # in a row: which replicate's weights are kept with it
 
 @dataclass(frozen=True)
 class Together:
-    """One epoch of all replicates: the row, each one's result, which one's weights stand for them, who diverged."""
+    """One epoch of all replicates: the row, each one's result, which one's weights stand for them, who diverged.
+
+    ``stacked``: they were trained as one batched model.
+    """
 
     row: dict[str, Any]
     results: list[EpochResult]
     kept: int
     diverged: str | None
+    stacked: bool = False
 
 
 def seeds_of(seed: int, replicates: int) -> list[int]:
@@ -49,21 +55,43 @@ def train_together(
     metric: str,
     resume: Sequence[TrainState] | None = None,
     device: torch.device | str = "cpu",
-) -> Iterator[Together]:
+) -> Generator[Together, None, None]:
     """Train ``config`` with ``replicates`` seeds, one epoch of each in turn, yielding after every epoch of all.
 
     The weights that stand for an epoch are those of the replicate whose ``metric`` is the median (the lower one of
-    two), so that they are neither the luckiest nor the unluckiest. One replicate is an ordinary run.
+    two), so that they are neither the luckiest nor the unluckiest. One replicate is an ordinary run. Several are one
+    stack where that is faster.
     """
     seeds = seeds_of(config.seed, replicates)
+    configs = [dataclasses.replace(config, seed=seed) for seed in seeds]
+    stacked = replicates > 1 and pays(config, data, torch.device(device).type)
+    if stacked:
+        epochs = (list(results.values()) for results in train_stacked(configs, data, resume, device))
+    else:
+        epochs = _in_turn(configs, data, resume, device)
+    for results in epochs:
+        failed = [index for index, result in enumerate(results) if result.diverged is not None]
+        rows = [finite(result.row) for result in results]
+        if replicates == 1:
+            yield Together(rows[0], results, 0, results[0].diverged)
+        elif failed:
+            first = failed[0]
+            diverged = f"{_name(first, seeds)}: {results[first].diverged}"
+            yield Together(rows[first], results, first, diverged, stacked)
+        else:
+            kept = median_index([row.get(metric) for row in rows])
+            yield Together(mean_row(rows) | {KEPT: kept}, results, kept, None, stacked)
+        if failed:
+            return
+
+
+def _in_turn(
+    configs: Sequence[TrainConfig], data: TrainingData, resume: Sequence[TrainState] | None, device: torch.device | str
+) -> Generator[list[EpochResult], None, None]:
+    """One epoch of each run after the other's."""
     runs = [
-        train(
-            dataclasses.replace(config, seed=seed),
-            data,
-            resume=None if resume is None else resume[index],
-            device=device,
-        )
-        for index, seed in enumerate(seeds)
+        train(config, data, resume=None if resume is None else resume[index], device=device)
+        for index, config in enumerate(configs)
     ]
     while True:
         results = []
@@ -71,24 +99,13 @@ def train_together(
             try:
                 result = next(run, None)
             except Exception as error:
-                if replicates > 1:
-                    error.add_note(f"({_name(index, seeds)})")
+                if len(configs) > 1:
+                    error.add_note(f"({_name(index, [config.seed for config in configs])})")
                 raise
             if result is None:
                 return
             results.append(result)
-        failed = [index for index, result in enumerate(results) if result.diverged is not None]
-        rows = [finite(result.row) for result in results]
-        if replicates == 1:
-            yield Together(rows[0], results, 0, results[0].diverged)
-        elif failed:
-            first = failed[0]
-            yield Together(rows[first], results, first, f"{_name(first, seeds)}: {results[first].diverged}")
-        else:
-            kept = median_index([row.get(metric) for row in rows])
-            yield Together(mean_row(rows) | {KEPT: kept}, results, kept, None)
-        if failed:
-            return
+        yield results
 
 
 def mean_row(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:

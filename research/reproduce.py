@@ -7,17 +7,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from research import provenance
+from research.errors import UserError
 from research.events import REPLICATES
 from research.replicates import train_together
-from research.trial_rows import describe_worker
+from research.trial_rows import describe_worker, finite
 from vae.data import load_training
 from vae.serialization import from_dict
+from vae.stacked import train_stacked
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from research.records import TrialRecord
+    from research.records import Stacked, TrialRecord
+    from vae.data import TrainingData
     from vae.train_config import TrainConfig
 
 Verdict = Literal["reproduced exactly", "reproduced within tolerance", "did not reproduce"]
@@ -53,12 +56,24 @@ class Reproduction:
 
 
 def reproduce(
-    record: TrialRecord, *, data_dir: Path | None, device: str, on_row: Callable[[dict[str, Any]], None]
+    record: TrialRecord,
+    *,
+    data_dir: Path | None,
+    device: str,
+    on_row: Callable[[dict[str, Any]], None],
+    stacked: bool = False,
 ) -> Reproduction:
     """Train the record's config for as many epochs as it has rows; compare row by row.
 
-    Threads must have been set to the record's before torch started work.
+    ``stacked``: in the stack in which it was trained, all of it. Threads must have been set to the record's before
+    torch started work.
+
+    Raises:
+        UserError: ``stacked``, and the record is of a trial that trained alone.
+
     """
+    if stacked and record.stacked is None:
+        raise UserError(f"--stacked is for a trial that trained in a stack, and trial {record.trial} trained alone")
     config = from_dict(record.config)
     data = load_training(config.data, data_dir)
     surroundings = []
@@ -68,9 +83,16 @@ def reproduce(
         surroundings.append(f"split: {record.split_hash[:12]} -> {data.split_hash[:12]}")
     surroundings += _surroundings(record, device, config)
     again: list[dict[str, Any]] = []
-    for together in train_together(config, data, record.replicates, metric=record.metric.name, device=device):
-        again.append(together.row)
-        on_row(again[-1])
+    if record.stacked is not None and stacked:
+        rows = _rows_of_stack(record.stacked, data, device)
+    else:
+        together = train_together(config, data, record.replicates, metric=record.metric.name, device=device)
+        rows = (epoch.row for epoch in together)
+    if record.stacked is not None and not stacked:
+        surroundings.append(f"stack: of {len(record.stacked.configs)} trials -> alone")
+    for row in rows:
+        again.append(row)
+        on_row(row)
         if len(again) == len(record.rows):
             break
     differences = compare(record.rows, again)
@@ -80,6 +102,21 @@ def reproduce(
         differences=differences,
         surroundings=surroundings,
     )
+
+
+def _rows_of_stack(stack: Stacked, data: TrainingData, device: str) -> Iterator[dict[str, Any]]:
+    """The rows of the one at ``stack.position``; the others leave where they had left, or were, in the sweep."""
+    epochs = train_stacked([from_dict(config) for config in stack.configs], data, device=device)
+    results = next(epochs)
+    while stack.position in results:
+        yield finite(results[stack.position].row)
+        ended = {
+            other for other in results if other != stack.position and results[other].state.epoch >= stack.epochs[other]
+        }
+        try:
+            results = epochs.send(ended)
+        except StopIteration:
+            return
 
 
 def compare(recorded: list[Any], again: list[dict[str, Any]]) -> list[Difference]:

@@ -76,15 +76,18 @@ class LedgerScheduler(FIFOScheduler):
         self,
         ledger: Ledger,
         *,
-        number_of: Callable[[Trial], int],
+        numbers_of: Callable[[Trial], Iterable[int]],
         visible_below: Callable[[int], int],
         on_row: Callable[[RowReported], None],
         on_error: Callable[[Trial], None],
     ) -> None:
-        """``visible_below(n)``: trial n's stopping may be decided from the trials numbered less."""
+        """``visible_below(n)``: trial n's stopping may be decided from the trials numbered less.
+
+        ``numbers_of``: our trials in one of Tune's, several where they train as a stack.
+        """
         super().__init__()  # type: ignore[no-untyped-call] # ray's has no annotations
         self.ledger = ledger
-        self.number_of = number_of
+        self.numbers_of = numbers_of
         self.visible_below = visible_below
         self.reached = RungTable(
             ledger, running_mean if isinstance(ledger.settings.scheduler, MedianRule) else value_at
@@ -97,10 +100,14 @@ class LedgerScheduler(FIFOScheduler):
         return {}
 
     def on_trial_result(self, tune_controller: object, trial: Trial, result: dict[str, Any]) -> str:
-        """One result: decide, write, answer. An epoch reported again gets the decision that it got before."""
+        """One result: decide, write, answer. An epoch reported again gets the decision that it got before.
+
+        Tune's trial is stopped when all of ours in it have ended; that one of several has, its worker learns from the
+        ledger's driver (``research.stacks``).
+        """
         del tune_controller
         report = json.loads(result["report"])
-        number = self.number_of(trial)
+        number = report["trial"]
         view = self.ledger.trials[number]
         epoch = report["metrics"]["epoch"]
         if epoch not in view.rows and not view.terminal:
@@ -121,8 +128,7 @@ class LedgerScheduler(FIFOScheduler):
             fetch_pictures(self.ledger.directory, event.pictures.values())  # first: W&B's process reads row and files
             self.ledger.append(event)
             self.on_row(event)
-        again = view.rows.get(epoch)
-        going_on = not view.terminal and again is not None and again.decision == "continue"
+        going_on = any(not self.ledger.trials[each].terminal for each in self.numbers_of(trial))
         return str(TrialScheduler.CONTINUE if going_on else TrialScheduler.STOP)
 
     def on_trial_error(self, tune_controller: object, trial: Trial) -> None:

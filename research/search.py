@@ -6,9 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from ray.tune.search import Searcher
 
+from research.gpu_memory import device_of
 from research.ledger import TrialFailed
 from research.settings import Grid
 from research.spaces import SpaceError
+from vae.serialization import from_dict
+from vae.stackable import why_not
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,7 +34,7 @@ class LedgerSearcher(Searcher):
         study: StudyView,
         space: Space,
         *,
-        assign: Callable[[TrialView], dict[str, Any]],
+        assign: Callable[[list[TrialView]], dict[str, Any]],
         on_end: Callable[[TrialView], None],
         ended_with_error: Callable[[int], bool],
         stopping: Callable[[], bool],
@@ -39,6 +42,8 @@ class LedgerSearcher(Searcher):
         spent: Callable[[], bool] = lambda: False,
     ) -> None:
         """``assign``: what a worker is sent. ``ended_with_error(n)``: record it; True if n is to run again.
+
+        A worker is sent one trial, or up to ``settings.stack``; those of ``alone`` always by themselves.
 
         ``stopping()``: somebody asked to stop, so a trial that leaves its worker has not ended. ``on_failure(error)``:
         whether that ends the session: Tune would take it for the trial's own. ``spent()``: the budget is, so nothing
@@ -51,7 +56,8 @@ class LedgerSearcher(Searcher):
         self.assign = assign
         self.on_end = on_end
         self.ended_with_error = ended_with_error
-        self.numbers: dict[str, int] = {}  # Tune's trial id -> ours, running ones
+        self.numbers: dict[str, list[int]] = {}  # Tune's trial id -> ours, running ones
+        self.alone = set[int]()  # trials whose stack failed
         self.stopping = stopping
         self.on_failure = on_failure
         self.spent = spent
@@ -83,24 +89,50 @@ class LedgerSearcher(Searcher):
         """
         if not self.ledger.settings.deterministic:
             return len(self.ledger.trials)
-        return max(0, number - self.ledger.settings.resources.concurrent + 1)
+        window, stack = self.ledger.settings.resources.concurrent, self.ledger.settings.stack
+        # In whole stacks: the trials of one are drawn before any of them has run.
+        return max(0, (number // stack - window + 1) * stack)
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override] # ray's own type leaves out FINISHED
         """The next assignment; None while it must wait; FINISHED when all trials have ended."""
         if self.stopping() or len(self.numbers) >= self.ledger.settings.resources.concurrent:
             return None
-        if self.todo:
-            number = self.todo.pop(0)
-        else:
-            drawn = self._draw()
-            if drawn is not None:
-                number = drawn
-            elif self.last and self.problem is None:
-                number = self.last.pop(0)
-            else:
-                return None if self.numbers and self.problem is None else str(Searcher.FINISHED)
-        self.numbers[trial_id] = number
-        return self.assign(self.ledger.trials[number])
+        numbers = self._cut_short() or self._new()
+        if not numbers and self.last and self.problem is None:
+            numbers = [self.last.pop(0)]
+        if not numbers:
+            return None if self.numbers and self.problem is None else str(Searcher.FINISHED)
+        self.numbers[trial_id] = numbers
+        return self.assign([self.ledger.trials[number] for number in numbers])
+
+    def _cut_short(self) -> list[int]:
+        """The first trial that is to run again, and what may be stacked with it."""
+        if not self.todo:
+            return []
+        chosen = [self.todo[0]]
+        if chosen[0] not in self.alone:
+            others = [number for number in self.todo[1:] if number not in self.alone]
+            chosen += self._like(chosen[0], others)[: self.ledger.settings.stack - 1]
+        self.todo = [number for number in self.todo if number not in chosen]
+        return chosen
+
+    def _like(self, number: int, others: list[int]) -> list[int]:
+        """Those of ``others`` that may train in one stack with trial ``number``."""
+        settings = self.ledger.settings
+        if settings.stack == 1:
+            return []
+        device = device_of(settings.resources)
+        config, *rest = (from_dict(self.ledger.trials[each].created.config) for each in (number, *others))
+        return [other for other, its in zip(others, rest, strict=True) if why_not([config, its], device) is None]
+
+    def _new(self) -> list[int]:
+        """New draws for one worker; whether they can be stacked is not known before they are drawn."""
+        stack, drawn = self.ledger.settings.stack, list[int]()
+        while len(drawn) < stack and (number := self._draw()) is not None:
+            drawn.append(number)
+            if self.ledger.settings.deterministic and len(self.ledger.trials) % stack == 0:
+                break  # a stack's trials see the same others
+        return drawn
 
     def _draw(self) -> int | None:
         """A new trial's number; None when there is none to draw, now or at all."""
@@ -148,11 +180,12 @@ class LedgerSearcher(Searcher):
     ) -> None:
         """A trial left its worker: told to the study if it has ended, run again if its worker was lost."""
         del result
-        number = self.numbers.pop(trial_id, None)
-        if number is None or self.stopping():
+        numbers = self.numbers.pop(trial_id, [])
+        if self.stopping():
             return
         try:
-            self._end(number, error=error)
+            for number in numbers:
+                self._end(number, error=error)
         except Exception as problem:
             if not self.on_failure(problem):
                 raise

@@ -244,6 +244,7 @@ class SweepSettings:
     budget: Budget = Budget()
     start_from: tuple[StartFrom, ...] = ()
     replicates: PositiveInt = 1  # seeds of each config; a row is their mean
+    stack: PositiveInt = 1  # trials that a worker trains as one batched model
     parent: Parent | None = None
     deterministic: bool = False
     resources: Resources = Resources()

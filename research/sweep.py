@@ -26,7 +26,7 @@ from research.checkpoints import epoch_folder, keep_best, last_whole
 from research.cluster import addable_nodes, check_capacity, cluster_nodes, no_place
 from research.data_copy import data_directory
 from research.errors import STORAGE, StorageError, UserError, storing
-from research.failures import judge, too_many
+from research.failures import classify, judge, too_many
 from research.folders import sync_directory
 from research.gpu_memory import device_of
 from research.lease import Lease
@@ -46,6 +46,7 @@ from research.schedule import LedgerScheduler
 from research.search import LedgerSearcher
 from research.settings import rungs
 from research.spaces import Space, load_recorded
+from research.stacks import EndedTrials
 from research.storage import address as address_of
 from research.storage import follow, store_of
 from research.study import StudyView
@@ -68,7 +69,7 @@ if TYPE_CHECKING:
 
 SPACE_COPY = "space.py"
 RAY = "ray"  # Tune's scratch files, never read; there while a session is at work, or when one was cut short
-_ASSIGNMENT = TypeAdapter(Assignment)
+_ASSIGNMENTS = TypeAdapter(list[Assignment])
 
 
 class Stop(Stopper):
@@ -278,6 +279,8 @@ class _Session:
         self.errors: dict[int, tuple[BaseException | None, str]] = {}
         self.stuck: set[int] = set()  # trials whose workers the watchdog has ended
         self.watchdog = Watchdog(ledger.settings.stuck_minutes, slowest=ledger.slowest_epoch)
+        self.stacked = set[int]()  # of the trials with an error those that were in a stack
+        self.ended: EndedTrials | None = None  # what a stack's worker asks
         ledger.append(
             SessionStarted(
                 generation=len(ledger.sessions),
@@ -314,7 +317,7 @@ class _Session:
         )
         self.scheduler = LedgerScheduler(
             ledger,
-            number_of=lambda trial: int(trial.config["trial"]),
+            numbers_of=lambda trial: trial.config["trials"],
             visible_below=self.searcher.visible_below,
             on_row=self._on_row,
             on_error=self._on_error,
@@ -331,6 +334,8 @@ class _Session:
                 self.live.note(
                     f"the Ray cluster at {address} asks for no token: whoever reaches it can run code as you"
                 )
+            if self.ledger.settings.stack > 1:
+                self.ended = EndedTrials()
             tune.Tuner(
                 tune.with_resources(run_trial, _resources_of_trial),
                 tune_config=tune.TuneConfig(
@@ -376,7 +381,16 @@ class _Session:
         self.live.close()
         shutil.rmtree(self.ray_dir, ignore_errors=True)
 
-    def _assign(self, view: TrialView) -> dict[str, Any]:
+    def _assign(self, views: list[TrialView]) -> dict[str, Any]:
+        assignments = [self._assignment(view) for view in views]
+        return {
+            "trials": [view.number for view in views],
+            "cpus": self.ledger.settings.resources.cpus_per_trial,
+            "gpus": assignments[0].gpus,
+            "assignments": _ASSIGNMENTS.dump_json(assignments).decode(),
+        }
+
+    def _assignment(self, view: TrialView) -> Assignment:
         settings = self.ledger.settings
         epochs = view.created.config["epochs"]
         assert isinstance(epochs, int)
@@ -385,9 +399,9 @@ class _Session:
         earlier = {epoch: row for epoch, row in view.rows.items() if last is not None and epoch <= last.epoch}
         before = dataclasses.replace(view, rows=earlier)
         best = before.best(settings.metric)
-        resources = settings.resources
-        gpus = 1.0 if view.whole_gpu else resources.gpus_per_trial
-        assignment = Assignment(
+        gpus = 1.0 if view.whole_gpu else settings.resources.gpus_per_trial
+        self.live.started(before)
+        return Assignment(
             sweep_dir=str(self.ledger.directory),
             storage=None if (store := store_of(self.ledger.directory)) is None else store.url,
             trial=view.number,
@@ -409,13 +423,6 @@ class _Session:
             best_checkpoint=None if best is None else best.checkpoint,
             best_value=None if best is None else before.curve(settings.metric.name)[best.epoch],
         )
-        self.live.started(before)
-        return {
-            "trial": view.number,
-            "cpus": resources.cpus_per_trial,
-            "gpus": gpus,
-            "assignment": _ASSIGNMENT.dump_json(assignment).decode(),
-        }
 
     def _folder_of(self, checkpoint: str) -> str:
         return epoch_folder(checkpoint, self.ledger.settings.replicates)
@@ -425,6 +432,8 @@ class _Session:
         if isinstance(value, int | float):
             self.study.report(row.trial, row.epoch, float(value))
         self.live.row(row)
+        if self.ended is not None and self.ledger.trials[row.trial].terminal:
+            self.ended.add(row.trial)
 
     def _on_end(self, view: TrialView) -> None:
         self._reconcile()
@@ -445,7 +454,10 @@ class _Session:
             if file is not None:
                 Path(file).unlink(missing_ok=True)
         trial.run_metadata.pickled_error_filename = trial.run_metadata.error_filename = None
-        self.errors[int(trial.config["trial"])] = (error, text)
+        for number in trial.config["trials"]:
+            self.errors[number] = (error, text)
+            if len(trial.config["trials"]) > 1:
+                self.stacked.add(number)
 
     def _ended_with_error(self, number: int) -> bool:
         """Write down why a trial's worker ended. True when it was lost and the trial is to run again."""
@@ -462,6 +474,15 @@ class _Session:
         stuck = number in self.stuck
         self.stuck.discard(number)
         share = self.ledger.settings.resources.gpus_per_trial
+        in_stack = number in self.stacked
+        self.stacked.discard(number)
+        if in_stack and lost is None and not stuck:
+            # Whose fault it was is seen when each runs by itself.
+            reason = f"its stack failed ({classify(cause)[1]}); it goes on alone"
+            self.searcher.alone.add(number)
+            self._retry(view, reason, "stack")
+            self.live.note(f"trial {number}: {reason}")
+            return True
         verdict = judge(view, cause, lost=lost, stuck=stuck, share=share)
         if verdict.again is None:
             self.ledger.append(TrialFailed(trial=number, kind=verdict.kind, reason=verdict.reason, detail=text))
@@ -487,12 +508,12 @@ class _Session:
 
     def look(self, trials: list[Trial]) -> None:
         """Between two of Tune's events: end the workers of trials that are stuck, say when nobody has a place."""
-        running = {int(trial.config["trial"]): trial for trial in trials if trial.status == "RUNNING"}
+        running = {trial.config["trials"][0]: trial for trial in trials if trial.status == "RUNNING"}
         waiting = sum(trial.status == "PENDING" for trial in trials)
         for number in self.watchdog.look(running, waiting):
             actor = running[number].temporary_state.ray_actor
             if actor is not None:
-                self.stuck.add(number)
+                self.stuck.update(running[number].config["trials"])
                 ray.kill(actor)  # Tune hears of it as of any lost worker
         if self.watchdog.no_place():
             self.live.note(no_place(self.ledger.settings.resources))
@@ -519,7 +540,7 @@ def _storage_error(error: BaseException, sweep_dir: Path) -> UserError | None:
 
 
 def _tune_name(trial: Trial) -> str:
-    return f"trial-{trial.config['trial']:04d}-{trial.trial_id}"
+    return f"trial-{trial.config['trials'][0]:04d}-{trial.trial_id}"
 
 
 def _resources_of_trial(config: dict[str, Any]) -> tune.PlacementGroupFactory:
@@ -548,7 +569,7 @@ class _Between(tune.Callback):
     ) -> None:
         """Any report is a sign of life, that of an epoch which the ledger has already, too."""
         del iteration, trials, result, info
-        self.session.watchdog.row(int(trial.config["trial"]))
+        self.session.watchdog.row(trial.config["trials"][0])
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:  # noqa: ANN401 - Tune's signature
         del iteration, info

@@ -18,18 +18,24 @@ from research.errors import storing
 from research.folders import trial_name
 from research.gpu_memory import limit_memory
 from research.provenance import running_sha256
-from research.replicates import train_together
+from research.replicates import Together, train_together
 from research.settings import Metric
+from research.stacks import ended_among
 from research.storage import Workplace
 from research.trial_pictures import draw_pictures
-from research.trial_rows import describe_worker
+from research.trial_rows import describe_worker, finite
 from vae.config import PositiveInt, part
 from vae.data import TrainingData, load_training
 from vae.data.dataset import DataError
 from vae.serialization import from_dict
+from vae.stackable import groups, why_not
+from vae.stacked import train_stacked
 from vae.state import INFO_FILE, StateError, TrainState
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from vae.stacked import Results
     from vae.train_config import TrainConfig
 
 
@@ -59,29 +65,99 @@ class Assignment:
     best_value: float | None
 
 
+_ASSIGNMENTS = TypeAdapter(list[Assignment])
+
+
 def run_trial(config: dict[str, Any]) -> None:
-    """Tune's trainable. ``config["assignment"]`` is an :class:`Assignment` as JSON."""
-    task = TypeAdapter(Assignment).validate_json(config["assignment"])
+    """Tune's trainable. ``config["assignments"]`` is a list of :class:`Assignment` as JSON: one trial, or several.
+
+    Several are trained as a stack, as far as their configs allow it; those that can't be are trained one after the
+    other.
+    """
+    tasks = _ASSIGNMENTS.validate_json(config["assignments"])
     # The process has run other trials and will run more: everything that lasts is set here, at each start.
-    torch.set_num_threads(task.threads)
-    limit_memory(task.device, task.gpus)
-    if (here := running_sha256()) != task.source_sha256:
+    torch.set_num_threads(tasks[0].threads)
+    limit_memory(tasks[0].device, tasks[0].gpus)
+    if (here := running_sha256()) != tasks[0].source_sha256:
         raise RuntimeError(
-            f"the code on {socket.gethostname()} is not the driver's ({here[:12]}, not {task.source_sha256[:12]}): "
+            f"the code on {socket.gethostname()} is not the driver's ({here[:12]}, not {tasks[0].source_sha256[:12]}): "
             "install the same on every node"
         )
-    train_config = from_dict(task.config)
-    data = load_checked(train_config, task.data_dir, task.data_hash, task.split_hash)
-    place = Workplace(task.sweep_dir, task.storage)
-    sweep_dir = place.directory
-    resume = _load_checkpoints(place, task)
-    best_value, best_checkpoint = task.best_value, task.best_checkpoint
-    worker = describe_worker(task.threads, task.device, train_config)
-    epochs = train_together(
-        train_config, data, task.replicates, metric=task.metric.name, resume=resume, device=task.device
+    configs = [from_dict(task.config) for task in tasks]
+    place = Workplace(tasks[0].sweep_dir, tasks[0].storage)  # one for all: each new one empties the process's scratch
+    for group in groups(configs, tasks[0].device):
+        trials = [_Trial(tasks[position], configs[position], place) for position in group]
+        if len(trials) > 1:
+            _train_stack(trials)
+            continue
+        if len(tasks) > 1:
+            others = [other for position, other in enumerate(configs) if position != group[0]]
+            reason = next(filter(None, (why_not([configs[group[0]], other], tasks[0].device) for other in others)))
+            trials[0].worker["stack"] = {"alone": reason}
+        _train_alone(trials[0], among_others=len(tasks) > 1)
+
+
+def _train_alone(trial: _Trial, *, among_others: bool) -> None:
+    """``among_others``: the worker has other trials to train when the driver ends this one."""
+    task = trial.task
+    for together in train_together(
+        trial.config, trial.data, task.replicates, metric=task.metric.name, resume=trial.resume, device=task.device
+    ):
+        if together.stacked:
+            trial.worker["stack"] = {"replicates": task.replicates}
+        trial.report(together)
+        if among_others and ended_among([task.trial]):
+            return
+        trial.forget()
+
+
+def _train_stack(trials: list[_Trial]) -> None:
+    numbers = [trial.task.trial for trial in trials]
+    epochs = train_stacked(
+        [trial.config for trial in trials],
+        trials[0].data,
+        [None if trial.resume is None else trial.resume[0] for trial in trials],
+        trials[0].task.device,
     )
-    for together in epochs:
-        metrics = together.row
+    ended: set[int] | None = None
+    while (results := _next(epochs, ended)) is not None:
+        for position, result in results.items():
+            trial = trials[position]
+            now = [numbers[each] for each in results]
+            trial.worker["stack"] = {"members": now, "position": now.index(trial.task.trial)}
+            trial.report(Together(finite(result.row), [result], 0, result.diverged))
+        over = ended_among(numbers)
+        ended = {position for position in results if numbers[position] in over}
+        for position in results.keys() - ended:
+            trials[position].forget()
+
+
+def _next(epochs: Generator[Results, set[int] | None, None], ended: set[int] | None) -> Results | None:
+    try:
+        return epochs.send(ended)
+    except StopIteration:
+        return None
+
+
+class _Trial:
+    """One trial as its worker has it: what it starts from, and what is saved and reported after each epoch."""
+
+    def __init__(self, task: Assignment, config: TrainConfig, place: Workplace) -> None:
+        self.task = task
+        self.config = config
+        self.data = load_checked(config, task.data_dir, task.data_hash, task.split_hash)
+        self.place = place
+        self.resume = _load_checkpoints(place, task)
+        self.worker = describe_worker(task.threads, task.device, config)
+        self.best_value, self.best_checkpoint = task.best_value, task.best_checkpoint
+        self.last_checkpoint: str | None = None
+
+    def report(self, together: Together) -> None:
+        """Save an epoch and tell the driver; returns after the driver has written the row.
+
+        It does not return at all when the driver has ended every trial of this worker.
+        """
+        task, metrics, sweep_dir = self.task, together.row, self.place.directory
         checkpoint = checkpoint_sha256 = None
         pictures: dict[str, str] = {}
         if together.diverged is None:
@@ -95,24 +171,28 @@ def run_trial(config: dict[str, Any]) -> None:
                     checkpoint, checkpoint_sha256 = state, sha256
             if epoch in task.picture_epochs:
                 kept = together.results[together.kept]
-                pictures = draw_pictures(sweep_dir, task.trial, kept, seed=train_config.eval.seed)
-            place.keep(folder, pictures.values())
+                pictures = draw_pictures(sweep_dir, task.trial, kept, seed=self.config.eval.seed)
+            self.place.keep(folder, pictures.values())
         report = {
+            "trial": task.trial,
             "metrics": metrics,
-            "epochs": train_config.epochs,
+            "epochs": self.config.epochs,
             "attempt": task.attempt,
             "diverged": together.diverged,
             "checkpoint": checkpoint,
             "checkpoint_sha256": checkpoint_sha256,
             "pictures": pictures,
-            "worker": worker,
+            "worker": self.worker,
         }
-        # Returns after the driver has written the row, and not at all when the driver stops the trial.
         tune.report({"report": json.dumps(report, allow_nan=False)})
+        self.last_checkpoint = checkpoint
         value = metrics.get(task.metric.name)
-        if value is not None and (best_value is None or task.metric.better(value, best_value)):
-            best_value, best_checkpoint = value, checkpoint
-        _forget_all_but(place, task, {checkpoint, best_checkpoint})
+        if value is not None and (self.best_value is None or task.metric.better(value, self.best_value)):
+            self.best_value, self.best_checkpoint = value, checkpoint
+
+    def forget(self) -> None:
+        """Delete the checkpoints that the trial, which goes on, needs no more."""
+        _forget_all_but(self.place, self.task, {self.last_checkpoint, self.best_checkpoint})
 
 
 def _load_checkpoints(place: Workplace, task: Assignment) -> list[TrainState] | None:

@@ -69,8 +69,8 @@ CorruptionConfig = Annotated[NoCorruption | GaussianCorruption | Masking | SaltA
 
 
 def _like(x: Tensor, generator: torch.Generator | None, *, normal: bool = False) -> Tensor:
-    """Noise in the shape of ``x``: from torch's generator in training, from a given one, on the CPU, when held out."""
+    """Noise in the shape of ``x``: from torch's generator, or from a given one, on whose device it is drawn."""
     draw = torch.randn if normal else torch.rand
     if generator is None:
         return draw(x.shape, device=x.device)
-    return draw(x.shape, generator=generator).to(x.device)
+    return draw(x.shape, generator=generator, device=generator.device).to(x.device)

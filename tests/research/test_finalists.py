@@ -14,6 +14,9 @@ from research import finalists
 from research.errors import UserError
 from research.ledger import Ledger
 from research.settings import Metric, NoScheduler, Parent
+from vae.networks import Conv
+from vae.serialization import config_hash, to_dict
+from vae.train_config import TrainConfig
 
 SCORES = {1: [-101.0, -99.0, -103.0], 0: [-104.0, -100.0, -105.0]}
 
@@ -154,3 +157,17 @@ def test_a_look_at_test_is_that_of_the_configuration_it_was_taken_of(sweep):
     found = finalists.results(sweep)
     assert found["configurations"][0]["parent_trial"] == 0
     assert found["test"] is None
+
+
+def test_finalists_of_small_models_are_stacked_where_that_is_faster(sweep, tmp_path):
+    """A slot's share of them at a time; as the sweep was told where it was told; one by one where models can't be stacked."""
+    assert prepared(sweep).settings.stack == 6  # two configurations, three seeds, one slot
+    told = new_ledger(tmp_path / "told", trials=1, stack=2)
+    told.append(trial(0))
+    told.append(row(0, 3, -98.0, "complete"))
+    assert prepared(told).settings.stack == 2
+    conv = TrainConfig(network=Conv(channels=(4,)))
+    other = new_ledger(tmp_path / "conv", trials=1)
+    other.append(trial(0, config=to_dict(conv), config_hash=config_hash(conv), seed=conv.seed))
+    other.append(row(0, 3, -98.0, "complete"))
+    assert prepared(other).settings.stack == 1

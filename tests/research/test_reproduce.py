@@ -5,8 +5,18 @@ from __future__ import annotations
 import statistics
 
 import pytest
+from synthetic import new_ledger, row, trial
 
-from research.reproduce import compare, judge, tolerance
+from research.errors import UserError
+from research.records import TrialRecord
+from research.reproduce import compare, judge, reproduce, tolerance
+from research.trial_rows import finite
+from vae.data import Digits, load_training
+from vae.networks import Mlp
+from vae.objectives import Elbo
+from vae.serialization import config_hash, to_dict
+from vae.stacked import train_stacked
+from vae.train_config import TrainConfig
 
 ROW = {
     "epoch": 1,
@@ -56,3 +66,50 @@ def test_another_measure_or_a_missing_row_never_passes():
     """Numbers of other data are other numbers."""
     assert verdict(ROW, ROW | {"measure": "n"}) == "did not reproduce"
     assert judge([ROW, ROW], [ROW], []) == "did not reproduce"
+
+
+def stack_of_three(directory):
+    """A sweep whose trials 0, 1 and 2 trained as a stack; the first is stopped after an epoch, as early stopping does."""
+    configs = [
+        TrainConfig(network=Mlp(hidden=(8,)), latent_size=2, epochs=2, seed=seed, objective=Elbo(beta=seed + 0.5))
+        for seed in range(3)
+    ]
+    data = load_training(Digits(), None)
+    ledger = new_ledger(directory, data_hash=data.data_hash, split_hash=data.split_hash)
+    for number, config in enumerate(configs):
+        ledger.append(trial(number, config=to_dict(config), config_hash=config_hash(config), seed=config.seed))
+    runs = train_stacked(configs, data)
+    for epoch, ended in ((1, {0}), (2, None)):
+        results = next(runs) if epoch == 1 else runs.send({0})
+        for position, result in results.items():
+            decision = "pruned" if ended == {position} else "complete" if epoch == 2 else "continue"
+            stack = {"members": list(results), "position": list(results).index(position)}
+            ledger.append(
+                row(position, epoch, -1.0, decision, metrics=finite(result.row), worker={"threads": 1, "stack": stack})
+            )
+    return ledger
+
+
+def test_a_stacked_trial_is_repeated_with_its_stack_or_alone(tmp_path):
+    """Its record has the whole stack: with that it comes out the same, alone within tolerance at least, and it says so."""
+    ledger = stack_of_three(tmp_path / "s")
+    record = TrialRecord.of(ledger, 2)
+    assert record.stacked is not None
+    assert (record.stacked.position, len(record.stacked.configs), record.stacked.epochs) == (2, 3, [1, 2, 2])
+    assert TrialRecord.from_json(record.to_json(), "here") == record
+    asked = {"data_dir": None, "device": "cpu", "on_row": lambda _: None}
+    assert reproduce(record, stacked=True, **asked).verdict == "reproduced exactly"
+    alone = reproduce(record, **asked)
+    assert alone.verdict != "did not reproduce"
+    assert "stack: of 3 trials -> alone" in alone.surroundings
+
+
+def test_a_trial_that_was_alone_has_no_stack_to_repeat(tmp_path):
+    """``--stacked`` is refused for it, by its number."""
+    ledger = new_ledger(tmp_path / "s")
+    ledger.append(trial(4))
+    ledger.append(row(4, 1, -1.0, "complete"))
+    record = TrialRecord.of(ledger, 4)
+    assert record.stacked is None
+    with pytest.raises(UserError, match="trial 4 trained alone"):
+        reproduce(record, data_dir=None, device="cpu", on_row=lambda _: None, stacked=True)

@@ -76,7 +76,7 @@ def report(tmp_path):
     ledger = new_ledger(tmp_path / "s", epochs=9, scheduler=Asha(grace=1, min_population=3))
     scheduler = LedgerScheduler(
         ledger,
-        number_of=lambda one: one.number,
+        numbers_of=lambda one: [one.number],
         visible_below=lambda _: len(ledger.trials),
         on_row=lambda _: None,
         on_error=lambda _: None,
@@ -87,6 +87,7 @@ def report(tmp_path):
             ledger.append(trial(number))
         text = json.dumps(
             {
+                "trial": number,
                 "metrics": {"epoch": epoch, "val/elbo": elbo},
                 "epochs": 9,
                 "attempt": 0,
@@ -155,7 +156,7 @@ def test_hyperband_s_brackets(reduction, grace, epochs):
 def reported(number, epoch, value, epochs=9):
     """What a worker sends."""
     metrics = dict(row(number, epoch, value).metrics)
-    report = {"metrics": metrics, "epochs": epochs, "attempt": 0, "diverged": None, "checkpoint": None}
+    report = {"trial": number, "metrics": metrics, "epochs": epochs, "attempt": 0, "diverged": None, "checkpoint": None}
     return {"report": json.dumps(report | {"checkpoint_sha256": None, "pictures": {}, "worker": {}})}
 
 
@@ -163,7 +164,7 @@ def decisions(ledger, curves):
     """Feed curves one after the other, each until it is stopped; the number of epochs of each."""
     scheduler = LedgerScheduler(
         ledger,
-        number_of=lambda tune_trial: tune_trial.number,
+        numbers_of=lambda tune_trial: [tune_trial.number],
         visible_below=lambda _: len(ledger.trials),
         on_row=lambda _: None,
         on_error=lambda _: None,
@@ -212,7 +213,7 @@ def test_every_objective_must_be_finite(tmp_path):
     values["metrics"]["val/kl"] = None
     ledger.append(trial(0))
     scheduler = LedgerScheduler(
-        ledger, number_of=lambda _: 0, visible_below=lambda _: 0, on_row=lambda _: None, on_error=lambda _: None
+        ledger, numbers_of=lambda _: [0], visible_below=lambda _: 0, on_row=lambda _: None, on_error=lambda _: None
     )
     assert scheduler.on_trial_result(None, SimpleNamespace(), {"report": json.dumps(values)}) == "STOP"
     assert ledger.trials[0].reason == "val/kl is not finite at epoch 1"
@@ -223,7 +224,7 @@ def test_who_came_too_early_to_be_judged_is_judged_later(tmp_path):
     ledger = new_ledger(tmp_path, scheduler=Asha(grace=1, reduction=3, min_population=5))
     scheduler = LedgerScheduler(
         ledger,
-        number_of=lambda tune_trial: tune_trial.number,
+        numbers_of=lambda tune_trial: [tune_trial.number],
         visible_below=lambda _: len(ledger.trials),
         on_row=lambda _: None,
         on_error=lambda _: None,
@@ -249,3 +250,18 @@ def test_who_came_too_early_to_be_judged_is_judged_later(tmp_path):
     assert report(5, 1, 7.0) == "CONTINUE"
     assert report(1, 4, -50.0) == "CONTINUE"
     assert ledger.trials[1].rows[4].judged == []
+
+
+def test_a_stack_goes_on_until_its_last_member_has_ended(tmp_path):
+    """A member's end is written down at once, and Tune's trial stops with the last of them."""
+    ledger = new_ledger(tmp_path, scheduler=NoScheduler())
+    scheduler = LedgerScheduler(
+        ledger, numbers_of=lambda _: [0, 1], visible_below=lambda _: 0, on_row=lambda _: None, on_error=lambda _: None
+    )
+    for number in (0, 1):
+        ledger.append(trial(number))
+    answers = []
+    for number, epoch in ((0, 1), (1, 1), (0, 2), (1, 2)):
+        answers.append(scheduler.on_trial_result(None, SimpleNamespace(), reported(number, epoch, -1.0, epochs=2)))
+    assert answers == ["CONTINUE", "CONTINUE", "CONTINUE", "STOP"]
+    assert ledger.trials[0].status == "COMPLETE"

@@ -73,7 +73,7 @@ def searcher_of(ledger: Ledger, space: Space = SPACE) -> LedgerSearcher:
         ledger,
         study,
         space,
-        assign=lambda view: {"trial": view.number},
+        assign=lambda views: {"trial": views[0].number, "trials": [view.number for view in views]},
         on_end=lambda _: None,
         ended_with_error=lambda _: True,
         stopping=lambda: False,
@@ -83,7 +83,7 @@ def searcher_of(ledger: Ledger, space: Space = SPACE) -> LedgerSearcher:
 
 def finish(ledger: Ledger, searcher: LedgerSearcher, key: str) -> None:
     """Let the trial run to its budget."""
-    number = searcher.numbers[key]
+    (number,) = searcher.numbers[key]
     score = merit(ledger.trials[number].created)
     for epoch in (1, 2, 3):
         ledger.append(row(number, epoch, score - 3 + epoch, "complete" if epoch == 3 else "continue"))
@@ -135,12 +135,12 @@ def staggered(directory: Path, *, restarts: bool) -> list[object]:
     searcher = searcher_of(ledger)
     searcher.suggest("t0")
     for step in range(1, 30):
-        assert searcher.suggest(f"t{step}") == {"trial": step}
+        assert searcher.suggest(f"t{step}")["trial"] == step
         finish(ledger, searcher, f"t{step - 1}")
         if restarts and step % 2:
             ledger = Ledger.open(ledger.directory)
             searcher = searcher_of(ledger)
-            assert searcher.suggest(f"t{step}") == {"trial": step}, "what was running comes first"
+            assert searcher.suggest(f"t{step}")["trial"] == step, "what was running comes first"
     return [view.created.params for view in ledger.trials.values()]
 
 
@@ -153,13 +153,13 @@ def test_deterministic_mode_waits_for_its_window(tmp_path):
     """Trial n is drawn from trials up to n − W alone, and not before these have ended."""
     ledger = new_ledger(tmp_path / "s", resources=Resources(concurrent=2), deterministic=True)
     searcher = searcher_of(ledger)
-    assert searcher.suggest("a") == {"trial": 0}
-    assert searcher.suggest("b") == {"trial": 1}
+    assert searcher.suggest("a")["trial"] == 0
+    assert searcher.suggest("b")["trial"] == 1
     finish(ledger, searcher, "b")
 
     assert searcher.suggest("c") is None, "trial 2 needs trial 0"
     finish(ledger, searcher, "a")
-    assert searcher.suggest("c") == {"trial": 2}
+    assert searcher.suggest("c")["trial"] == 2
     assert searcher.visible_below(2) == 1
 
 
@@ -204,7 +204,7 @@ def test_a_lost_worker_s_trial_comes_first(tmp_path):
     searcher.suggest("b")
     searcher.on_trial_complete(trial_id="a", error=True)
 
-    assert searcher.suggest("c") == {"trial": 0}
+    assert searcher.suggest("c")["trial"] == 0
     assert len(ledger.trials) == 2
 
 
@@ -375,7 +375,7 @@ def test_a_spent_budget_starts_nothing_more(tmp_path):
         ledger,
         study,
         Space(function=flat_space, source=SPACE.source),
-        assign=lambda view: {"trial": view.number},
+        assign=lambda views: {"trial": views[0].number, "trials": [view.number for view in views]},
         on_end=lambda _: None,
         ended_with_error=lambda _: True,
         stopping=lambda: False,
@@ -426,10 +426,10 @@ def test_who_needs_a_whole_gpu_comes_after_the_others(tmp_path):
     """Out of its share's memory: drawn trials go first, then it; after a restart of the driver too. Nobody is lost."""
     ledger = new_ledger(tmp_path / "s", trials=4, sampler=RandomSearch(), resources=Resources(concurrent=1))
     searcher = searcher_of(ledger)
-    assert searcher.suggest("a") == {"trial": 0}
+    assert searcher.suggest("a")["trial"] == 0
     ledger.append(TrialRetried(trial=0, attempt=1, reason="out", cause="out_of_memory"))
     searcher.on_trial_complete(trial_id="a", error=True)
-    assert searcher.suggest("b") == {"trial": 1}
+    assert searcher.suggest("b")["trial"] == 1
     finish(ledger, searcher, "b")
 
     ledger = Ledger.open(tmp_path / "s")
@@ -439,3 +439,68 @@ def test_who_needs_a_whole_gpu_comes_after_the_others(tmp_path):
         order.append(suggestion["trial"])
         finish(ledger, searcher, "c")
     assert order == [2, 3, 0]
+
+
+def one_shape(trial):
+    """Configs of two shapes."""
+    latent = trial.suggest_categorical("latent_size", [2, 3])
+    rate = trial.suggest_float("lr", 1e-4, 1e-2, log=True)
+    return TrainConfig(network=Mlp(hidden=(8,)), latent_size=latent, optimizer=Adam(lr=rate), epochs=3)
+
+
+def stacking(directory: Path, **changes) -> tuple[Ledger, LedgerSearcher]:
+    """A sweep that trains three trials at a time."""
+    ledger = new_ledger(directory, trials=8, stack=3, resources=Resources(concurrent=2), **changes)
+    return ledger, searcher_of(ledger, Space(function=one_shape, source=SPACE.source))
+
+
+def test_a_worker_is_sent_a_stack_of_new_draws(tmp_path):
+    """Three draws at a time, the last ones fewer; each is a trial of the ledger; the sweep ends after the last."""
+    ledger, searcher = stacking(tmp_path / "s")
+    sent = [searcher.suggest(key)["trials"] for key in ("a", "b")]
+    assert sent == [[0, 1, 2], [3, 4, 5]]
+    assert searcher.suggest("c") is None
+    for number in sent[0]:
+        ledger.append(row(number, 3, -1.0, "complete"))
+    searcher.on_trial_complete(trial_id="a")
+    assert searcher.suggest("c")["trials"] == [6, 7]
+    for number in (3, 4, 5, 6, 7):
+        ledger.append(row(number, 3, -1.0, "complete"))
+    for key in ("b", "c"):
+        searcher.on_trial_complete(trial_id=key)
+    assert searcher.suggest("d") == FINISHED
+
+
+def test_what_was_cut_short_is_stacked_with_its_like(tmp_path):
+    """After a restart unfinished trials run first, those of one shape together; one whose stack failed runs alone."""
+    ledger, searcher = stacking(tmp_path / "s")
+    for key in ("a", "b"):
+        searcher.suggest(key)
+    again = searcher_of(Ledger.open(tmp_path / "s"), searcher.space)
+    again.alone.add(0)
+    latent = {number: view.created.config["latent_size"] for number, view in ledger.trials.items()}
+    assert again.suggest("a")["trials"] == [0]
+    first = again.suggest("b")["trials"]
+    assert first[0] == 1
+    assert first == [number for number in range(1, 6) if latent[number] == latent[1]][:3]
+
+
+def test_deterministic_stacks_see_whole_stacks(tmp_path):
+    """Two slots of three: trials 6 to 8 are drawn, and judged, from trials 0 to 2, and wait until those have ended."""
+    ledger, searcher = stacking(tmp_path / "s", deterministic=True)
+    for key in ("a", "b"):
+        searcher.suggest(key)
+    assert [searcher.visible_below(number) for number in (0, 5, 6, 8, 9)] == [0, 0, 3, 3, 6]
+    for number in (3, 4, 5):
+        ledger.append(row(number, 3, -1.0, "complete"))
+    searcher.on_trial_complete(trial_id="b")
+    assert searcher.suggest("c") is None
+
+
+def test_a_stacks_lost_worker_takes_only_who_was_running(tmp_path):
+    """The member that had ended stays ended; the others are to run again."""
+    ledger, searcher = stacking(tmp_path / "s")
+    searcher.suggest("a")
+    ledger.append(row(1, 3, -1.0, "complete"))
+    searcher.on_trial_complete(trial_id="a", error=True)
+    assert searcher.todo == [0, 2]

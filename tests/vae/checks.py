@@ -15,6 +15,7 @@ from small import few_digits, held_out, raw_weights, run, small_config
 from torch.distributions import Binomial, Normal, kl_divergence
 
 import vae.data
+import vae.run
 import vae.train
 from vae.evaluate import held_out_metrics
 from vae.measure import measure_of
@@ -34,7 +35,7 @@ CONFIG = small_config(latent_size=4)
 
 def _model() -> VAE:
     """A model whose posterior is far from the prior: σ² of about ⅓, means of about 1."""
-    model = vae.train.build(CONFIG, few_digits())
+    model = vae.run.build(CONFIG, few_digits())
     with torch.no_grad():
         bias = model.encoder.affine[-1].bias
         bias[: model.latent_size] += 1.0
@@ -52,7 +53,7 @@ def _scores(model: VAE, pixels: Pixels, **settings: Any) -> dict[str, Any]:
     assert data.validation is not None
     evaluation = dataclasses.replace(CONFIG.eval, **settings)
     measure = measure_of(CONFIG, data.validation, levels=data.levels)
-    return vae.train.held_out_metrics(model, pixels, evaluation, measure)
+    return vae.run.held_out_metrics(model, pixels, evaluation, measure)
 
 
 @torch.no_grad()
@@ -159,10 +160,10 @@ def check_held_out_elbo_ignores_beta() -> None:
 def check_weights_follow_the_seed() -> None:
     """The starting weights are a function of the config's seed, whatever was drawn before."""
     torch.manual_seed(1)
-    first = raw_weights(vae.train.build(CONFIG, few_digits()))
+    first = raw_weights(vae.run.build(CONFIG, few_digits()))
     torch.manual_seed(2)
-    again = raw_weights(vae.train.build(CONFIG, few_digits()))
-    other = raw_weights(vae.train.build(dataclasses.replace(CONFIG, seed=1), few_digits()))
+    again = raw_weights(vae.run.build(CONFIG, few_digits()))
+    other = raw_weights(vae.run.build(dataclasses.replace(CONFIG, seed=1), few_digits()))
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not all(torch.equal(first[name], other[name]) for name in first)
 

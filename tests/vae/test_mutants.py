@@ -10,7 +10,7 @@ import torch
 
 import vae.data
 import vae.posteriors.diagonal
-import vae.train
+import vae.run
 from vae import seeds
 from vae.data.pixels import pixels_of
 from vae.likelihoods.binomial import BinomialLikelihood
@@ -69,30 +69,30 @@ def loss_without_reconstruction(monkeypatch):
 
 def kl_logged_with_flipped_sign(monkeypatch):
     """−KL in the row, all else right."""
-    right = vae.train.held_out_metrics
+    right = vae.run.held_out_metrics
 
     def wrong(*asked):
         metrics = right(*asked)
         return metrics | {"kl": -metrics["kl"]}
 
-    monkeypatch.setattr(vae.train, "held_out_metrics", wrong)
+    monkeypatch.setattr(vae.run, "held_out_metrics", wrong)
 
 
 def kl_and_elbo_logged_with_flipped_sign(monkeypatch):
     """−KL in the row and an ELBO that agrees with it: the identity alone would not see it."""
-    right = vae.train.held_out_metrics
+    right = vae.run.held_out_metrics
 
     def wrong(*asked):
         metrics = right(*asked)
         kl = -metrics["kl"]
         return metrics | {"kl": kl, "elbo": -(metrics["reconstruction"] + kl)}
 
-    monkeypatch.setattr(vae.train, "held_out_metrics", wrong)
+    monkeypatch.setattr(vae.run, "held_out_metrics", wrong)
 
 
 def validating_with_another_kl_weight(monkeypatch):
     """The held-out KL and ELBO weighed by the β that trained: the identity alone would not see it."""
-    right = vae.train.held_out_metrics
+    right = vae.run.held_out_metrics
     loss = Elbo.loss
     in_force = [1.0]
 
@@ -106,7 +106,7 @@ def validating_with_another_kl_weight(monkeypatch):
         return metrics | {"kl": kl, "elbo": -(metrics["reconstruction"] + kl)}
 
     monkeypatch.setattr(Elbo, "loss", loss_that_tells)
-    monkeypatch.setattr(vae.train, "held_out_metrics", wrong)
+    monkeypatch.setattr(vae.run, "held_out_metrics", wrong)
 
 
 def seed_set_after_the_weights(monkeypatch):
@@ -119,7 +119,7 @@ def seed_set_after_the_weights(monkeypatch):
         initialise(model, config.initialisation, pixels.mean())
         return model.to(device)
 
-    monkeypatch.setattr(vae.train, "build", wrong)
+    monkeypatch.setattr(vae.run, "build", wrong)
 
 
 def selecting_on_the_test_split(monkeypatch):

@@ -14,7 +14,7 @@ import pytest
 import torch
 from small import few_digits, held_out, noise_images, raw_weights, run, small_config, without_times
 
-import vae.train
+import vae.run
 from vae.conditioning import OnLabel
 from vae.data import Digits
 from vae.data.dataset import make_split
@@ -264,13 +264,13 @@ def test_the_average_is_what_is_evaluated(monkeypatch):
     config = small_config(ema_decay=0.4, batch_size=96, epochs=6, optimizer=Adam(lr=1e-2))  # one step an epoch
     data = few_digits()
     scored = []
-    real = vae.train.held_out_metrics
+    real = vae.run.held_out_metrics
 
     def spy(model, *rest):
         scored.append(raw_weights(model))
         return real(model, *rest)
 
-    monkeypatch.setattr(vae.train, "held_out_metrics", spy)
+    monkeypatch.setattr(vae.run, "held_out_metrics", spy)
     average = {name: weight.double() for name, weight in raw_weights(build(config, data)).items()}
     for step, result in enumerate(train(config, data), start=1):
         decay = min(0.4, (1 + step) / (10 + step))
@@ -313,14 +313,14 @@ def test_raw_weights_come_back_to_whoever_stops_early():
 def test_held_out_noise_is_not_the_trials_own(monkeypatch):
     """Two trials with other seeds but the same weights have the same held-out scores; another eval.seed not."""
     weights = build(small_config(), few_digits()).state_dict()
-    real = vae.train.build
+    real = vae.run.build
 
     def same_weights(config, data, device="cpu"):
         model = real(config, data, device)
         model.load_state_dict(weights)
         return model
 
-    monkeypatch.setattr(vae.train, "build", same_weights)
+    monkeypatch.setattr(vae.run, "build", same_weights)
 
     def score(*, seed, eval_seed=0, batch_size=1000, **changes):
         config = small_config(

@@ -18,6 +18,8 @@ from vae import seeds
 from vae.data.dataset import BLOCK, DataError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from vae.data import DataConfig
     from vae.data.dataset import Split
     from vae.train_config import TrainConfig
@@ -77,8 +79,11 @@ class Pixels:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def batch(self, index: Tensor | slice) -> Tensor:
-        """x [B, D], float32, of the examples at ``index``: in [0, 1], or real values as they are."""
+    def batch(self, index: Tensor | slice, generators: Sequence[torch.Generator] | None = None) -> Tensor:
+        """x [B, D], float32, of the examples at ``index``: in [0, 1], or real values as they are.
+
+        ``generators`` draw in place of torch's global one, each for its equal share of the rows.
+        """
         if self.rows is None:
             x = self.split.rows(index if isinstance(index, slice) else index.cpu()).flatten(1).float().to(self.device)
         elif isinstance(index, slice):
@@ -88,7 +93,14 @@ class Pixels:
             x = self.rows.index_select(0, index).float()
         if self.draw is None:
             return x if self.divisor == 1.0 else x.div_(self.divisor)
-        uniform = torch.rand_like(x) if self.uniform is None else self.uniform.of(index).to(self.device)
+        if self.uniform is not None:
+            uniform = self.uniform.of(index).to(self.device)
+        elif generators is None:
+            uniform = torch.rand_like(x)
+        else:
+            uniform = torch.empty_like(x)
+            for share, generator in zip(uniform.chunk(len(generators)), generators, strict=True):
+                share.uniform_(generator=generator)
         if self.draw == "dequantised":
             return x.add_(uniform).div_(self.divisor)
         return (uniform < x.div_(self.divisor)).float()  # a third of torch.bernoulli's time on a CPU

@@ -11,7 +11,7 @@ from vae.objectives.loss import Loss
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from vae.objectives.loss import Batch
+    from vae.objectives.loss import Batch, Progress
 
 
 @part
@@ -33,9 +33,13 @@ class Elbo:
 
     def loss(self, batch: Batch) -> Loss:
         """Reconstruction + β·KL."""
-        beta = self.beta * self.beta_schedule.fraction(batch.progress)
+        beta = self.beta_at(batch.progress)
         kl = batch.terms.kl
         return Loss(batch.terms.reconstruction.mean() + beta * self.counted(kl), settings={"beta": beta})
+
+    def beta_at(self, progress: Progress) -> float:
+        """The weight on the KL for the step at ``progress``."""
+        return self.beta * self.beta_schedule.fraction(progress)
 
     def counted(self, kl: Tensor) -> Tensor:
         """The KL [B, L] as it counts: a scalar, nats per example."""

@@ -1,0 +1,293 @@
+"""What a training run consists of besides its steps: model, optimizer and average before them, the row after them."""
+
+from __future__ import annotations
+
+import math
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import nn
+
+from vae import seeds
+from vae.classifier import accuracy, classifier_of, grey, samples_as_asked
+from vae.config import ConfigError
+from vae.data.pixels import pixels_of
+from vae.data.support import check_support
+from vae.evaluate import held_out_metrics
+from vae.measure import measure_of
+from vae.model import VAE, initialise
+from vae.networks.normalisation import has_batch_norm
+from vae.objectives.loss import Progress
+from vae.optimizers import build_optimizer, rate_factor
+from vae.priors.vamp import VampPrior
+from vae.serialization import config_hash
+from vae.state import StateError, TrainState, capture, restore
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import Tensor
+
+    from vae.data import TrainingData
+    from vae.data.pixels import Pixels
+    from vae.measure import Measure
+    from vae.objectives.loss import Adversarial
+    from vae.train_config import TrainConfig
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """What one epoch yields.
+
+    ``row``: the metrics by name (``split/name``, nats per example), with ``epoch`` from 1, ``step`` and
+    ``measure``. ``state``: the run after this epoch, live until the next begins. ``model``: with the weights
+    that were evaluated. ``examples``: what it was evaluated on, or trained on where nothing is held out.
+    ``diverged``: why the run ends here, or None.
+    """
+
+    row: dict[str, Any]
+    state: TrainState
+    model: VAE
+    examples: Pixels
+    diverged: str | None = None
+
+
+@dataclass(frozen=True)
+class Examples:
+    """What a run is trained on and scored on. Runs whose ``data`` and ``eval`` are equal may share it."""
+
+    training: Pixels
+    validation: Pixels | None
+    classifier: nn.Module | None
+    classifier_accuracy: float | None
+
+
+@dataclass(frozen=True)
+class Steps:
+    """What an epoch's steps leave behind. ``by_step``: on the CPU, float64, one value for each step."""
+
+    by_step: dict[str, Tensor]
+    sizes: list[int]  # examples of each step
+    settings: dict[str, float]  # of the last step
+    learning_rate: float  # of the last step
+    seconds: float
+
+
+def watched() -> dict[str, list[Tensor]]:
+    """Where a step's values go, by name, and in which order they are looked at for the first that is not finite."""
+    return {"reconstruction": [], "kl": [], "loss": [], "gradient_norm": []}
+
+
+def read(values: dict[str, list[Tensor]]) -> dict[str, Tensor]:
+    """What was watched, once an epoch: an ``.item()`` in the loop would make a GPU wait for every step."""
+    return {name: torch.stack(by_step).double().cpu() for name, by_step in values.items() if by_step}
+
+
+@dataclass
+class Run:
+    """A run between two epochs: ``epoch`` whole epochs and ``step`` optimizer steps are done."""
+
+    config: TrainConfig
+    identity: str
+    model: VAE
+    parameters: list[nn.Parameter]
+    optimizer: torch.optim.Optimizer
+    ema: list[Tensor] | None
+    adversary: tuple[nn.Module, torch.optim.Optimizer] | None
+    examples: Examples
+    measure: Measure | None
+    epoch: int
+    step: int
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """The last batch may be smaller."""
+        return math.ceil(len(self.examples.training) / self.config.batch_size)
+
+    @property
+    def progress(self) -> Progress:
+        """Where the run is, for schedules."""
+        return Progress(self.step, self.steps_per_epoch, self.config.epochs * self.steps_per_epoch)
+
+    def learning_rate(self, progress: Progress) -> float:
+        """The optimizer's rate for the step at ``progress``."""
+        return self.config.optimizer.lr * rate_factor(self.config.schedule, **progress._asdict())
+
+    def order(self, device: torch.device) -> Tensor:
+        """The training examples in the order of the epoch that comes next, [N]."""
+        stream = seeds.generator(self.config.seed, "order", self.epoch + 1)
+        return torch.randperm(len(self.examples.training), generator=stream).to(device)
+
+    @property
+    def noise_seed(self) -> int:
+        """Of everything that the epoch that comes next draws: it needs nothing from the epochs before."""
+        return seeds.derive(self.config.seed, "noise", self.epoch + 1)
+
+    def average(self, weights: list[Tensor]) -> None:
+        """Move the average towards ``weights``, which are the parameters, after a step."""
+        if self.ema is not None and self.config.ema_decay is not None:
+            # The average forgets its start faster than ``decay`` allows at first: min(decay, (1+t)/(10+t)).
+            decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))
+            torch._foreach_lerp_(self.ema, weights, 1.0 - decay)
+
+
+def build(config: TrainConfig, data: TrainingData, device: torch.device | str = "cpu") -> VAE:
+    """The model of ``config`` for ``data``, with the starting weights of ``config.seed``."""
+    torch.manual_seed(seeds.derive(config.seed, "weights"))
+    model = VAE(config, shape=data.shape, levels=data.levels, num_classes=data.num_classes)
+    check_support(config, data.train, data.levels)
+    pixels = pixels_of(data.train, config, data.levels, torch.device("cpu"), held_out=False)
+    initialise(model, config.initialisation, pixels.mean())
+    if isinstance(model.prior, VampPrior):
+        chosen = torch.randperm(len(pixels), generator=seeds.generator(config.seed, "pseudo-inputs"))
+        model.prior.start_from(pixels.batch(chosen[: len(model.prior.pseudo_inputs)]))
+    if model.labelled:
+        counts = torch.bincount(data.train.labels, minlength=data.num_classes).double()
+        model.label_log_prior.copy_((counts / counts.sum()).log())
+    return model.to(device)
+
+
+def examples_of(config: TrainConfig, data: TrainingData, device: torch.device) -> Examples:
+    """The splits of ``data`` as ``config`` sees them, on ``device``."""
+    training = pixels_of(data.train, config, data.levels, device, held_out=False)
+    validation, classifier, classifier_accuracy = None, None, None
+    if data.validation is not None:
+        check_support(config, data.validation, data.levels)
+        validation = pixels_of(data.validation, config, data.levels, device, held_out=True)
+    if config.eval.classified_samples > 0 and validation is not None:
+        classifier = classifier_of(data, config.data, config.eval.seed, device)
+        classifier_accuracy = accuracy(classifier, grey(data, config.data, "validation", config.eval.seed))
+    return Examples(training, validation, classifier, classifier_accuracy)
+
+
+def begin(
+    config: TrainConfig,
+    data: TrainingData,
+    resume: TrainState | None,
+    device: torch.device,
+    examples: Examples | None = None,
+) -> Run:
+    """A run of ``config`` before its first epoch, or after the last one of ``resume``; see ``vae.train.train``."""
+    model = build(config, data, device)
+    parameters = list(model.parameters())
+    optimizer = build_optimizer(config.optimizer, parameters)
+    ema = None if config.ema_decay is None else [p.detach().clone() for p in parameters]
+    # Some objectives train a network of their own against the model (FactorVAE's discriminator).
+    adversary: tuple[nn.Module, torch.optim.Optimizer] | None = None
+    if hasattr(config.objective, "adversary"):
+        adversarial = cast("Adversarial", config.objective)
+        torch.manual_seed(seeds.derive(config.seed, "adversary"))
+        opponent = adversarial.adversary(config.latent_size).to(device)
+        adversary = opponent, build_optimizer(adversarial.optimizer, opponent.parameters())
+    identity = config_hash(config)
+    epoch = step = 0
+    if resume is not None:
+        if resume.config_hash != identity:
+            raise StateError(f"the state is of configuration {resume.config_hash[:12]}, not of {identity[:12]}")
+        restore(resume, model, optimizer, ema, adversary)
+        epoch, step = resume.epoch, resume.step
+    examples = examples or examples_of(config, data, device)
+    count = len(examples.training)
+    if has_batch_norm(model) and (config.batch_size == 1 or count % config.batch_size == 1):
+        fits = next(size for size in range(config.batch_size + 1, count + 2) if count % size != 1)
+        raise ConfigError(
+            f"batch_size must not leave a batch of one example with normalisation 'batch', got {config.batch_size} "
+            f"for {count} examples; the next that fits is {fits}"
+        )
+    return Run(
+        config=config,
+        identity=identity,
+        model=model,
+        parameters=parameters,
+        optimizer=optimizer,
+        ema=ema,
+        adversary=adversary,
+        examples=examples,
+        measure=None if data.validation is None else measure_of(config, data.validation, levels=data.levels),
+        epoch=epoch,
+        step=step,
+    )
+
+
+@contextmanager
+def finished_epoch(run: Run, steps: Steps) -> Iterator[EpochResult]:
+    """The result of an epoch whose steps are done; while it is open, the model has the weights that were evaluated."""
+    began = time.perf_counter()
+    model, config, scored = run.model, run.config, run.examples
+    count = len(scored.training)
+    run.epoch += 1
+    weight = torch.tensor(steps.sizes, dtype=torch.float64) / count
+    row: dict[str, Any] = {
+        "epoch": run.epoch,
+        "step": run.step,
+        "model/parameters": sum(parameter.numel() for parameter in run.parameters),
+        **{f"train/{name}": float(values @ weight) for name, values in steps.by_step.items()},
+        "train/learning_rate": steps.learning_rate,
+        **{f"train/{name}": value for name, value in steps.settings.items()},
+    }
+    state = capture(
+        config_hash=run.identity,
+        epoch=run.epoch,
+        step=run.step,
+        model=model,
+        optimizer=run.optimizer,
+        ema=run.ema,
+        adversary=run.adversary,
+    )
+    diverged = _what_diverged(steps.by_step, run.parameters, first_step=run.step - len(steps.sizes) + 1)
+    with _evaluated_weights(run.parameters, run.ema):
+        if diverged is None and scored.validation is not None and run.measure is not None:
+            scores = held_out_metrics(model, scored.validation, config.eval, run.measure, config.corruption)
+            row |= {f"val/{name}": value for name, value in scores.items()}
+            if scored.classifier is not None:
+                asked = {"count": config.eval.classified_samples, "seed": config.eval.seed}
+                row["val/samples_as_asked"] = samples_as_asked(model, scored.classifier, **asked)
+                row["val/classifier_accuracy"] = scored.classifier_accuracy
+            row["measure"] = str(run.measure)
+            if model.has_density:
+                row["kl_estimate"] = "closed_form" if model.prior.closed_form else "monte_carlo"
+            row["weights"] = "raw" if run.ema is None else "ema"
+            judged = "elbo" if model.has_density else "reconstruction"
+            if not math.isfinite(scores[judged]):
+                # Weights can be finite and too large to be evaluated: with one step an epoch, most often.
+                name = "ELBO" if model.has_density else "reconstruction"
+                diverged = f"the held-out {name} is {scores[judged]} after step {run.step}"
+        row["time/train_seconds"] = steps.seconds
+        row["time/evaluation_seconds"] = time.perf_counter() - began
+        row["time/examples_per_second"] = count / steps.seconds
+        examples = scored.validation or scored.training
+        yield EpochResult(row=row, state=state, model=model, examples=examples, diverged=diverged)
+
+
+def _what_diverged(by_step: dict[str, Tensor], parameters: list[nn.Parameter], first_step: int) -> str | None:
+    """What stopped being finite, and at which step: the first of an epoch's values by step that is not.
+
+    A gradient that is not finite shows in the norm where gradients are clipped, else in the next step's loss or,
+    after an epoch's last step, in the weights: a norm at every step would cost a small MLP 4 % of its time.
+    """
+    bad = [(int(where[0]), name) for name, v in by_step.items() if len(where := (~v.isfinite()).nonzero())]
+    if bad:
+        step, name = min(bad, key=lambda found: found[0])
+        return f"{name} is {by_step[name][step].item()} at step {first_step + step}"
+    if not all(bool(p.isfinite().all()) for p in parameters):
+        return f"a weight is not finite after step {first_step + len(by_step['loss']) - 1}"
+    return None
+
+
+@contextmanager
+def _evaluated_weights(parameters: list[nn.Parameter], ema: list[Tensor] | None) -> Iterator[None]:
+    """The averaged weights in the model's place where an average is kept; the raw ones come back after."""
+    if ema is None:
+        yield
+        return
+    raw = [p.data for p in parameters]
+    for parameter, average in zip(parameters, ema, strict=True):
+        parameter.data = average
+    try:
+        yield
+    finally:
+        for parameter, own in zip(parameters, raw, strict=True):
+            parameter.data = own

@@ -1,0 +1,245 @@
+"""Several runs as one: K models of one shape, batched matrix products, each with its own seed, β, rate and optimizer.
+
+A member is an ordinary :class:`vae.run.Run` whose weights are slices of the stack's. What differs from ``train`` is
+the step alone: one gather, one forward and one backward pass for all. Each member has the data order and the noise
+that it has alone, and is evaluated, saved and resumed as it is alone.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, cast
+
+import torch
+from torch import Tensor, nn
+
+from vae.corruption import NoCorruption
+from vae.run import EpochResult, Steps, begin, examples_of, finished_epoch, read, watched
+from vae.stackable import why_not
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Generator, Sequence
+
+    from vae.data import TrainingData
+    from vae.model import VAE
+    from vae.objectives import Elbo
+    from vae.run import Run
+    from vae.state import TrainState
+    from vae.train_config import TrainConfig
+
+Results = dict[int, EpochResult]  # by position in the stack
+
+
+def train_stacked(
+    configs: Sequence[TrainConfig],
+    data: TrainingData,
+    resume: Sequence[TrainState | None] | None = None,
+    device: torch.device | str = "cpu",
+) -> Generator[Results, Collection[int] | None, None]:
+    """Train all of ``configs`` on ``data`` in step, yielding after every epoch the results of those still training.
+
+    Keys are positions in ``configs``. Positions that are sent in answer stop there: ``epochs.send({2})``. A member
+    leaves after its last epoch, or when it diverges; the others don't notice. Members may be resumed from different
+    epochs. ``time/train_seconds`` is a member's equal share of the stack's.
+
+    Raises:
+        ValueError: the configs can't be stacked, with the reason.
+        ConfigError, StateError: as ``vae.train.train``.
+
+    """
+    device = torch.device(device)
+    if (reason := why_not(configs, device.type)) is not None:
+        raise ValueError(f"these configurations can't train as one stack: {reason}")
+    states = [None] * len(configs) if resume is None else resume
+    examples = examples_of(configs[0], data, device)
+    runs = {
+        position: begin(config, data, state, device, examples)
+        for position, (config, state) in enumerate(zip(configs, states, strict=True))
+    }
+    stack: _Stack | None = None
+    while alive := {position: run for position, run in runs.items() if run.epoch < run.config.epochs}:
+        if stack is None or stack.runs != list(alive.values()):
+            stack = _Stack(list(alive.values()), device)
+        all_steps = stack.epoch()
+        with ExitStack() as opened:
+            results = {
+                position: opened.enter_context(finished_epoch(run, steps))
+                for (position, run), steps in zip(alive.items(), all_steps, strict=True)
+            }
+            stopped = yield results
+        ended = {position for position, result in results.items() if result.diverged is not None}
+        runs = {position: run for position, run in alive.items() if position not in ended | set(stopped or ())}
+
+
+class _Stack:
+    """K runs that take their steps together."""
+
+    def __init__(self, runs: list[Run], device: torch.device) -> None:
+        self.runs = runs
+        self.device = device
+        self.generators = [torch.Generator(device) for _ in runs]
+        self.model = copy.deepcopy(runs[0].model)
+        self.layers = _stack_layers(self.model, [run.model for run in runs], self.generators)
+        self.weights: list[list[Tensor]] = [[*run.parameters] for run in runs]
+        self.free_bits = torch.tensor([_objective(run).free_bits for run in runs], device=device)
+
+    def epoch(self) -> list[Steps]:
+        """One epoch of steps of every run; what each one's left behind."""
+        started = time.perf_counter()
+        runs, model, pixels = self.runs, self.model, self.runs[0].examples.training
+        config = runs[0].config
+        clean = isinstance(config.corruption, NoCorruption)
+        for run, generator in zip(runs, self.generators, strict=True):
+            generator.manual_seed(run.noise_seed)
+        orders = torch.stack([run.order(self.device) for run in runs])
+        values, norms, sizes = watched(), [list[Tensor]() for _ in runs], list[int]()
+        batches = orders.split(config.batch_size, dim=1)
+        progress = [[run.progress._replace(step=run.step + done) for run in runs] for done in range(len(batches))]
+        rates = [[run.learning_rate(its) for run, its in zip(runs, each, strict=True)] for each in progress]
+        betas = [[_objective(run).beta_at(its) for run, its in zip(runs, each, strict=True)] for each in progress]
+        # Once an epoch: a copy at every step would make a GPU wait.
+        betas_there = torch.tensor(betas, device=self.device)
+        model.train()
+        for batch, its_betas, its_rates in zip(batches, betas_there, rates, strict=True):
+            size = batch.shape[1]
+            index = batch.reshape(-1)  # [K·B], member after member, as all that follows
+            x = pixels.batch(index, self.generators)
+            condition = model.condition(x, pixels.labels[index])
+            seen = None if clean else self._corrupted(x)
+            noise = x.new_empty((1, len(index), config.latent_size))
+            for share, generator in zip(noise.chunk(len(runs), dim=1), self.generators, strict=True):
+                share.normal_(generator=generator)
+            reconstruction, kl = self._terms(x, condition, noise, seen)
+            loss = reconstruction.mean(1) + its_betas * self._counted(kl)
+            for layer in self.layers:
+                layer.zero_grad()
+            loss.sum().backward()
+            for layer in self.layers:
+                layer.share_gradients()
+            for run, rate, weights, its_norms in zip(runs, its_rates, self.weights, norms, strict=True):
+                if run.config.gradient_clip is not None:
+                    its_norms.append(nn.utils.clip_grad_norm_(run.parameters, run.config.gradient_clip))
+                # Each member's own: one optimizer of all weights would be quicker, but Adam's kernel rounds the last few
+                # of a tensor otherwise, so that a member's numbers would depend on its place.
+                for group in run.optimizer.param_groups:
+                    group["lr"] = rate
+                run.optimizer.step()
+                run.step += 1
+                run.average(weights)
+            values["loss"].append(loss.detach())
+            values["reconstruction"].append(reconstruction.detach().mean(1))
+            values["kl"].append(kl.detach().sum((1, 2)) / size)
+            sizes.append(size)
+        by_step = read(values)  # [steps, K]
+        seconds = (time.perf_counter() - started) / len(runs)
+        return [
+            Steps(
+                by_step={name: each[:, k] for name, each in by_step.items()} | read({"gradient_norm": norms[k]}),
+                sizes=sizes,
+                settings={"beta": betas[-1][k]},
+                learning_rate=rates[-1][k],
+                seconds=seconds,
+            )
+            for k in range(len(runs))
+        ]
+
+    def _terms(self, x: Tensor, condition: Tensor | None, noise: Tensor, seen: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Reconstruction [K, B] and KL [K, B, L]: every part works row by row, so that it needn't know of K."""
+        terms = self.model.terms(x, condition, noise, seen)
+        members = len(self.runs)
+        return terms.reconstruction.view(members, -1), terms.kl.unflatten(0, (members, -1))
+
+    def _counted(self, kl: Tensor) -> Tensor:
+        """``Elbo.counted`` of each member: [K, B, L] -> [K]."""
+        counted = kl.sum((1, 2)) / kl.shape[1]
+        if not any(_objective(run).free_bits > 0 for run in self.runs):
+            return counted
+        held = kl.mean(1).clamp(min=self.free_bits.unsqueeze(1)).sum(1)
+        return torch.where(self.free_bits > 0, held, counted)
+
+    def _corrupted(self, x: Tensor) -> Tensor:
+        corruption = self.runs[0].config.corruption
+        shares = zip(x.chunk(len(self.runs)), self.generators, strict=True)
+        return torch.cat([corruption.apply(share, generator) for share, generator in shares])
+
+
+def _objective(run: Run) -> Elbo:
+    return cast("Elbo", run.config.objective)
+
+
+class _StackedLinear(nn.Module):
+    """K affine layers as one; their weights are slices of its own from here on."""
+
+    def __init__(self, layers: Sequence[nn.Linear]) -> None:
+        super().__init__()
+        self.layers = tuple(layers)  # a tuple, so that they are no part of this module
+        self.weight = nn.Parameter(torch.stack([layer.weight.detach() for layer in layers]))
+        self.bias = nn.Parameter(torch.stack([layer.bias.detach() for layer in layers]))
+        for layer, weight, bias in zip(layers, self.weight.data, self.bias.data, strict=True):
+            layer.weight.data, layer.bias.data = weight, bias
+
+    def forward(self, h: Tensor) -> Tensor:
+        """[K·B, in] -> [K·B, out]."""
+        out: Tensor = _Affine.apply(h.unflatten(0, (len(self.layers), -1)), self.weight, self.bias)
+        return out.flatten(0, 1)
+
+    def share_gradients(self) -> None:
+        """Give each layer its slice of the gradients."""
+        assert self.weight.grad is not None, "called after backward"
+        assert self.bias.grad is not None, "called after backward"
+        for layer, weight, bias in zip(self.layers, self.weight.grad, self.bias.grad, strict=True):
+            layer.weight.grad, layer.bias.grad = weight, bias
+
+
+class _Affine(torch.autograd.Function):
+    """h Wᵀ + b of K members: [K, B, in], [K, out, in], [K, out] -> [K, B, out].
+
+    Its own, because ``baddbmm`` gives the gradient of Wᵀ, and turning it round is a copy of all weights.
+    """
+
+    @staticmethod
+    def forward(h: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return torch.baddbmm(bias.unsqueeze(1), h, weight.transpose(1, 2))
+
+    @staticmethod
+    def setup_context(ctx: torch.autograd.function.FunctionCtx, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        del output
+        ctx.save_for_backward(*inputs[:2])
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
+        h, weight = ctx.saved_tensors
+        into_h = torch.bmm(grad, weight) if ctx.needs_input_grad[0] else None
+        return into_h, torch.bmm(grad.transpose(1, 2), h), grad.sum(1)
+
+
+class _StackedDropout(nn.Module):
+    """Dropout on the CPU that draws from each member's generator what ``nn.Dropout`` draws from torch's."""
+
+    def __init__(self, p: float, generators: Sequence[torch.Generator]) -> None:
+        super().__init__()
+        self.p = p
+        self.generators = generators
+
+    def forward(self, h: Tensor) -> Tensor:
+        """[K·B, D] -> [K·B, D]."""
+        kept = torch.empty_like(h, dtype=torch.bool)
+        for share, generator in zip(kept.chunk(len(self.generators)), self.generators, strict=True):
+            share.bernoulli_(1 - self.p, generator=generator)
+        return h * kept * (1 / (1 - self.p))
+
+
+def _stack_layers(stacked: VAE, models: Sequence[VAE], generators: Sequence[torch.Generator]) -> list[_StackedLinear]:
+    """Replace every layer of ``stacked`` that has weights, or draws, by the stack of those of ``models``."""
+    layers = []
+    for name, module in list(stacked.named_modules()):
+        if isinstance(module, nn.Linear):
+            layer = _StackedLinear([cast("nn.Linear", model.get_submodule(name)) for model in models])
+            stacked.set_submodule(name, layer)
+            layers.append(layer)
+        elif isinstance(module, nn.Dropout):
+            stacked.set_submodule(name, _StackedDropout(module.p, generators))
+    assert sum(1 for _ in stacked.parameters()) == 2 * len(layers), "vae.stackable lets no other weights through"
+    return layers
