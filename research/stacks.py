@@ -6,7 +6,7 @@ in an actor of Ray's, and the worker asks it after each epoch's reports, which c
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import ray
 
@@ -32,7 +32,9 @@ class EndedTrials:
 
     def __init__(self) -> None:
         """Start the actor; it ends with the driver."""
-        self.actor = ray.remote(_Ended).options(name=_NAME, num_cpus=0, max_restarts=-1, max_task_retries=-1).remote()
+        self.actor: Any = (
+            ray.remote(_Ended).options(name=_NAME, num_cpus=0, max_restarts=-1, max_task_retries=-1).remote()
+        )
 
     def add(self, number: int) -> None:
         """Trial ``number`` has ended; returns when every worker can know."""
@@ -41,5 +43,6 @@ class EndedTrials:
 
 def ended_among(numbers: Iterable[int]) -> set[int]:
     """The worker's end: which of ``numbers`` have ended."""
-    ended: set[int] = ray.get(ray.get_actor(_NAME).among.remote(set(numbers)))
+    actor: Any = ray.get_actor(_NAME)
+    ended: set[int] = ray.get(actor.among.remote(set(numbers)))
     return ended

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import time
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -209,7 +209,7 @@ class _Affine(torch.autograd.Function):
         ctx.save_for_backward(*inputs[:2])
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:  # noqa: ANN401 - torch's type lacks what it has
         h, weight = ctx.saved_tensors
         into_h = torch.bmm(grad, weight) if ctx.needs_input_grad[0] else None
         return into_h, torch.bmm(grad.transpose(1, 2), h), grad.sum(1)
