@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 
@@ -12,6 +11,7 @@ from synthetic import new_ledger, row, trial
 
 from research import finalists
 from research.errors import UserError
+from research.folders import write_sealed
 from research.ledger import Ledger
 from research.settings import Metric, NoScheduler, Parent
 from vae.networks import Conv
@@ -150,7 +150,7 @@ def test_a_look_at_test_is_that_of_the_configuration_it_was_taken_of(sweep):
     ledger = prepared(sweep)
     finish(ledger, SCORES)
     seen = {"parent_trial": 1, "looks": 3, "metrics": {}}
-    (ledger.directory / "test.json").write_text(json.dumps(seen))
+    write_sealed(ledger.directory / "test.json", seen)
     assert finalists.results(sweep)["test"] == seen
     more = prepared(sweep, seeds=4)
     finish(more, {1: [-400.0], 0: [-100.0]})
