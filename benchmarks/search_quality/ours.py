@@ -82,14 +82,15 @@ class LedgerEngine:
             ledger,
             study(ledger, folder / "study.journal"),
             Space(function=self._space, source=source),
-            assign=lambda view: {"trial": view.number},
+            assign=lambda views: {"trial": views[0].number},
             on_end=lambda _: None,
             ended_with_error=lambda _: False,
             stopping=lambda: False,
+            on_failure=lambda _: False,
         )
         self.scheduler = LedgerScheduler(
             ledger,
-            number_of=lambda trial: int(trial.trial_id),
+            numbers_of=lambda trial: [int(trial.trial_id)],
             visible_below=self.searcher.visible_below,
             on_row=lambda _: None,
             on_error=lambda _: None,
@@ -115,6 +116,7 @@ class LedgerEngine:
     def tell(self, key: int, epoch: int, value: float) -> bool:
         """Report a row as a worker would; the scheduler decides and writes."""
         report = {
+            "trial": self.numbers[key],
             "attempt": 0,
             "metrics": {"epoch": epoch, self.metric.name: value, "measure": self.table.measure},
             "epochs": self.table.epochs,

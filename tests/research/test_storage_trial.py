@@ -62,6 +62,7 @@ def assignment(ledger: Ledger, url: str, attempt: int) -> dict[str, Any]:
         metric=Metric(),
         threads=1,
         device="cpu",
+        gpus=0.0,
         source_sha256=running_sha256(),
         data_dir=None,
         data_hash=data.data_hash,
@@ -73,7 +74,7 @@ def assignment(ledger: Ledger, url: str, attempt: int) -> dict[str, Any]:
         best_checkpoint=None if best is None else best.checkpoint,
         best_value=None if best is None else view.curve("val/elbo")[best.epoch],
     )
-    return {"assignment": TypeAdapter(Assignment).dump_json(task).decode()}
+    return {"assignments": TypeAdapter(list[Assignment]).dump_json([task]).decode()}
 
 
 def written_by(ledger: Ledger, *, stop_after: int | None = None) -> Callable[[dict[str, Any]], None]:
