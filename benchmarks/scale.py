@@ -39,7 +39,7 @@ from research.live import LiveView
 from research.metrics import parse_metric
 from research.options import sampler_of, scheduler_of
 from research.spaces import load_space
-from research.sweep import _Session, create
+from research.sweep import Stop, _Session, create
 from vae.state import INFO_FILE, STATE_FILE, TrainState
 
 if TYPE_CHECKING:
@@ -129,6 +129,7 @@ class Worker:
             "time/examples_per_second": 1e4,
         }
         return {
+            "trial": view.number,
             "metrics": metrics,
             "epochs": view.created.config["epochs"],
             "attempt": 0,
@@ -189,7 +190,7 @@ def simulate(session: _Session, options: argparse.Namespace, frame: Cost) -> Non
         if not running:
             break
         now, _, one = heapq.heappop(running)
-        view = ledger.trials[one.config["trial"]]
+        view = ledger.trials[one.config["trials"][0]]
         report = {"report": json.dumps(worker.report(view, one.epoch))}
         answer = bins[-1].row.of(lambda one=one, report=report: scheduler.on_trial_result(None, one, report))
         if answer == scheduler.CONTINUE:
@@ -262,7 +263,7 @@ def main() -> None:
         ledger = make(options.storage or Path(temporary), options)
         with (ledger.directory / "driver.log").open("w", encoding="utf-8") as log:
             live = LiveView(Console(file=log, width=1000), ledger)
-            session = _Session(ledger, load_space("quickstart"), live)
+            session = _Session(ledger, load_space("quickstart"), live, Stop(ledger))
             print(HEAD)
             frame = Cost()
             simulate(session, options, frame)

@@ -26,7 +26,7 @@ os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 import torch
 
 import research.trial
-import vae.train
+import vae.run
 from research import provenance
 from research.settings import Metric
 from research.spaces import load_space, random_draws
@@ -76,6 +76,7 @@ def run(config: TrainConfig, folder: Path) -> Spent:
         "metric": {"name": "val/elbo", "direction": "maximize"},
         "threads": 1,
         "device": "cpu",
+        "gpus": 0.0,
         "source_sha256": provenance.running_sha256(),
         "data_dir": None,
         "data_hash": data.data_hash,
@@ -83,18 +84,19 @@ def run(config: TrainConfig, folder: Path) -> Spent:
         "picture_epochs": [*rungs, config.epochs],
         "resume_from": None,
         "resume_sha256": None,
+        "again": {},
         "best_checkpoint": None,
         "best_value": None,
     }
     held = pixels_of(data.validation, config, data.levels, torch.device("cpu"), held_out=True)
     parts = {
-        "held-out figures": (vae.train, "held_out_metrics"),
+        "held-out figures": (vae.run, "held_out_metrics"),
         "checkpoint": (TrainState, "save"),
         "pictures": (research.trial, "draw_pictures"),
         "old checkpoints": (research.trial, "_forget_all_but"),
-        "state": (vae.train, "capture"),
-        "checks": (vae.train, "_what_diverged"),
-        "starting weights": (vae.train, "build"),
+        "state": (vae.run, "capture"),
+        "checks": (vae.run, "_what_diverged"),
+        "starting weights": (vae.run, "build"),
     }
     before = {part: getattr(where, name) for part, (where, name) in parts.items()}
     reports: list[Any] = []
@@ -112,10 +114,10 @@ def run(config: TrainConfig, folder: Path) -> Spent:
     try:
         for part, (where, name) in parts.items():
             setattr(where, name, _measured(before[part], spent, part))
-        vae.train.held_out_metrics = _measured(evaluated, spent, "held-out figures")  # type: ignore[assignment]
+        vae.run.held_out_metrics = _measured(evaluated, spent, "held-out figures")  # type: ignore[assignment]
         research.trial.tune.report = reports.append  # type: ignore[assignment]
         with _timed(spent, "the whole trial"):
-            research.trial.run_trial({"assignment": json.dumps(assignment)})
+            research.trial.run_trial({"assignments": json.dumps([assignment])})
     finally:
         for part, (where, name) in parts.items():
             setattr(where, name, before[part])
