@@ -49,6 +49,7 @@ from research.spaces import Space, load_recorded
 from research.stacks import EndedTrials
 from research.storage import address as address_of
 from research.storage import follow, store_of
+from research.stuck_worker import end_worker
 from research.study import StudyView
 from research.tracking import Sink
 from research.trial import Assignment, run_trial
@@ -514,7 +515,7 @@ class _Session:
             actor = running[number].temporary_state.ray_actor
             if actor is not None:
                 self.stuck.update(running[number].config["trials"])
-                ray.kill(actor)  # Tune hears of it as of any lost worker
+                end_worker(actor)  # Tune hears of it as of any lost worker
         if self.watchdog.no_place():
             self.live.note(no_place(self.ledger.settings.resources))
 
