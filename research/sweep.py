@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 import shutil
 import signal
@@ -337,6 +338,8 @@ class _Session:
                 )
             if self.ledger.settings.stack > 1:
                 self.ended = EndedTrials()
+            # It prints each failed trial's traceback over the live view: that is in the ledger, and its line is shown.
+            logging.getLogger("ray.tune.execution.tune_controller").setLevel(logging.CRITICAL)
             tune.Tuner(
                 tune.with_resources(run_trial, _resources_of_trial),
                 tune_config=tune.TuneConfig(
