@@ -14,7 +14,7 @@ PEERS := benchmarks/.peers-venv
 PEERS_STAMP := $(PEERS)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep test test-slow faults check format bless bench clean
+.PHONY: help setup sweep test test-slow test-long faults check format bless bench clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -44,7 +44,10 @@ test: $(STAMP) ## the fast tests
 	$(BIN)/python -m pytest
 
 test-slow: $(STAMP) ## the tests that start Ray, train, or kill processes
-	$(BIN)/python -m pytest -m "slow or faults"
+	$(BIN)/python -m pytest -m "(slow or faults) and not long"
+
+test-long: $(STAMP) ## the tests that CI can't afford: clusters, object storage, nights of faults; about an hour
+	$(BIN)/python -m pytest -m long
 
 faults: $(STAMP) ## commit every fault of docs/faults.md, fast and slow, and print what was survived
 	$(BIN)/python -m pytest -m "fault or faults"

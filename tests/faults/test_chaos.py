@@ -10,7 +10,7 @@ from verbs import research, told
 
 from research.ledger import Ledger
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.faults, pytest.mark.long, pytest.mark.timeout(2400)]
 KILLS = ["worker"] * 5 + ["driver"] * 4 + ["raylet", "gcs_server"]
 
 

@@ -23,6 +23,7 @@ from services import SLOW_SPACE, listeners, start, wait_for_events  # noqa: E402
 
 pytestmark = [
     pytest.mark.faults,
+    pytest.mark.long,
     pytest.mark.timeout(900),
     pytest.mark.skipif(os.geteuid() != 0, reason="only root can make network namespaces"),
     pytest.mark.skipif(

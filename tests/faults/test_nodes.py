@@ -14,7 +14,7 @@ from verbs import deterministic, environment, told
 
 from research.ledger import Ledger
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.faults, pytest.mark.long, pytest.mark.timeout(900)]
 BOUND_S = 120  # for the driver to find out that nothing answers any more, and to leave
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from drivers import Driver
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.faults, pytest.mark.long, pytest.mark.timeout(600)]
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
 

@@ -26,7 +26,7 @@ from wandb_server import start_server  # noqa: E402
 
 from research.ledger import Ledger  # noqa: E402
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.faults, pytest.mark.long, pytest.mark.timeout(900)]
 
 KEY = "canary" * 6 + "abcd"
 PATIENCE_S = 120  # the driver's is 30; the rest is for a machine that does ten other things

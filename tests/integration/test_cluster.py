@@ -20,7 +20,7 @@ from verbs import deterministic, told
 from research.folders import verify_folder
 from research.ledger import Ledger
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +42,7 @@ def launcher(tmp_path_factory) -> Launcher:
         assert left.strip() == "0", "ray down leaves no Ray on the head"
     assert bystander.poll() is None, "a process of another machine was ended"
     bystander.kill()
+    bystander.wait()
 
 
 def arguments(launcher: Launcher, space: Path, name: str) -> list[str]:

@@ -20,7 +20,7 @@ from research.ledger import Ledger
 from research.object_store import ObjectStore, _filesystem
 from research.storage import local
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.faults, pytest.mark.long, pytest.mark.timeout(2400)]
 SWEEPS = f"s3://{BUCKET}/sweeps"
 TIMEOUT = 900  # seconds: a machine under load takes minutes to start Ray
 

@@ -19,7 +19,7 @@ from verbs import command, environment, research, told
 
 from research.ledger import Ledger, TrialRetried
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.faults, pytest.mark.long, pytest.mark.timeout(600)]
 
 PARTS = '''
 import math
