@@ -28,10 +28,12 @@ if TYPE_CHECKING:
 ACTIVE_VARIANCE = 0.01  # Burda et al. 2016, arXiv:1509.00519, section 5.2
 COLLAPSED_KL = 0.1  # nats; a proposal: below it the code carries nothing that anyone could use
 
-# One decoder call of the importance-weighted estimate: images × samples. Fixed, so that its noise is too; and so many
-# images are corrupted at once.
+# One draw of the importance-weighted estimate: images × samples. Fixed, so that its noise is too; and so many images are
+# corrupted at once.
 IMAGES_AT_ONCE = 20
 SAMPLES_AT_ONCE = 100
+# One decoder call of it. More rows and the outputs (784 a row) leave the CPU's cache: 1.4 times slower at 2,000.
+ROWS_AT_ONCE = 500
 
 
 @torch.no_grad()
@@ -255,7 +257,9 @@ def _log_mean_weight(model: VAE, x: Tensor, condition: Tensor | None, k: int, no
         noise = torch.randn((samples, len(x), model.latent_size), generator=noise_of).to(x.device)
         z = posterior.sample(noise)
         log_ratio = model.prior.log_density(z, condition, model.encode_alone) - posterior.log_density(z)
-        log_weight = log_ratio.double() - model.nll(z, condition, x).double()
+        parts = z.split(max(1, ROWS_AT_ONCE // len(x)))
+        log_likelihood = -torch.cat([model.nll(part, condition, x) for part in parts])
+        log_weight = log_ratio.double() + log_likelihood.double()
         total = torch.logaddexp(total, torch.logsumexp(log_weight, dim=0))
         drawn += samples
         if drawn == half:

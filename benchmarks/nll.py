@@ -1,0 +1,72 @@
+"""The importance-weighted -log p(x) at k = 5000 beside pythae's ``get_nll``: CPU seconds an image, one thread.
+
+Both get the same weights and the same binary images, each in a process of its own (benchmarks/loops/), one
+block in turn. The two estimates have to agree: they are of the same number.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+from training_loop import BUSY, PEERS_PYTHON, Loop, Worker, load_images, machine
+
+OURS = Loop("ours", "nll_ours.py", "importance_weighted_nll")
+PYTHAE = Loop("pythae", "nll_pythae.py", "VAE.get_nll", PEERS_PYTHON)
+AGREE = 0.2  # nats: many standard errors of two estimates with k = 5000
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--models", nargs="+", choices=["M1", "M2"], default=["M1", "M2"])
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--images", type=int, default=20)
+    parser.add_argument("--data-dir", type=Path, help="where MNIST is; default $RESEARCH_DATA_DIR")
+    arguments = parser.parse_args()
+    if not PEERS_PYTHON.exists():
+        sys.exit(f"{PEERS_PYTHON} is missing: `make bench` makes the peers' environment and runs this")
+    images, which = load_images(arguments.data_dir)
+    binary = np.where(images[: arguments.images] > 127, 255, 0).astype(np.uint8)
+    print(f"# -log p(x), k = 5000, {len(binary)} images a round, 1 thread\n\n{machine()}\nData: {which}\n")
+    print("| model | pythae, CPU s an image | ours | pythae / ours | estimates |\n|---|---|---|---|---|")
+    others = []
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "images.npy"
+        np.save(path, binary)
+        for name in arguments.models:
+            workers = [Worker(loop, {"model": name, "images": str(path), "threads": 1}) for loop in (PYTHAE, OURS)]
+            try:
+                for worker in workers:
+                    worker.answer()
+                    worker.block()
+                cpu: dict[str, list[float]] = {PYTHAE.title: [], OURS.title: []}
+                nll = {}
+                for number in range(arguments.rounds):
+                    for worker in workers if number % 2 else workers[::-1]:
+                        result = worker.block()
+                        cpu[worker.loop.title].append(result["cpu"] / len(binary))
+                        nll[worker.loop.title] = result["nll"]
+                        others.append(result["others"])
+            finally:
+                for worker in workers:
+                    worker.close()
+            theirs, ours = cpu[PYTHAE.title], cpu[OURS.title]
+            if abs(nll[PYTHAE.title] - nll[OURS.title]) > AGREE:
+                sys.exit(f"{name}: the estimates differ: {nll}: not the same work")
+            ratios = [a / b for a, b in zip(theirs, ours, strict=True)]
+            print(
+                f"| {name} | {median(theirs):.3f} | {median(ours):.4f} | {median(ratios):.2f} "
+                f"({min(ratios):.2f}-{max(ratios):.2f}) | {nll[PYTHAE.title]:.2f}, {nll[OURS.title]:.2f} |",
+                flush=True,
+            )
+    busy = max(0.0, median(others))
+    print(f"\nOther processes used {busy:.2f} cores: {'quiet enough' if busy <= BUSY else 'a busy machine'}.")
+
+
+if __name__ == "__main__":
+    main()
