@@ -79,9 +79,10 @@ def stop(
     from research.cluster_access import check_cluster  # noqa: PLC0415
 
     check_cluster(cluster)
-    if not _reached(cluster, lambda: jobs.stop(cluster, name)):
+    said = _reached(cluster, lambda: jobs.stop(cluster, name))
+    if said is None:
         raise UserError(f"sweep {name!r} does not run on {cluster}: nothing to stop")
-    follow_remote(cluster, name, storage=storage, only_new=True)
+    follow_remote(cluster, name, storage=storage, after=said)
 
 
 def fetch(
@@ -105,7 +106,7 @@ def fetch(
     )
 
 
-def follow_remote(cluster: str, name: str, *, storage: str = _SHARED, only_new: bool = False) -> int:
+def follow_remote(cluster: str, name: str, *, storage: str = _SHARED, after: int = 0) -> int:
     """Follow a sweep's job and say how it ended. Its exit code, or 130 for who left."""
     from research import jobs  # noqa: PLC0415
     from research.cluster_access import LostConnection  # noqa: PLC0415
@@ -113,7 +114,7 @@ def follow_remote(cluster: str, name: str, *, storage: str = _SHARED, only_new: 
     follow = f"research watch {cluster} {name}"
     again = f"research submit {cluster} --resume {name}" + ("" if storage == _SHARED else f" --storage {storage}")
     try:
-        code = jobs.follow(cluster, name, say=_say, only_new=only_new)
+        code = jobs.follow(cluster, name, say=_say, after=after)
     except KeyboardInterrupt:
         _say(f"left; the sweep goes on. Follow it again: {follow}. Stop it: research stop {cluster} {name}")
         return 130

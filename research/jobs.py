@@ -83,17 +83,17 @@ def jobs_of(client: JobSubmissionClient, name: str) -> list[JobDetails]:
     return sorted(found, key=lambda job: job.start_time or 0)
 
 
-def follow(cluster: str, name: str, *, say: Callable[[str], None], only_new: bool = False) -> int:
+def follow(cluster: str, name: str, *, say: Callable[[str], None], after: int = 0) -> int:
     """Print what the sweep's newest job says until it ends. Its exit code: 0 when all went well.
 
-    A lost connection is taken up again. ``only_new``: what was said before is left out.
+    A lost connection is taken up again. ``after``: so many characters, said before, are left out.
 
     Raises:
         LostConnection: there was none to begin with, or there is none for longer than is waited for.
         UserError: the cluster doesn't know the sweep (any more).
 
     """
-    printed = 0
+    printed = after
     job: JobDetails | None = None
     lost_at: float | None = None
     pauses: Iterator[float] = iter(())
@@ -105,8 +105,6 @@ def follow(cluster: str, name: str, *, say: Callable[[str], None], only_new: boo
                     raise UserError(f"sweep {name!r} goes on as another job by now: research watch {cluster} {name}")
                 job = found
                 number = str(job.submission_id)
-                if only_new:
-                    printed, only_new = len(client.get_job_logs(number)), False
                 if lost_at is not None:
                     say("connected again")
                 lost_at = None
@@ -116,6 +114,9 @@ def follow(cluster: str, name: str, *, say: Callable[[str], None], only_new: boo
                     sys.stdout.flush()
                 job = client.get_job_info(number)
                 if job.status.is_terminal():
+                    # Following may end before a driver's last words are written.
+                    sys.stdout.write(client.get_job_logs(number)[printed:])
+                    sys.stdout.flush()
                     return _exit_code(job)
             time.sleep(PAUSES[0])  # its log has ended, and its end is not written down yet
         except (LostConnection, OSError, RuntimeError, EOFError) as error:
@@ -130,11 +131,14 @@ def follow(cluster: str, name: str, *, say: Callable[[str], None], only_new: boo
             time.sleep(next(pauses))
 
 
-def stop(cluster: str, name: str) -> bool:
-    """Ask the sweep's driver to stop, as Ctrl-C does. False where nothing of it ran."""
+def stop(cluster: str, name: str) -> int | None:
+    """Ask the sweep's driver to stop, as Ctrl-C does. How many characters it had said; None where nothing of it ran."""
     with job_client(cluster) as client:
         job = find(client, cluster, name)
-        return not job.status.is_terminal() and bool(client.stop_job(str(job.submission_id)))
+        if job.status.is_terminal():
+            return None
+        said = len(client.get_job_logs(str(job.submission_id)))
+        return said if client.stop_job(str(job.submission_id)) else None
 
 
 def _new_text(client: JobSubmissionClient, job: str, printed: int) -> Iterator[str]:

@@ -21,6 +21,7 @@ from pydantic import TypeAdapter
 from ray import cloudpickle, tune
 from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.tune import Stopper
+from ray.tune.execution import class_cache
 
 from research import budget, provenance
 from research.checkpoints import epoch_folder, keep_best, last_whole
@@ -340,6 +341,11 @@ class _Session:
                 self.ended = EndedTrials()
             # It prints each failed trial's traceback over the live view: that is in the ledger, and its line is shown.
             logging.getLogger("ray.tune.execution.tune_controller").setLevel(logging.CRITICAL)
+            # It would put AWS keys into a runtime environment, which Ray logs and shows. Workers of a Ray of our own
+            # inherit them; a cluster's nodes have theirs.
+            class_cache.ENV_VARS_TO_PROPAGATE -= {
+                name for name in class_cache.ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")
+            }
             tune.Tuner(
                 tune.with_resources(run_trial, _resources_of_trial),
                 tune_config=tune.TuneConfig(
