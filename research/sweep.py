@@ -625,7 +625,11 @@ def _joined(address: str, variables: dict[str, str], quiet: dict[str, Any]) -> I
         ray.init(address=address, runtime_env={"env_vars": variables}, **quiet)
     except (ConnectionError, ValueError, RuntimeError, RayError) as error:
         line = " ".join(str(error).split())
-        raise UserError(f"no Ray cluster that can be used at --address {address!r}: {line}") from None
+        # Something listens there (preflight), and what it refuses for want of a token Ray reports as no connection.
+        token = "; if it asks for a token: RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH" * isinstance(
+            error, ConnectionError
+        )
+        raise UserError(f"no Ray cluster that can be used at --address {address!r}: {line}{token}") from None
     try:
         yield
     finally:
