@@ -46,7 +46,7 @@ test: $(STAMP) ## the fast tests
 test-slow: $(STAMP) ## the tests that start Ray, train, or kill processes
 	$(BIN)/python -m pytest -m "(slow or faults) and not long"
 
-test-long: $(STAMP) ## the tests that CI can't afford: clusters, object storage, nights of faults; about an hour
+test-long: $(STAMP) ## the tests that CI can't afford: clusters, object storage, nodes, chaos
 	$(BIN)/python -m pytest -m long
 
 faults: $(STAMP) ## commit every fault of docs/faults.md, fast and slow, and print what was survived
