@@ -128,13 +128,15 @@ def test_the_record_names_the_code_that_was_sent(launcher, small_space, tmp_path
 def test_stopped_cleanly_watched_and_resumed(launcher, small_space):
     """research stop is a Ctrl-C for the driver: its last words, exit code 130; watch and --resume go on from there."""
     directory = home_of(launcher, "stopped")
-    begun = launcher.research(*arguments(launcher, small_space, "stopped"), "--detach")
+    # More trials than the others': it has to be at work when the request to stop arrives.
+    asked = [*arguments(launcher, small_space, "stopped"), "--trials", "24"]
+    begun = launcher.research(*asked, "--detach")
     assert begun.returncode == 0, begun.stdout
-    following = launcher.start("watch", launcher.file, "stopped")
-    wait_for_events(directory, 8, following)
-    twice = launcher.research(*arguments(launcher, small_space, "stopped"))
+    twice = launcher.research(*asked)
     assert twice.returncode == 2
     assert "already" in twice.stdout
+    following = launcher.start("watch", launcher.file, "stopped")
+    wait_for_events(directory, 8, following)
     stopped = launcher.research("stop", launcher.file, "stopped", "--storage", STORAGE / "sweeps")
     output, _ = following.communicate(timeout=300)
 
