@@ -24,7 +24,7 @@ from vae.train_config import TrainConfig
 def space(trial):
     """Of a file of one's own."""
     return TrainConfig(
-        data=Arrays(path={path!r}),
+        data=Arrays(path={path!r}, binarisation="static"),
         likelihood=Bernoulli(),
         network=Mlp(hidden=(8,)),
         latent_size=trial.suggest_int("latent_size", 2, 8),
