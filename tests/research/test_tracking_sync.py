@@ -128,7 +128,7 @@ def test_a_refused_upload_has_no_mark_and_is_named(
     assert f"run quick-{read_identity(sweep)[:8]}-" in refused.stderr
     assert f"research sync {sweep}" in refused.stderr
     assert KEY not in refused.stderr + refused.stdout
-    assert list((sweep / "wandb" / "uploaded").iterdir()) == []
+    assert [path.name for path in (sweep / "wandb" / "uploaded").iterdir()] == ["lock"]
     assert list(sweep.glob("wandb/offline-run-*/*.synced")) == []
     server.fail.clear()
     assert sync(sweep).returncode == 0
