@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import ray
 from pydantic import TypeAdapter
 from ray import cloudpickle, tune
 from ray.exceptions import RayActorError, RayError, RayTaskError
@@ -31,6 +30,7 @@ from research.errors import STORAGE, StorageError, UserError, storing
 from research.failures import classify, judge, too_many
 from research.folders import sync_directory
 from research.gpu_memory import device_of
+from research.joined_ray import joined_ray
 from research.lease import Lease
 from research.ledger import (
     Interrupted,
@@ -43,7 +43,7 @@ from research.ledger import (
 )
 from research.local_ray import asks_for_token, private_ray
 from research.lock import SweepLock
-from research.ray_watch import RayLostError, shut_down, watched_ray
+from research.ray_watch import RayLostError, watched_ray
 from research.schedule import LedgerScheduler
 from research.search import LedgerSearcher
 from research.settings import rungs
@@ -611,29 +611,11 @@ def _ray(address: str | None, resources: Resources) -> Iterator[None]:
     os.environ |= variables
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    with private_ray(**quiet) if address is None else _joined(address, variables, quiet):
+    with private_ray(**quiet) if address is None else joined_ray(address, variables, **quiet):
         # Ray puts a handler of its own on SIGTERM, which aborts the process with nothing written down.
         for number, handler in handlers.items():
             signal.signal(number, handler)
         yield
-
-
-@contextmanager
-def _joined(address: str, variables: dict[str, str], quiet: dict[str, Any]) -> Iterator[None]:
-    """A connection to the Ray cluster at ``address``."""
-    try:
-        ray.init(address=address, runtime_env={"env_vars": variables}, **quiet)
-    except (ConnectionError, ValueError, RuntimeError, RayError) as error:
-        line = " ".join(str(error).split())
-        # Something listens there (preflight), and what it refuses for want of a token Ray reports as no connection.
-        token = "; if it asks for a token: RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH" * isinstance(
-            error, ConnectionError
-        )
-        raise UserError(f"no Ray cluster that can be used at --address {address!r}: {line}{token}") from None
-    try:
-        yield
-    finally:
-        shut_down()
 
 
 @contextmanager

@@ -105,7 +105,7 @@ def test_an_address_of_something_else_is_refused_in_time(small_space, tmp_path, 
     """``--address`` of something that listens and is no Ray: not a hang; exit code 2, the address named."""
     with listener() as (address, calls):
         driver = start(tmp_path, *deterministic(small_space, tmp_path, "else"), "--address", address)
-        assert driver.wait(180) == 2, driver.output
+        assert driver.wait(400) == 2, driver.output
         assert calls, "somebody called"
     tally.happened()
     assert address in driver.output.strip().splitlines()[-1]
