@@ -30,17 +30,22 @@ def joined_ray(address: str, variables: dict[str, str], **how: Any) -> Iterator[
             within ``JOIN_S`` the process ends with that line and exit code 2; what is in a ledger can be resumed.
 
     """
-    # Where a token is, Ray 2.60 turns to it by itself, but only after the head has refused it for having none.
-    maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
     late = threading.Timer(JOIN_S, _give_up, [address])
     late.daemon = True
     late.start()
     try:
-        ray.init(address=address, runtime_env={"env_vars": variables}, **how)
+        try:
+            ray.init(address=address, runtime_env={"env_vars": variables}, **how)
+        except ConnectionError:
+            # Ray 2.60 does not show the token that is here unless RAY_AUTH_MODE says so. Only now: with it, workers of
+            # a cluster that asks for none don't come up.
+            if not maybe_enable_token_auth_if_token_available(warn_if_disabled=False):
+                raise
+            ray.init(address=address, runtime_env={"env_vars": variables}, **how)
     except (ConnectionError, ValueError, RuntimeError, RayError) as error:
         line = " ".join(str(error).split())
         # Something listens there (preflight), and what it refuses for want of a token Ray reports as no connection.
-        token = "; if it asks for a token: RAY_AUTH_TOKEN_PATH" * isinstance(error, ConnectionError)
+        token = "; if it asks for a token: RAY_AUTH_MODE=token, RAY_AUTH_TOKEN_PATH" * isinstance(error, ConnectionError)
         raise UserError(f"no Ray cluster that can be used at --address {address!r}: {line}{token}") from None
     finally:
         late.cancel()
