@@ -45,7 +45,9 @@ def joined_ray(address: str, variables: dict[str, str], **how: Any) -> Iterator[
     except (ConnectionError, ValueError, RuntimeError, RayError) as error:
         line = " ".join(str(error).split())
         # Something listens there (preflight), and what it refuses for want of a token Ray reports as no connection.
-        token = "; if it asks for a token: RAY_AUTH_MODE=token, RAY_AUTH_TOKEN_PATH" * isinstance(error, ConnectionError)
+        token = "; if it asks for a token: RAY_AUTH_MODE=token, RAY_AUTH_TOKEN_PATH" * isinstance(
+            error, ConnectionError
+        )
         raise UserError(f"no Ray cluster that can be used at --address {address!r}: {line}{token}") from None
     finally:
         late.cancel()

@@ -19,6 +19,7 @@ TESTS = Path(__file__).parent.parent
 
 
 @pytest.mark.faults
+@pytest.mark.long
 @pytest.mark.fault("2 driver killed")
 def test_killed_at_every_step_of_its_beginning(tmp_path, tally):
     """SIGKILL before each change of the disk: both events and the space's copy, or no sweep and the name still free."""

@@ -129,6 +129,7 @@ def claims(path: Path, shape: tuple[int, ...]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.fault(DATA)
 @pytest.mark.timeout(900)
 def test_bombs_are_refused_in_bounded_memory(tmp_path, tally):
@@ -282,6 +283,7 @@ def test_an_unreadable_image_in_a_folder_is_named(tmp_path, tally, content):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.fault(DATA)
 @pytest.mark.parametrize("shape", [(3, 100_004), (100_004, 3)])
 def test_a_table_of_a_hundred_thousand_columns_or_rows_is_read_or_refused(tmp_path, tally, shape):

@@ -65,6 +65,7 @@ def nobody():
 
 
 @pytest.mark.faults
+@pytest.mark.long
 @pytest.mark.fault(FAULT)
 @pytest.mark.parametrize("stranger", [listener, nobody], ids=["foreign", "dead"])
 def test_a_ray_address_in_the_environment_is_never_joined(small_space, tmp_path, tally, stranger):
@@ -100,6 +101,7 @@ def test_an_address_where_nobody_listens_is_one_line(small_space, tmp_path, tall
 
 
 @pytest.mark.faults
+@pytest.mark.long
 @pytest.mark.fault(FAULT)
 def test_an_address_of_something_else_is_refused_in_time(small_space, tmp_path, tally):
     """``--address`` of something that listens and is no Ray: not a hang; exit code 2, the address named."""
@@ -114,6 +116,7 @@ def test_an_address_of_something_else_is_refused_in_time(small_space, tmp_path, 
 
 
 @pytest.mark.faults
+@pytest.mark.long
 @pytest.mark.fault(FAULT)
 def test_a_cluster_of_another_version_is_one_line(small_space, tmp_path, tally):
     """A head that says it is Ray 2.53: exit code 2, its version named, no sweep begun."""

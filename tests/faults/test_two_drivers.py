@@ -13,7 +13,7 @@ from verbs import deterministic, told
 
 from research.ledger import Ledger
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.faults, pytest.mark.long, pytest.mark.timeout(900)]
 FAULT = "15 two drivers at once"
 
 

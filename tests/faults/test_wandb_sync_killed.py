@@ -41,6 +41,7 @@ def sweep(tmp_path, monkeypatch):
 
 @pytest.mark.fault("13 W&B upload killed")
 @pytest.mark.faults
+@pytest.mark.long
 @pytest.mark.parametrize("victims", ["all", "ours"])
 def test_a_killed_upload_is_finished_without_duplicates(sweep, monkeypatch, tally, victims):
     """SIGKILL with some rows there, of all processes or of ours alone while W&B's client goes on sending."""
@@ -88,6 +89,7 @@ def test_a_killed_upload_is_finished_without_duplicates(sweep, monkeypatch, tall
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_copy_without_rows_is_the_run_otherwise(sweep, tmp_path):
     """Config, summary, exit code and the later rows as they were; nothing of it changes the original."""
     (directory,) = (sweep.directory / "wandb").glob("offline-run-*-0000")
