@@ -13,7 +13,9 @@ from fuzz_files import fuzz  # noqa: E402 - after the path
 
 
 @pytest.mark.fault("26 random damage to every file that is read")
-@pytest.mark.parametrize("rounds", [1, pytest.param(60, marks=[pytest.mark.slow, pytest.mark.timeout(600)])])
+@pytest.mark.parametrize(
+    "rounds", [1, pytest.param(60, marks=[pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(600)])]
+)
 def test_damaged_files_give_one_of_our_own_errors(tmp_path, tally, rounds):
     """Rounds over every kind of file: no other exception, no hang, no memory beyond a gigabyte, no page of text."""
     findings = []
