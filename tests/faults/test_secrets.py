@@ -96,6 +96,7 @@ def short(tmp_path_factory):
 
 
 @pytest.mark.faults
+@pytest.mark.long
 @pytest.mark.timeout(900)
 @pytest.mark.fault("23 secrets")
 def test_a_sweep_that_ends_leaves_no_secret(tmp_path, short, tally):
@@ -148,6 +149,7 @@ def test_a_sweep_that_ends_leaves_no_secret(tmp_path, short, tally):
 
 
 @pytest.mark.faults
+@pytest.mark.long
 @pytest.mark.timeout(900)
 @pytest.mark.fault("23 secrets")
 def test_a_worker_that_shouts_a_secret_and_a_killed_driver_leave_none(tmp_path, short, tally):
