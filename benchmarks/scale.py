@@ -33,7 +33,7 @@ import torch
 from rich.console import Console
 
 from research import preflight, provenance, settings
-from research.folders import trial_name
+from research.layout import trial_name
 from research.ledger import Ledger
 from research.live import LiveView
 from research.metrics import parse_metric

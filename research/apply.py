@@ -17,7 +17,8 @@ from research.checkpoints import model_hash
 from research.data_copy import data_directory
 from research.errors import UserError
 from research.evaluation import examples_of
-from research.folders import MANIFEST, trial_name, verify_folder
+from research.folders import verify_folder
+from research.layout import MANIFEST, trial_name
 from research.ledger import Ledger
 from research.looks import earlier_look, write_look
 from research.object_store import is_url

@@ -15,7 +15,8 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from research.errors import CorruptFile, StorageError, UserError
-from research.folders import clear_leftovers, inside, remove_folder, trial_name, verify_folder, write_folder
+from research.folders import clear_leftovers, inside, remove_folder, verify_folder, write_folder
+from research.layout import trial_name
 from research.model_card import model_card
 from research.records import RECORD, TrialRecord, pretty, row_json
 from research.replicates import KEPT, row_of_kept, seeds_of
@@ -165,8 +166,7 @@ def _model_files(ledger: Ledger, sweep_dir: Path, trial: TrialView) -> dict[str,
         "metrics.json": pretty(row_json(row.epoch, metrics)).encode(),
         RECORD: TrialRecord.of(ledger, trial.number).to_json().encode(),
     }
-    pictured = (trial.rows[epoch].pictures for epoch in sorted(trial.rows, reverse=True))
-    for name, relative in next((pictures for pictures in pictured if pictures), {}).items():
+    for name, relative in _latest_pictures(trial).items():
         picture = inside(sweep_dir, relative)
         if picture.is_file():  # a model without its picture is still a model
             files[f"{name}{picture.suffix}"] = picture
@@ -182,8 +182,13 @@ def _fetch_what_it_is_made_of(ledger: Ledger, store: ObjectStore, trial: TrialVi
     best = trial.best(ledger.settings.metric)
     if best is not None and best.checkpoint is not None:
         fetch_folder(store, best.checkpoint, ledger.directory)
+    fetch_pictures(ledger.directory, _latest_pictures(trial).values())
+
+
+def _latest_pictures(trial: TrialView) -> dict[str, str]:
+    """By name, where they are in the sweep's directory; empty for a trial without."""
     pictured = (trial.rows[epoch].pictures for epoch in sorted(trial.rows, reverse=True))
-    fetch_pictures(ledger.directory, next((pictures for pictures in pictured if pictures), {}).values())
+    return next((pictures for pictures in pictured if pictures), {})
 
 
 def _trials_there(store: ObjectStore) -> set[str]:

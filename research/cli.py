@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from research import cli_cluster, cli_models, cli_results, cli_study, cli_wandb
+from research.cli_options import AsJson, DataDir  # noqa: TC001 - typer reads them when a verb is made
 from research.data_copy import data_address, data_directory
 from research.errors import FILES, UserError
 from research.redaction import redacted
@@ -32,21 +33,10 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-DataDir = Annotated[
-    Path | None,
-    typer.Option(
-        "--data-dir",
-        help="Where data sets lie, in torchvision's layout: a folder, or s3://... or gs://..., copied here once. "
-        "Default: $RESEARCH_DATA_DIR, else ./data.",
-        parser=data_directory,
-        metavar="PATH",
-    ),
-]
 Directory = Annotated[
     Path,
     typer.Argument(help="A sweep's directory, or its address (s3://...).", parser=local, metavar="DIRECTORY"),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
 
 @app.command()
@@ -403,7 +393,7 @@ def finalists(
         raise UserError(f"no finalist gave a result: research show {place} has the reasons")
     if test:
         _set_threads(1)
-        chosen_data = _data_directory(data_dir) or (data_directory(ledger.settings.data_dir))
+        chosen_data = _data_directory(data_dir) or data_directory(ledger.settings.data_dir)
         found["test"] = again.look_at_test(found, nll_k=nll, images=images, data_dir=chosen_data, device="cpu")
     if as_json:
         typer.echo(json.dumps(found, indent=1))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from research.data_copy import data_directory
+from research.cli_options import AsJson, DataDir  # noqa: TC001 - typer reads them when a verb is made
 from research.errors import UserError
 from research.storage import local
 
@@ -23,22 +23,12 @@ Place = Annotated[
     ),
 ]
 Rank = Annotated[int, typer.Option(min=1, help="Of a sweep: which of its best.")]
-DataDir = Annotated[
-    Path | None,
-    typer.Option(
-        "--data-dir",
-        help="Where data sets lie, or s3://... Default: $RESEARCH_DATA_DIR, else ./data.",
-        parser=data_directory,
-        metavar="PATH",
-    ),
-]
 SplitName = Annotated[str, typer.Option("--split", help="validation or test. Every look at test is written down.")]
 Out = Annotated[Path | None, typer.Option(help="A .png with captions, or an .npz of arrays. Default: VERB.png.")]
 Device = Annotated[str, typer.Option(help="cpu or cuda.")]
 Threads = Annotated[int, typer.Option(min=1, help="CPU threads.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of the noise that is drawn.")]
 Count = Annotated[int, typer.Option(min=1, help="How many.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
 
 def sample(

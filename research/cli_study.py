@@ -9,23 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from research.data_copy import data_directory
+from research.cli_options import AsJson, DataDir  # noqa: TC001 - typer reads them when a verb is made
 from research.errors import UserError
 from research.storage import local
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-DataDir = Annotated[
-    Path | None,
-    typer.Option(
-        "--data-dir",
-        help="Where data sets lie, or s3://... Default: $RESEARCH_DATA_DIR, else ./data.",
-        parser=data_directory,
-        metavar="PATH",
-    ),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
 
 def plan(

@@ -10,7 +10,7 @@ import shutil
 from pathlib import Path
 
 from research.errors import StorageError, UserError
-from research.object_store import SCHEMES, ObjectStore, is_url, parse_url
+from research.object_store import SCHEMES, ObjectStore, is_url, parse_url, url_of
 from research.storage import cache_root
 
 
@@ -26,9 +26,9 @@ def data_directory(text: str | Path | None) -> Path | None:
     """
     if text is None or not is_url(str(text)):
         return None if text is None else Path(text)
-    scheme, *rest = parse_url(str(text))
-    url = f"{scheme}://{'/'.join(rest)}"
-    place = cache_root().joinpath("data", scheme, *rest)
+    parts = parse_url(str(text))
+    url = url_of(parts)
+    place = cache_root().joinpath("data", *parts)
     store = ObjectStore(url)
     listing = store.listing()
     if not listing:
@@ -61,4 +61,4 @@ def data_address(directory: Path | None) -> str | None:
         parts = whole.relative_to(cache_root() / "data").parts[:-1]
     except ValueError:
         return str(whole)
-    return f"{parts[0]}://{'/'.join(parts[1:])}" if parts and parts[0] in SCHEMES else str(whole)
+    return url_of(parts) if parts and parts[0] in SCHEMES else str(whole)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import torch
@@ -76,14 +77,8 @@ def too_many(ledger: Ledger) -> str | None:
     """That the last ``--max-failed`` trials that ended in this session have all failed, in words."""
     most = ledger.settings.max_failed
     here = len(ledger.sessions) - 1
-    ended = sorted(
-        (
-            view
-            for view in ledger.trials.values()
-            if view.terminal and view.session == here and view.status != "SKIPPED"
-        ),
-        key=lambda view: (view.updated, view.number),
-    )[-most:]
+    last = [ledger.trials[number] for number in islice(reversed(ledger.standing.places), most)]
+    ended = [view for view in reversed(last) if view.session == here]
     if len(ended) < most or any(view.status != "FAIL" for view in ended):
         return None
     return f"--max-failed {most}: the last {most} trials failed ({counted(ended)})"

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 
 from research.cluster_access import is_address, rsync_down
 from research.errors import CorruptFile, UserError
-from research.folders import FINALISTS, remove_folder, sync_directory, verify_folder
+from research.folders import remove_folder, verify_folder
+from research.layout import FINALISTS
 from research.ledger import Ledger
 from research.object_store import is_url
 from research.storage import local
+from vae.durable import sync_directory
 
 if TYPE_CHECKING:
     from pathlib import Path

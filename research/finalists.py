@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from research.errors import UserError, storing
 from research.events import SweepExtended
-from research.folders import FINALISTS, read_sealed, trial_name, write_sealed
+from research.folders import read_sealed, write_sealed
 from research.intervals import LEVEL, median_index, standard_error, welch_interval
+from research.layout import FINALISTS, trial_name
 from research.ledger import Ledger, TrialCreated
 from research.settings import Budget, NoScheduler, Parent, RandomSearch, SweepSettings
 from research.show import number_text

@@ -15,15 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from research.errors import CorruptFile
+from research.layout import MANIFEST
+from vae.durable import sync_directory, write_file
 
-MANIFEST = "manifest.json"
 _SEAL = "sha256"  # in a file that vouches for itself
-FINALISTS = "finalists"  # in a sweep's directory: the sweep of its best configurations
-
-
-def trial_name(number: int) -> str:
-    """What a trial's folders and files are called."""
-    return f"trial-{number:04d}"
 
 
 def write_folder(target: Path, files: dict[str, bytes | Path]) -> None:
@@ -149,26 +144,6 @@ def read_sealed(path: Path) -> dict[str, Any]:
 
 def _digest(values: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True, allow_nan=False).encode()).hexdigest()
-
-
-def write_file(path: Path, content: bytes) -> None:
-    """Write and sync one file; its name is durable after ``sync_directory`` of its folder."""
-    try:
-        with path.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:  # of a write the system names no file
-        raise OSError(error.errno, error.strerror, str(path)) from error
-
-
-def sync_directory(directory: Path) -> None:
-    """Make the names in ``directory`` durable."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _dump(manifest: dict[str, str]) -> bytes:

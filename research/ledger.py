@@ -48,10 +48,10 @@ from research.events import (
     TrialRetried,
     TrialsLearned,
 )
-from research.folders import sync_directory, write_file
 from research.standing import Standing
 from research.storage import store_of
 from vae.config import NonNegativeInt, part
+from vae.durable import sync_directory, write_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from research.errors import storing
-from research.folders import FINALISTS, read_sealed, sealed, write_sealed
+from research.folders import read_sealed, sealed, write_sealed
+from research.layout import FINALISTS
 from research.storage import store_of
 
 if TYPE_CHECKING:

@@ -58,6 +58,11 @@ def parse_url(text: str) -> tuple[str, ...]:
     return (scheme, *parts)
 
 
+def url_of(parts: Sequence[str]) -> str:
+    """What ``parse_url`` takes apart, without a slash at its end."""
+    return f"{parts[0]}://{'/'.join(parts[1:])}"
+
+
 @dataclass(frozen=True)
 class ObjectStore:
     """The objects below ``url``, named relative to it. Every method raises ``StorageError`` when the store doesn't."""

@@ -9,7 +9,8 @@ from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from research.errors import UserError
 from research.events import Facts
-from research.folders import MANIFEST, verify_folder
+from research.folders import verify_folder
+from research.layout import MANIFEST
 from research.ledger import Ledger, Status
 from research.settings import Metric
 from research.storage import local

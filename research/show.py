@@ -12,7 +12,7 @@ from rich.text import Text
 
 from research.budget import limits
 from research.events import STANDARD_ERROR
-from research.folders import trial_name
+from research.layout import trial_name
 from research.looks import count_looks
 from research.pareto import hypervolume, reference_point
 from research.storage import store_of

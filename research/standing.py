@@ -28,9 +28,13 @@ class Standing:
     places: dict[int, int] = field(default_factory=dict)  # of those that ended, but for skipped draws: 0 was the first
     ranking: list[Merit] = field(default_factory=list)  # sorted; of ended trials with a value
     points: dict[int, tuple[float, ...]] = field(default_factory=dict)  # of complete, feasible ones, for a front
-    epochs: int = 0
     seconds: float = 0.0  # training and evaluating
     rows: list[RowReported] = field(default_factory=list)  # in the order in which they were reported
+
+    @property
+    def epochs(self) -> int:
+        """How many have been trained."""
+        return len(self.rows)
 
     def begin(self, view: TrialView) -> None:
         """A trial was created."""
@@ -39,7 +43,6 @@ class Standing:
     def row(self, row: RowReported, seconds: float) -> None:
         """A trial's row was taken in, which took ``seconds`` to train and evaluate."""
         self.rows.append(row)
-        self.epochs += 1
         self.seconds += seconds
 
     def end(self, view: TrialView, merit: Merit | None, point: tuple[float, ...] | None) -> None:

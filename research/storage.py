@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from research.errors import StorageError, UserError
-from research.folders import FINALISTS, MANIFEST
-from research.object_store import SCHEMES, ObjectStore, is_url, parse_url
+from research.layout import FINALISTS, MANIFEST
+from research.object_store import SCHEMES, ObjectStore, is_url, parse_url, url_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
@@ -58,7 +58,7 @@ def store_of(directory: str | Path) -> ObjectStore | None:
         return None
     if len(parts) < 2 or parts[0] not in SCHEMES:  # noqa: PLR2004 - scheme and bucket
         return None
-    return ObjectStore(f"{parts[0]}://{'/'.join(parts[1:])}")
+    return ObjectStore(url_of(parts))
 
 
 def address(directory: Path) -> str:
@@ -81,8 +81,7 @@ def local(text: str | Path) -> Path:
     """
     if not is_url(str(text)):
         return Path(text)
-    scheme, *rest = parse_url(str(text))
-    sweep, _, model = f"{scheme}://{'/'.join(rest)}".partition("/models/")
+    sweep, _, model = url_of(parse_url(str(text))).partition("/models/")
     mirror = mirror_of(sweep)
     pull(mirror)
     return mirror / "models" / model if model else mirror

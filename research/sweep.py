@@ -28,7 +28,6 @@ from research.cluster import addable_nodes, check_capacity, cluster_nodes, no_pl
 from research.data_copy import data_directory
 from research.errors import STORAGE, StorageError, UserError, storing
 from research.failures import classify, judge, too_many
-from research.folders import sync_directory
 from research.gpu_memory import device_of
 from research.joined_ray import joined_ray
 from research.lease import Lease
@@ -57,6 +56,7 @@ from research.tracking import Sink
 from research.trial import Assignment, run_trial
 from research.watchdog import Watchdog
 from vae.data import load_training
+from vae.durable import sync_directory
 from vae.external import PATH_VARIABLE, external_sources, search_path
 from vae.serialization import from_dict
 
@@ -279,10 +279,10 @@ class _Session:
         self.ray_dir = ledger.directory / RAY
         self.ray_dir.mkdir(exist_ok=True)
         self.problems: list[str] = []
-        self.errors: dict[int, tuple[BaseException | None, str]] = {}
+        # By trial: the exception, its text, and whether the trial was in a stack.
+        self.errors: dict[int, tuple[BaseException | None, str, bool]] = {}
         self.stuck: set[int] = set()  # trials whose workers the watchdog has ended
         self.watchdog = Watchdog(ledger.settings.stuck_minutes, slowest=ledger.slowest_epoch)
-        self.stacked = set[int]()  # of the trials with an error those that were in a stack
         self.ended: EndedTrials | None = None  # what a stack's worker asks
         ledger.append(
             SessionStarted(
@@ -464,15 +464,14 @@ class _Session:
             if file is not None:
                 Path(file).unlink(missing_ok=True)
         trial.run_metadata.pickled_error_filename = trial.run_metadata.error_filename = None
-        for number in trial.config["trials"]:
-            self.errors[number] = (error, text)
-            if len(trial.config["trials"]) > 1:
-                self.stacked.add(number)
+        numbers = trial.config["trials"]
+        for number in numbers:
+            self.errors[number] = (error, text, len(numbers) > 1)
 
     def _ended_with_error(self, number: int) -> bool:
         """Write down why a trial's worker ended. True when it was lost and the trial is to run again."""
         view = self.ledger.trials[number]
-        error, text = self.errors.pop(number, (None, ""))
+        error, text, in_stack = self.errors.pop(number, (None, "", False))
         cause = error.cause if isinstance(error, RayTaskError) else error
         if isinstance(cause, StorageError):  # not the trial's fault: the session ends, the trial goes on at the next
             self.ledger.refused = self.ledger.refused or cause
@@ -484,8 +483,6 @@ class _Session:
         stuck = number in self.stuck
         self.stuck.discard(number)
         share = self.ledger.settings.resources.gpus_per_trial
-        in_stack = number in self.stacked
-        self.stacked.discard(number)
         if in_stack and lost is None and not stuck:
             # Whose fault it was is seen when each runs by itself.
             reason = f"its stack failed ({classify(cause)[1]}); it goes on alone"

@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from research.errors import CorruptFile
 from research.events import REPLICATES
-from research.folders import inside, trial_name, write_file
+from research.folders import inside
+from research.layout import trial_name
 from research.trial_names import CAPTIONS, family
+from vae.durable import write_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable

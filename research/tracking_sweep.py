@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from research.errors import UserError
-from research.folders import FINALISTS
+from research.layout import FINALISTS
 from research.ledger import Ledger
 from research.tracking_runs import Marks, init, run_id, tags
 

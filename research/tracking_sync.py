@@ -20,12 +20,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from research.errors import UserError
-from research.folders import FINALISTS, write_file
+from research.layout import FINALISTS
 from research.ledger import Ledger
 from research.lock import SweepLock
 from research.tracking import NOT_OURS, logged_in, unreachable
 from research.tracking_resend import copy_without_rows, last_step
 from research.tracking_runs import Marks, upload_mark
+from vae.durable import write_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -15,8 +15,8 @@ from ray import tune
 from research.checkpoints import epoch_folder, replicate_folder
 from research.data_copy import data_directory
 from research.errors import storing
-from research.folders import trial_name
 from research.gpu_memory import limit_memory
+from research.layout import trial_name
 from research.provenance import running_sha256
 from research.replicates import Together, train_together
 from research.settings import Metric

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from research.folders import trial_name
+from research.layout import trial_name
 from research.scatter import scatter_png
 from vae.apply import codes
 from vae.pictures import drawings

@@ -18,6 +18,8 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from vae.durable import sync_directory, write_file
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -69,13 +71,13 @@ class TrainState:
         tensors = {name: t.detach().contiguous().cpu() for name, t in self.tensors.items()}
         content = safetensors.torch.save(tensors, metadata={_RUN: json.dumps(run, sort_keys=True)})
         digest = hashlib.sha256(content).hexdigest()
-        _write(temporary / STATE_FILE, content)
-        _write(temporary / INFO_FILE, json.dumps({"format": FORMAT, "sha256": digest}).encode())
-        _sync(temporary)
+        write_file(temporary / STATE_FILE, content)
+        write_file(temporary / INFO_FILE, json.dumps({"format": FORMAT, "sha256": digest}).encode())
+        sync_directory(temporary)
         if folder.exists():
             shutil.rmtree(folder)
         temporary.rename(folder)
-        _sync(folder.parent)
+        sync_directory(folder.parent)
         return digest
 
     @staticmethod
@@ -177,21 +179,3 @@ def _restore_optimizer(state: TrainState, prefix: str, module: nn.Module, optimi
             # A copy: the optimizer keeps what it is given and writes to it, and ``state`` may be resumed again.
             moments.setdefault(names.index(parameter), {})[key] = tensor.clone()
     optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
-
-
-def _write(path: Path, content: bytes) -> None:
-    try:
-        with path.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:  # of a write the system names no file
-        raise OSError(error.errno, error.strerror, str(path)) from error
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -22,7 +22,8 @@ from research import finalists, looks  # noqa: E402
 from research.apply import model_folder  # noqa: E402
 from research.checkpoints import keep_best, last_whole  # noqa: E402
 from research.errors import CorruptFile, UserError  # noqa: E402
-from research.folders import trial_name, verify_folder, write_sealed  # noqa: E402
+from research.folders import verify_folder, write_sealed  # noqa: E402
+from research.layout import trial_name  # noqa: E402
 from research.ledger import Ledger  # noqa: E402
 from research.lock import SweepLock, holder_of  # noqa: E402
 from research.records import load_record  # noqa: E402

@@ -253,13 +253,13 @@ def test_a_save_that_dies_leaves_the_folder_as_it_was(saved, tmp_path, monkeypat
             raise OSError(28, "No space left on device")
         path.write_bytes(content)
 
-    monkeypatch.setattr("vae.state._write", no_space)
+    monkeypatch.setattr("vae.state.write_file", no_space)
     with pytest.raises(OSError, match="No space"):
         state.save(folder)
     assert not folder.exists()
     monkeypatch.undo()
     state.save(folder)
-    monkeypatch.setattr("vae.state._write", no_space)
+    monkeypatch.setattr("vae.state.write_file", no_space)
     with pytest.raises(OSError, match="No space"):
         dataclasses.replace(state, epoch=99).save(folder)
     assert TrainState.load(folder).epoch == state.epoch
