@@ -1,8 +1,9 @@
 """What a sweep costs beside its training: cold start, warm start, two slots beside two bare processes, plain Ray Tune.
 
-    python benchmarks/sweep_overhead.py [--trials 100] [--seconds 30] [--rounds 3]
+    RESEARCH_DATA_DIR=... python benchmarks/sweep_overhead.py [--trials 100] [--seconds 30] [--rounds 3]
 
-Every figure is a ratio or a difference taken within one run of one command; on a machine that does other things too
+The long trials are of MNIST where ``RESEARCH_DATA_DIR`` has it, and of the bundled digits: an epoch of the latter takes a
+fortieth of a second, so that what happens between two epochs weighs most. Every figure is a ratio or a difference taken within one run of one command; on a machine that does other things too
 they are upper limits, and the load is printed. docs/performance.md keeps the tables.
 """
 
@@ -31,10 +32,11 @@ if TYPE_CHECKING:
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "tests" / "research"))
 SLOTS = 2
+DATA_DIR = os.environ.get("RESEARCH_DATA_DIR")
 PAGE = os.sysconf("SC_PAGE_SIZE") / 2**20
 
 SPACE = """
-from vae.data import Digits
+from vae.data import Digits, Mnist
 from vae.likelihoods import Binomial
 from vae.networks import Mlp
 from vae.optimizers import Adam
@@ -43,7 +45,7 @@ from vae.train_config import TrainConfig
 
 def space(trial):
     return TrainConfig(
-        data=Digits(),
+        data={data}(binarisation="none"),
         likelihood=Binomial(),
         network=Mlp(hidden=(trial.suggest_int("width", {low}, {high}),)),
         latent_size=trial.suggest_int("latent_size", 2, 8),
@@ -63,7 +65,7 @@ from vae.data import load_training
 from vae.serialization import from_dict
 from vae.train import train
 config = from_dict(json.loads(sys.argv[1]))
-data = load_training(config.data, None)
+data = load_training(config.data, Path(sys.argv[2]) if len(sys.argv) > 2 else None)
 next(train(config, data))
 print("ready", flush=True)
 sys.stdin.readline()
@@ -100,12 +102,15 @@ class Memory:
             time.sleep(0.5)
 
 
-def sweep(folder: Path, name: str, *, trials: int, epochs: int, width: tuple[int, int]) -> tuple[Ledger, float, Memory]:
+def sweep(
+    folder: Path, name: str, *, trials: int, epochs: int, width: tuple[int, int], data: str = "Digits"
+) -> tuple[Ledger, float, Memory]:
     """A sweep by the command line: its ledger, its wall clock from Enter to the end, its memory."""
     space = folder / f"{name}.py"
-    space.write_text(SPACE.format(low=width[0], high=width[1], epochs=epochs))
+    space.write_text(SPACE.format(low=width[0], high=width[1], epochs=epochs, data=data))
     command = [sys.executable, "-m", "research.cli", "sweep", str(space), "--trials", str(trials), "--name", name]
     command += ["--storage", str(folder), "--scheduler", "none", "--wandb", "offline", "--concurrent", str(SLOTS)]
+    command += ["--data-dir", DATA_DIR] if DATA_DIR else []
     began = time.time()
     with (folder / f"{name}.log").open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, text=True)
@@ -163,7 +168,7 @@ def wandb_rows(folder: Path) -> tuple[int, int]:
 
 def bare(config: dict[str, object]) -> float:
     """Epochs a second of two bare processes of the same loop, side by side."""
-    command = [sys.executable, "-c", BARE, json.dumps(config)]
+    command = [sys.executable, "-c", BARE, json.dumps(config), *([DATA_DIR] if DATA_DIR else [])]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     both = [
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
@@ -204,17 +209,18 @@ def short(folder: Path, trials: int, epochs: int) -> None:
     print(f"\na warm trial's start and end, beside its training: {spread(warm, ' s')}", flush=True)
 
 
-def long(folder: Path, seconds: float, rounds: int) -> None:
+def long(folder: Path, data: str, seconds: float, rounds: int) -> None:
     """Trials of ``seconds``: their overhead, and their speed beside two bare processes of the same loop."""
-    ratios, shares = [], []
-    epochs = 0
+    ratios, shares, between = [], [], []
+    width = (400, 400)
+    probe, _, _ = sweep(folder, f"probe-{data}", trials=2, epochs=3, width=width, data=data)
+    spent = [view.seconds or 0.0 for view in probe.trials.values()]
+    epochs = max(3, round(3 * seconds / median(spent)))
     for number in range(rounds):
-        if not epochs:
-            probe, _, _ = sweep(folder, "probe", trials=2, epochs=10, width=(512, 512))
-            spent = [view.seconds or 0.0 for view in probe.trials.values()]
-            epochs = max(10, round(10 * seconds / median(spent)))
-        ledger, _, _ = sweep(folder, f"long-{number}", trials=2 * SLOTS, epochs=epochs, width=(512, 512))
+        name = f"long-{data}-{number}"
+        ledger, _, _ = sweep(folder, name, trials=2 * SLOTS, epochs=epochs, width=width, data=data)
         shares.append(overhead(ledger))
+        between += [gap / epochs for gap in gaps(ledger)]
         config = dict(ledger.trials[0].created.config)
         seconds_of = [
             _time(later.updated) - _time(earlier.updated)
@@ -223,10 +229,9 @@ def long(folder: Path, seconds: float, rounds: int) -> None:
         ]
         ours = sum(epochs / one for one in seconds_of)
         ratios.append(ours / bare(config))
-    print(f"\ntrials of {seconds:g} s ({epochs} epochs), {rounds} rounds, {SLOTS} slots, cold start left out:")
-    print(
-        f"overhead, share of the slots' time that is no training or evaluation: {spread([100 * s for s in shares], ' %', 2)}"
-    )
+    print(f"\n{data}: trials of {seconds:g} s ({epochs} epochs), {rounds} rounds, {SLOTS} slots, cold start left out:")
+    print(f"share of the slots' time that is no training or evaluation: {spread([100 * s for s in shares], ' %', 2)}")
+    print(f"that is, for each epoch: {spread([1000 * gap for gap in between], ' ms', 0)}")
     print(f"epochs/s of two trials / of two bare processes: {spread(ratios, '', 3)}", flush=True)
 
 
@@ -248,8 +253,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         if options.trials:
             short(Path(folder), options.trials, options.epochs)
-        if options.rounds:
-            long(Path(folder), options.seconds, options.rounds)
+        for data in ["Mnist", "Digits"] if DATA_DIR else ["Digits"]:
+            if options.rounds:
+                long(Path(folder), data, options.seconds, options.rounds)
     print(f"load after: {os.getloadavg()[0]:.1f}")
 
 
