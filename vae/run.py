@@ -126,12 +126,16 @@ class Run:
         """Of everything that the epoch that comes next draws: it needs nothing from the epochs before."""
         return seeds.derive(self.config.seed, "noise", self.epoch + 1)
 
+    def forgets(self, step: int) -> float:
+        """The share of its average that step ``step``, counted from 1, replaces; it keeps one."""
+        assert self.config.ema_decay is not None, "it keeps one"
+        # The average forgets its start faster than ``decay`` allows at first: min(decay, (1+t)/(10+t)).
+        return 1.0 - min(self.config.ema_decay, (1 + step) / (10 + step))
+
     def average(self, weights: list[Tensor]) -> None:
         """Move the average towards ``weights``, which are the parameters, after a step."""
-        if self.ema is not None and self.config.ema_decay is not None:
-            # The average forgets its start faster than ``decay`` allows at first: min(decay, (1+t)/(10+t)).
-            decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))
-            torch._foreach_lerp_(self.ema, weights, 1.0 - decay)
+        if self.ema is not None:
+            torch._foreach_lerp_(self.ema, weights, self.forgets(self.step))
 
 
 def build(config: TrainConfig, data: TrainingData, device: torch.device | str = "cpu") -> VAE:

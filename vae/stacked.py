@@ -8,6 +8,7 @@ that it has alone, and is evaluated, saved and resumed as it is alone.
 from __future__ import annotations
 
 import copy
+import math
 import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, cast
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from vae.corruption import NoCorruption
 from vae.run import EpochResult, Steps, begin, examples_of, finished_epoch, read, watched
 from vae.stackable import why_not
+from vae.stacked_adam import StackedAdam, together
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Generator, Sequence
@@ -58,6 +60,7 @@ def train_stacked(
         position: begin(config, data, state, device, examples)
         for position, (config, state) in enumerate(zip(configs, states, strict=True))
     }
+    runs = dict(sorted(runs.items(), key=lambda member: not _updated_together(member[1], device)))
     stack: _Stack | None = None
     while alive := {position: run for position, run in runs.items() if run.epoch < run.config.epochs}:
         if stack is None or stack.runs != list(alive.values()):
@@ -74,16 +77,36 @@ def train_stacked(
 
 
 class _Stack:
-    """K runs that take their steps together."""
+    """K runs that take their steps together; those whose optimizer is stacked as well come first.
+
+    All weights are one table [K, P], a row a run, of which the stacked layers' weights and each run's own are slices.
+    """
 
     def __init__(self, runs: list[Run], device: torch.device) -> None:
         self.runs = runs
         self.device = device
         self.generators = [torch.Generator(device) for _ in runs]
+        self.weights = torch.stack([nn.utils.parameters_to_vector(run.parameters).detach() for run in runs])
+        self.gradients = torch.zeros_like(self.weights)
+        for run, weights, gradients in zip(runs, self.weights, self.gradients, strict=True):
+            nn.utils.vector_to_parameters(weights, run.parameters)
+            for parameter, gradient in zip(run.parameters, _slices(gradients, run.parameters), strict=True):
+                parameter.grad = gradient.view_as(parameter)
         self.model = copy.deepcopy(runs[0].model)
-        self.layers = _stack_layers(self.model, [run.model for run in runs], self.generators)
-        self.weights: list[list[Tensor]] = [[*run.parameters] for run in runs]
+        _stack_layers(self.model, [run.model for run in runs], self.generators)
+        self.parameters = list(self.model.parameters())
+        assert [each.shape[1:] for each in self.parameters] == [each.shape for each in runs[0].parameters]
+        for parameter, weights in zip(self.parameters, _slices(self.weights, runs[0].parameters), strict=True):
+            parameter.data = weights.view_as(parameter)
+        stacked = sum(_updated_together(run, device) for run in runs)
+        assert all(_updated_together(run, device) for run in runs[:stacked]), "those come first"
+        self.adam = StackedAdam(runs[:stacked], self.weights[:stacked]) if stacked else None
+        self.others = runs[stacked:]
         self.free_bits = torch.tensor([_objective(run).free_bits for run in runs], device=device)
+        bounds = [run.config.gradient_clip for run in runs]
+        self.clips = any(bound is not None for bound in bounds)
+        self.bounds = torch.tensor([math.inf if bound is None else bound for bound in bounds], device=device)
+        self.averages = _Averages(runs, self.weights)
 
     def epoch(self) -> list[Steps]:
         """One epoch of steps of every run; what each one's left behind."""
@@ -94,15 +117,17 @@ class _Stack:
         for run, generator in zip(runs, self.generators, strict=True):
             generator.manual_seed(run.noise_seed)
         orders = torch.stack([run.order(self.device) for run in runs])
-        values, norms, sizes = watched(), [list[Tensor]() for _ in runs], list[int]()
+        values, sizes = watched(), list[int]()
         batches = orders.split(config.batch_size, dim=1)
         progress = [[run.progress._replace(step=run.step + done) for run in runs] for done in range(len(batches))]
         rates = [[run.learning_rate(its) for run, its in zip(runs, each, strict=True)] for each in progress]
         betas = [[_objective(run).beta_at(its) for run, its in zip(runs, each, strict=True)] for each in progress]
         # Once an epoch: a copy at every step would make a GPU wait.
         betas_there = torch.tensor(betas, device=self.device)
+        moves = None if self.adam is None else self.adam.settings([each[: len(self.adam.runs)] for each in rates])
+        forgotten = self.averages.rates(len(batches))
         model.train()
-        for batch, its_betas, its_rates in zip(batches, betas_there, rates, strict=True):
+        for done, (batch, its_betas) in enumerate(zip(batches, betas_there, strict=True)):
             size = batch.shape[1]
             index = batch.reshape(-1)  # [K·B], member after member, as all that follows
             x = pixels.batch(index, self.generators)
@@ -113,37 +138,47 @@ class _Stack:
                 share.normal_(generator=generator)
             reconstruction, kl = self._terms(x, condition, noise, seen)
             loss = reconstruction.mean(1) + its_betas * self._counted(kl)
-            for layer in self.layers:
-                layer.zero_grad()
-            loss.sum().backward()
-            for layer in self.layers:
-                layer.share_gradients()
-            for run, rate, weights, its_norms in zip(runs, its_rates, self.weights, norms, strict=True):
-                if run.config.gradient_clip is not None:
-                    its_norms.append(nn.utils.clip_grad_norm_(run.parameters, run.config.gradient_clip))
-                # Each member's own: one optimizer of all weights would be quicker, but Adam's kernel rounds the last few
-                # of a tensor otherwise, so that a member's numbers would depend on its place.
+            gradients = torch.autograd.grad(loss.sum(), self.parameters)
+            torch.cat([each.flatten(1) for each in gradients], dim=1, out=self.gradients)
+            if self.clips:
+                values["gradient_norm"].append(self._clip())
+            if self.adam is not None and moves is not None:
+                self.adam.step(self.gradients[: len(self.adam.runs)], moves[done])
+            for run, rate in zip(self.others, rates[done][len(runs) - len(self.others) :], strict=True):
                 for group in run.optimizer.param_groups:
                     group["lr"] = rate
                 run.optimizer.step()
-                run.step += 1
-                run.average(weights)
+            self.averages.move(forgotten[done])
             values["loss"].append(loss.detach())
             values["reconstruction"].append(reconstruction.detach().mean(1))
             values["kl"].append(kl.detach().sum((1, 2)) / size)
             sizes.append(size)
+        for run in runs:
+            run.step += len(batches)
+        if self.adam is not None:
+            self.adam.count()
         by_step = read(values)  # [steps, K]
         seconds = (time.perf_counter() - started) / len(runs)
         return [
             Steps(
-                by_step={name: each[:, k] for name, each in by_step.items()} | read({"gradient_norm": norms[k]}),
+                by_step={
+                    name: each[:, k]
+                    for name, each in by_step.items()
+                    if name != "gradient_norm" or run.config.gradient_clip is not None
+                },
                 sizes=sizes,
                 settings={"beta": betas[-1][k]},
                 learning_rate=rates[-1][k],
                 seconds=seconds,
             )
-            for k in range(len(runs))
+            for k, run in enumerate(runs)
         ]
+
+    def _clip(self) -> Tensor:
+        """``clip_grad_norm_`` of each member that has a bound; the norms before it, [K]."""
+        norms: Tensor = torch.linalg.vector_norm(self.gradients, dim=1)
+        self.gradients.mul_((self.bounds / (norms + 1e-6)).clamp(max=1).unsqueeze(1))
+        return norms
 
     def _terms(self, x: Tensor, condition: Tensor | None, noise: Tensor, seen: Tensor | None) -> tuple[Tensor, Tensor]:
         """Reconstruction [K, B] and KL [K, B, L]: every part works row by row, so that it needn't know of K."""
@@ -165,32 +200,61 @@ class _Stack:
         return torch.cat([corruption.apply(share, generator) for share, generator in shares])
 
 
+class _Averages:
+    """The moving averages of those of ``runs`` that keep one, as one table."""
+
+    def __init__(self, runs: Sequence[Run], weights: Tensor) -> None:
+        self.runs = [run for run in runs if run.ema is not None]
+        self.weights = weights
+        self.rows = None  # all
+        if len(self.runs) < len(runs):
+            self.rows = torch.tensor([k for k, run in enumerate(runs) if run.ema is not None], device=weights.device)
+        self.table = weights.new_empty((len(self.runs), weights.shape[1]))
+        for run, row in zip(self.runs, self.table, strict=True):
+            assert run.ema is not None
+            slices = [its.view_as(p) for its, p in zip(_slices(row, run.parameters), run.parameters, strict=True)]
+            torch._foreach_copy_(slices, run.ema)
+            run.ema[:] = slices
+
+    def rates(self, steps: int) -> Tensor:
+        """How much of an average each of an epoch's steps replaces, [steps, E, 1]."""
+        rates = [[run.forgets(run.step + done) for run in self.runs] for done in range(1, steps + 1)]
+        return torch.tensor(rates, device=self.weights.device).unsqueeze(-1)
+
+    def move(self, rates: Tensor) -> None:
+        """Towards the weights, after a step."""
+        if self.runs:
+            self.table.lerp_(self.weights if self.rows is None else self.weights.index_select(0, self.rows), rates)
+
+
+def _slices(table: Tensor, parameters: Sequence[nn.Parameter]) -> tuple[Tensor, ...]:
+    """The last axis of ``table``, cut as ``parameters`` lie in it one after the other."""
+    slices: tuple[Tensor, ...] = table.split([parameter.numel() for parameter in parameters], dim=-1)
+    return slices
+
+
+def _updated_together(run: Run, device: torch.device) -> bool:
+    weights = sum(parameter.numel() for parameter in run.parameters)
+    return together(run.config.optimizer, weights, device.type)
+
+
 def _objective(run: Run) -> Elbo:
     return cast("Elbo", run.config.objective)
 
 
 class _StackedLinear(nn.Module):
-    """K affine layers as one; their weights are slices of its own from here on."""
+    """K affine layers as one."""
 
     def __init__(self, layers: Sequence[nn.Linear]) -> None:
         super().__init__()
-        self.layers = tuple(layers)  # a tuple, so that they are no part of this module
+        self.members = len(layers)
         self.weight = nn.Parameter(torch.stack([layer.weight.detach() for layer in layers]))
         self.bias = nn.Parameter(torch.stack([layer.bias.detach() for layer in layers]))
-        for layer, weight, bias in zip(layers, self.weight.data, self.bias.data, strict=True):
-            layer.weight.data, layer.bias.data = weight, bias
 
     def forward(self, h: Tensor) -> Tensor:
         """[K·B, in] -> [K·B, out]."""
-        out: Tensor = _Affine.apply(h.unflatten(0, (len(self.layers), -1)), self.weight, self.bias)
+        out: Tensor = _Affine.apply(h.unflatten(0, (self.members, -1)), self.weight, self.bias)
         return out.flatten(0, 1)
-
-    def share_gradients(self) -> None:
-        """Give each layer its slice of the gradients."""
-        assert self.weight.grad is not None, "called after backward"
-        assert self.bias.grad is not None, "called after backward"
-        for layer, weight, bias in zip(self.layers, self.weight.grad, self.bias.grad, strict=True):
-            layer.weight.grad, layer.bias.grad = weight, bias
 
 
 class _Affine(torch.autograd.Function):
@@ -231,15 +295,10 @@ class _StackedDropout(nn.Module):
         return h * kept * (1 / (1 - self.p))
 
 
-def _stack_layers(stacked: VAE, models: Sequence[VAE], generators: Sequence[torch.Generator]) -> list[_StackedLinear]:
+def _stack_layers(stacked: VAE, models: Sequence[VAE], generators: Sequence[torch.Generator]) -> None:
     """Replace every layer of ``stacked`` that has weights, or draws, by the stack of those of ``models``."""
-    layers = []
     for name, module in list(stacked.named_modules()):
         if isinstance(module, nn.Linear):
-            layer = _StackedLinear([cast("nn.Linear", model.get_submodule(name)) for model in models])
-            stacked.set_submodule(name, layer)
-            layers.append(layer)
+            stacked.set_submodule(name, _StackedLinear([cast("nn.Linear", m.get_submodule(name)) for m in models]))
         elif isinstance(module, nn.Dropout):
             stacked.set_submodule(name, _StackedDropout(module.p, generators))
-    assert sum(1 for _ in stacked.parameters()) == 2 * len(layers), "vae.stackable lets no other weights through"
-    return layers
