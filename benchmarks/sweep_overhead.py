@@ -142,6 +142,23 @@ def gaps(ledger: Ledger) -> list[float]:
     ]
 
 
+def starts(ledger: Ledger) -> list[float]:
+    """Seconds from a trial's last row to the first of the next in its worker, less that epoch's training and evaluation."""
+    rows: dict[int, list[tuple[float, dict[str, float]]]] = {}
+    for file in sorted((ledger.directory / "ledger").glob("*.json")):
+        envelope = json.loads(file.read_bytes())
+        if envelope["event"]["type"] == "row":
+            rows.setdefault(envelope["event"]["trial"], []).append(
+                (_time(envelope["time"]), envelope["event"]["metrics"])
+            )
+    spent = ("time/train_seconds", "time/evaluation_seconds")
+    return [
+        rows[later.number][0][0] - rows[earlier.number][-1][0] - sum(rows[later.number][0][1][name] for name in spent)
+        for views in _ends(ledger)
+        for earlier, later in itertools.pairwise(views)
+    ]
+
+
 def overhead(ledger: Ledger) -> float:
     """The share of the slots' time, from a worker's first end to its last, that was no training or evaluation."""
     wall = sum(_time(views[-1].updated) - _time(views[0].updated) for views in _ends(ledger))
@@ -197,7 +214,7 @@ def short(folder: Path, trials: int, epochs: int) -> None:
     began = time.time()
     ledger, wall, memory = sweep(folder, "ours", trials=trials, epochs=epochs, width=(8, 64))
     first = _time(ledger.first_row or "")
-    warm = gaps(ledger)
+    warm, first_rows = gaps(ledger), starts(ledger)
     told, theirs = plain(folder, trials, epochs)
     ours_w, plain_w = wandb_rows(ledger.directory), wandb_rows(folder / "plain")
     print(f"\n{trials} trials of {epochs} epochs on {SLOTS} slots\n\n| | ours | Ray Tune alone |\n|---|---|---|")
@@ -206,7 +223,10 @@ def short(folder: Path, trials: int, epochs: int) -> None:
     print(f"| driver's memory at most, MB | {memory.driver:.0f} | {theirs.driver:.0f} |")
     print(f"| all processes' at most, MB | {memory.most:.0f} | {theirs.most:.0f} |")
     print(f"| W&B: runs, rows (of {trials * epochs}) | {ours_w[0]}, {ours_w[1]} | {plain_w[0]}, {plain_w[1]} |")
-    print(f"\na warm trial's start and end, beside its training: {spread(warm, ' s')}", flush=True)
+    print(
+        f"\na warm trial, from the last row of the one before to its own first, less that epoch: {spread(first_rows, ' s')}"
+    )
+    print(f"all that is no training or evaluation in a warm trial: {spread(warm, ' s')}", flush=True)
 
 
 def long(folder: Path, data: str, seconds: float, rounds: int) -> None:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING, Literal
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from vae.config import part
 from vae.data.dataset import Binarisation, Content, DataFields
 from vae.data.splits import held_out
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 LEVELS = 16
 NUM_CLASSES = 10
@@ -53,8 +53,12 @@ def read(*, train: bool) -> tuple[Tensor, Tensor]:
 
 @cache
 def _everything() -> tuple[Tensor, Tensor]:
-    from sklearn.datasets import load_digits  # noqa: PLC0415 - takes a second, and other sets don't need it
-
-    digits = load_digits()
-    images = torch.from_numpy(digits.images).to(torch.uint8).unsqueeze(1)
-    return images, torch.from_numpy(digits.target).long()
+    # What sklearn.datasets.load_digits reads, without importing scikit-learn: that takes two CPU seconds, in each worker.
+    package = find_spec("sklearn")
+    assert package is not None, "a dependency of this package"
+    assert package.origin is not None, "it has a folder"
+    rows = np.loadtxt(
+        Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz", delimiter=",", dtype=np.int64
+    )
+    images = torch.from_numpy(rows[:, :-1]).to(torch.uint8).view(-1, 1, 8, 8)
+    return images, torch.from_numpy(rows[:, -1]).clone()
