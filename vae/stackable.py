@@ -9,6 +9,7 @@ import torch
 from vae.model import VAE, num_parameters
 from vae.networks import Mlp
 from vae.objectives import Elbo
+from vae.stacked_optimizers import one_update
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,6 +42,8 @@ def why_not(configs: Sequence[TrainConfig], device: str = "cpu") -> str | None:
         for name in SHARED:
             if getattr(config, name) != getattr(first, name):
                 return f"{name} differs"
+        if device != "cpu" and one_update(config.optimizer) != one_update(first.optimizer):
+            return "on a GPU Adam and AdamW without amsgrad are one update of all members, which others can't join"
     return None
 
 

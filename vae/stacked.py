@@ -8,7 +8,6 @@ that it has alone, and is evaluated, saved and resumed as it is alone.
 from __future__ import annotations
 
 import copy
-import math
 import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, cast
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 from vae.corruption import NoCorruption
 from vae.run import EpochResult, Steps, begin, examples_of, finished_epoch, read, watched
 from vae.stackable import why_not
-from vae.stacked_adam import StackedAdam, together
+from vae.stacked_optimizers import slices, updates
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Generator, Sequence
@@ -60,7 +59,6 @@ def train_stacked(
         position: begin(config, data, state, device, examples)
         for position, (config, state) in enumerate(zip(configs, states, strict=True))
     }
-    runs = dict(sorted(runs.items(), key=lambda member: not _updated_together(member[1], device)))
     stack: _Stack | None = None
     while alive := {position: run for position, run in runs.items() if run.epoch < run.config.epochs}:
         if stack is None or stack.runs != list(alive.values()):
@@ -77,7 +75,7 @@ def train_stacked(
 
 
 class _Stack:
-    """K runs that take their steps together; those whose optimizer is stacked as well come first.
+    """K runs that take their steps together.
 
     All weights are one table [K, P], a row a run, of which the stacked layers' weights and each run's own are slices.
     """
@@ -86,27 +84,17 @@ class _Stack:
         self.runs = runs
         self.device = device
         self.generators = [torch.Generator(device) for _ in runs]
-        self.weights = torch.stack([nn.utils.parameters_to_vector(run.parameters).detach() for run in runs])
-        self.gradients = torch.zeros_like(self.weights)
-        for run, weights, gradients in zip(runs, self.weights, self.gradients, strict=True):
-            nn.utils.vector_to_parameters(weights, run.parameters)
-            for parameter, gradient in zip(run.parameters, _slices(gradients, run.parameters), strict=True):
-                parameter.grad = gradient.view_as(parameter)
+        weights = torch.stack([nn.utils.parameters_to_vector(run.parameters).detach() for run in runs])
+        for run, row in zip(runs, weights, strict=True):
+            nn.utils.vector_to_parameters(row, run.parameters)
         self.model = copy.deepcopy(runs[0].model)
         _stack_layers(self.model, [run.model for run in runs], self.generators)
         self.parameters = list(self.model.parameters())
-        assert [each.shape[1:] for each in self.parameters] == [each.shape for each in runs[0].parameters]
-        for parameter, weights in zip(self.parameters, _slices(self.weights, runs[0].parameters), strict=True):
-            parameter.data = weights.view_as(parameter)
-        stacked = sum(_updated_together(run, device) for run in runs)
-        assert all(_updated_together(run, device) for run in runs[:stacked]), "those come first"
-        self.adam = StackedAdam(runs[:stacked], self.weights[:stacked]) if stacked else None
-        self.others = runs[stacked:]
+        for parameter, its_slice in zip(self.parameters, slices(weights, runs[0]), strict=True):
+            assert parameter.shape == its_slice.shape, "vae.stackable lets no other weights through"
+            parameter.data = its_slice
+        self.updates = updates(runs, weights)
         self.free_bits = torch.tensor([_objective(run).free_bits for run in runs], device=device)
-        bounds = [run.config.gradient_clip for run in runs]
-        self.clips = any(bound is not None for bound in bounds)
-        self.bounds = torch.tensor([math.inf if bound is None else bound for bound in bounds], device=device)
-        self.averages = _Averages(runs, self.weights)
 
     def epoch(self) -> list[Steps]:
         """One epoch of steps of every run; what each one's left behind."""
@@ -117,15 +105,14 @@ class _Stack:
         for run, generator in zip(runs, self.generators, strict=True):
             generator.manual_seed(run.noise_seed)
         orders = torch.stack([run.order(self.device) for run in runs])
-        values, sizes = watched(), list[int]()
+        values, norms, sizes = watched(), [list[Tensor]() for _ in runs], list[int]()
         batches = orders.split(config.batch_size, dim=1)
         progress = [[run.progress._replace(step=run.step + done) for run in runs] for done in range(len(batches))]
         rates = [[run.learning_rate(its) for run, its in zip(runs, each, strict=True)] for each in progress]
         betas = [[_objective(run).beta_at(its) for run, its in zip(runs, each, strict=True)] for each in progress]
         # Once an epoch: a copy at every step would make a GPU wait.
         betas_there = torch.tensor(betas, device=self.device)
-        moves = None if self.adam is None else self.adam.settings([each[: len(self.adam.runs)] for each in rates])
-        forgotten = self.averages.rates(len(batches))
+        self.updates.begin(rates)
         model.train()
         for done, (batch, its_betas) in enumerate(zip(batches, betas_there, strict=True)):
             size = batch.shape[1]
@@ -139,46 +126,26 @@ class _Stack:
             reconstruction, kl = self._terms(x, condition, noise, seen)
             loss = reconstruction.mean(1) + its_betas * self._counted(kl)
             gradients = torch.autograd.grad(loss.sum(), self.parameters)
-            torch.cat([each.flatten(1) for each in gradients], dim=1, out=self.gradients)
-            if self.clips:
-                values["gradient_norm"].append(self._clip())
-            if self.adam is not None and moves is not None:
-                self.adam.step(self.gradients[: len(self.adam.runs)], moves[done])
-            for run, rate in zip(self.others, rates[done][len(runs) - len(self.others) :], strict=True):
-                for group in run.optimizer.param_groups:
-                    group["lr"] = rate
-                run.optimizer.step()
-            self.averages.move(forgotten[done])
+            for its_norms, norm in zip(norms, self.updates.step(gradients, done), strict=True):
+                if norm is not None:
+                    its_norms.append(norm)
             values["loss"].append(loss.detach())
             values["reconstruction"].append(reconstruction.detach().mean(1))
             values["kl"].append(kl.detach().sum((1, 2)) / size)
             sizes.append(size)
-        for run in runs:
-            run.step += len(batches)
-        if self.adam is not None:
-            self.adam.count()
+        self.updates.end()
         by_step = read(values)  # [steps, K]
         seconds = (time.perf_counter() - started) / len(runs)
         return [
             Steps(
-                by_step={
-                    name: each[:, k]
-                    for name, each in by_step.items()
-                    if name != "gradient_norm" or run.config.gradient_clip is not None
-                },
+                by_step={name: each[:, k] for name, each in by_step.items()} | read({"gradient_norm": norms[k]}),
                 sizes=sizes,
                 settings={"beta": betas[-1][k]},
                 learning_rate=rates[-1][k],
                 seconds=seconds,
             )
-            for k, run in enumerate(runs)
+            for k in range(len(runs))
         ]
-
-    def _clip(self) -> Tensor:
-        """``clip_grad_norm_`` of each member that has a bound; the norms before it, [K]."""
-        norms: Tensor = torch.linalg.vector_norm(self.gradients, dim=1)
-        self.gradients.mul_((self.bounds / (norms + 1e-6)).clamp(max=1).unsqueeze(1))
-        return norms
 
     def _terms(self, x: Tensor, condition: Tensor | None, noise: Tensor, seen: Tensor | None) -> tuple[Tensor, Tensor]:
         """Reconstruction [K, B] and KL [K, B, L]: every part works row by row, so that it needn't know of K."""
@@ -198,44 +165,6 @@ class _Stack:
         corruption = self.runs[0].config.corruption
         shares = zip(x.chunk(len(self.runs)), self.generators, strict=True)
         return torch.cat([corruption.apply(share, generator) for share, generator in shares])
-
-
-class _Averages:
-    """The moving averages of those of ``runs`` that keep one, as one table."""
-
-    def __init__(self, runs: Sequence[Run], weights: Tensor) -> None:
-        self.runs = [run for run in runs if run.ema is not None]
-        self.weights = weights
-        self.rows = None  # all
-        if len(self.runs) < len(runs):
-            self.rows = torch.tensor([k for k, run in enumerate(runs) if run.ema is not None], device=weights.device)
-        self.table = weights.new_empty((len(self.runs), weights.shape[1]))
-        for run, row in zip(self.runs, self.table, strict=True):
-            assert run.ema is not None
-            slices = [its.view_as(p) for its, p in zip(_slices(row, run.parameters), run.parameters, strict=True)]
-            torch._foreach_copy_(slices, run.ema)
-            run.ema[:] = slices
-
-    def rates(self, steps: int) -> Tensor:
-        """How much of an average each of an epoch's steps replaces, [steps, E, 1]."""
-        rates = [[run.forgets(run.step + done) for run in self.runs] for done in range(1, steps + 1)]
-        return torch.tensor(rates, device=self.weights.device).unsqueeze(-1)
-
-    def move(self, rates: Tensor) -> None:
-        """Towards the weights, after a step."""
-        if self.runs:
-            self.table.lerp_(self.weights if self.rows is None else self.weights.index_select(0, self.rows), rates)
-
-
-def _slices(table: Tensor, parameters: Sequence[nn.Parameter]) -> tuple[Tensor, ...]:
-    """The last axis of ``table``, cut as ``parameters`` lie in it one after the other."""
-    slices: tuple[Tensor, ...] = table.split([parameter.numel() for parameter in parameters], dim=-1)
-    return slices
-
-
-def _updated_together(run: Run, device: torch.device) -> bool:
-    weights = sum(parameter.numel() for parameter in run.parameters)
-    return together(run.config.optimizer, weights, device.type)
 
 
 def _objective(run: Run) -> Elbo:

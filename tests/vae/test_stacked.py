@@ -10,7 +10,6 @@ import torch
 from small import few_digits, run, small_config, without_times
 from torch.autograd import gradcheck
 
-from vae import stacked_adam
 from vae.conditioning import OnLabel, OnQuadrants
 from vae.corruption import GaussianCorruption, Masking, NoCorruption, SaltAndPepper
 from vae.data import Digits
@@ -23,6 +22,7 @@ from vae.priors import Mixture
 from vae.run import begin
 from vae.stackable import groups, pays, why_not
 from vae.stacked import _Affine, train_stacked
+from vae.stacked_optimizers import OneAdam, OneByOne, updates
 from vae.state import TrainState
 from vae.train_config import Evaluation, Initialisation
 
@@ -270,39 +270,56 @@ def test_each_kind_of_optimizer_steps_as_it_does_alone(optimizer):
             assert_close(alone_tensors, tensors[position], f"state of {position}")
 
 
-MIXED = [SGD(momentum=0.9), Adam(weight_decay=0.1), AdamW(lr=1e-2), Adam(amsgrad=True), Adam(betas=(0.8, 0.9))]
+def of_one_update(draw: random.Random, **shared):
+    """A config whose optimizer a GPU updates with its companions' in one: rate, betas, eps, decay, bound and average drawn."""
+    kind = draw.choice([Adam, AdamW])
+    optimizer = kind(
+        lr=10 ** draw.uniform(-4, -2),
+        betas=(draw.uniform(0, 0.95), draw.uniform(0.5, 0.999)),
+        eps=10 ** draw.uniform(-8, -3),
+        weight_decay=draw.choice([0.0, 0.2]),
+    )
+    return small_config(
+        seed=draw.randrange(2**31),
+        optimizer=optimizer,
+        schedule=draw.choice([small_config().schedule, Exponential(factor=0.5)]),
+        gradient_clip=draw.choice([None, 5.0]),
+        ema_decay=draw.choice([None, 0.9]),
+        **shared,
+    )
 
 
-def mixed():
-    """A stack of unlike optimizers; some members keep an average, some bound their gradient."""
-    return [
-        small_config(
-            seed=seed,
-            epochs=3,
-            optimizer=optimizer,
-            gradient_clip=5.0 if seed % 2 else None,
-            ema_decay=0.9 if seed > 1 else None,
-        )
-        for seed, optimizer in enumerate(MIXED)
-    ]
+@pytest.fixture
+def one_adam(monkeypatch):
+    """The update that a GPU gets, on the CPU."""
+    monkeypatch.setattr("vae.stacked.updates", OneAdam)
 
 
-@pytest.mark.parametrize("small", [0, 40_000])
-def test_members_with_unlike_optimizers_each_step_as_alone(monkeypatch, small):
-    """Those that are updated by one table and those that have an optimizer of their own, and all of them the second way."""
-    monkeypatch.setattr(stacked_adam, "SMALL", small)
+@pytest.mark.usefixtures("one_adam")
+@pytest.mark.parametrize("seed", range(6))
+def test_one_update_of_all_members_is_each_ones_own(seed, tmp_path):
+    """Rows, weights, moments and averages; resumed in a stack, or alone, from what was saved in one."""
+    draw = random.Random(seed)
+    configs = [of_one_update(draw, epochs=3) for _ in range(4)]
     data = few_digits(train=100)
-    rows, tensors = stacked(mixed(), data)
-    for position, config in enumerate(mixed()):
+    rows, tensors = stacked(configs, data)
+    for position, config in enumerate(configs):
         alone_rows, alone_tensors = run(config, data)
         assert_close(alone_rows, rows[position], f"rows of {position}")
         assert_close(alone_tensors, tensors[position], f"state of {position}")
+    for position, result in next(train_stacked(configs, data)).items():
+        result.state.save(tmp_path / str(position))
+    states = [TrainState.load(tmp_path / str(position)) for position in range(4)]
+    assert stacked(configs, data, states)[0] == [each[1:] for each in rows]
+    assert_close(rows[2][1:], run(configs[2], data, states[2])[0], "resumed alone")
 
 
-def test_a_member_does_not_depend_on_the_others_optimizers():
-    """Whatever the kinds of those beside it, and whoever leaves: no bit changes, neither does one by another order."""
+@pytest.mark.usefixtures("one_adam")
+def test_in_one_update_a_member_does_not_depend_on_the_others():
+    """Neither on who they are, nor in which order, nor on who leaves."""
+    draw = random.Random(5)
+    configs = [of_one_update(draw, epochs=4) for _ in range(5)]
     data = few_digits(train=100)
-    configs = mixed()
     rows, tensors = stacked(configs, data)
     for stop in [(0, 1)], [(1, 1), (3, 2)], [(4, 1), (2, 2)]:
         fewer_rows, fewer_tensors = stacked(configs, data, stop=stop)
@@ -315,30 +332,33 @@ def test_a_member_does_not_depend_on_the_others_optimizers():
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_the_tables_update_is_adams(seed):
-    """Ten steps on random weights and gradients are torch's Adam and AdamW, each row with settings of its own."""
+def test_one_update_is_torchs_adam(seed):
+    """Ten steps on random weights and gradients are torch's Adam and AdamW in float64, each row with its own settings."""
     draw = random.Random(seed)
-    config = [
-        kind(
-            lr=10 ** draw.uniform(-4, -1),
-            betas=(draw.uniform(0, 0.99), draw.uniform(0, 0.999)),
-            eps=10 ** draw.uniform(-9, -3),
-            weight_decay=draw.choice([0.0, 0.2]),
-        )
-        for kind in (Adam, AdamW, Adam, AdamW)
-    ]
     data = few_digits(train=100)
-    runs = [begin(small_config(seed=k, optimizer=its), data, None, torch.device("cpu")) for k, its in enumerate(config)]
+    runs = [begin(of_one_update(draw), data, None, torch.device("cpu")) for _ in range(4)]
+    for each in runs:
+        each.config = dataclasses.replace(each.config, gradient_clip=None)
     table = torch.stack([torch.nn.utils.parameters_to_vector(each.parameters).detach() for each in runs])
+    shapes = [parameter.shape for parameter in runs[0].parameters]
     expected = [torch.nn.Parameter(row.double()) for row in table]
-    optimizers = [build_optimizer(its, [row]) for its, row in zip(config, expected, strict=True)]
-    ours = stacked_adam.StackedAdam(runs, table)
-    settings = ours.settings([[its.lr for its in config]] * 10)
+    optimizers = [build_optimizer(each.config.optimizer, [row]) for each, row in zip(runs, expected, strict=True)]
+    ours = OneAdam(runs, table)
+    ours.begin([[each.config.optimizer.lr for each in runs]] * 10)
     stream = torch.Generator().manual_seed(seed)
     for done in range(10):
-        gradients = torch.randn(table.shape, generator=stream)
-        for row, optimizer, gradient in zip(expected, optimizers, gradients, strict=True):
-            row.grad = gradient.double()
+        gradients = [torch.randn((4, *shape), generator=stream) for shape in shapes]
+        for k, (row, optimizer) in enumerate(zip(expected, optimizers, strict=True)):
+            row.grad = torch.cat([each[k].flatten() for each in gradients]).double()
             optimizer.step()
-        ours.step(gradients, settings[done])
+        assert ours.step(gradients, done) == [None] * 4
     torch.testing.assert_close(table, torch.stack([row.detach() for row in expected]).float(), rtol=1e-5, atol=1e-6)
+
+
+def test_what_a_gpu_updates_apart_is_stacked_apart():
+    """On a GPU the optimizers of a stack are all of the one update, or none is."""
+    adam, sgd, amsgrad = (small_config(optimizer=each) for each in (Adam(), SGD(), Adam(amsgrad=True)))
+    assert groups([adam, sgd, amsgrad, adam], "cuda") == [[0, 3], [1, 2]]
+    assert groups([adam, sgd, amsgrad, adam], "cpu") == [[0, 1, 2, 3]]
+    assert isinstance(updates([], torch.empty(0, 5)), OneByOne)
+    assert isinstance(updates([], torch.empty(0, 5, device="meta")), OneAdam)

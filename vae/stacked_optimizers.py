@@ -1,0 +1,193 @@
+"""How the members of a stack are updated: each by its own optimizer, or all by one Adam over one table of weights.
+
+On a CPU each member keeps the optimizer that it has alone, so that it computes what it computes alone to the last bit. On a
+GPU that would be K launches of a kernel at every step, which is most of what a step of a small model costs there.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from torch import nn
+
+from vae.optimizers import Adam, AdamW
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    from vae.optimizers import OptimizerConfig
+    from vae.run import Run
+
+Rates = list[list[float]]  # [steps][K]: each member's learning rate at each step of an epoch
+
+
+class Updates(Protocol):
+    """What changes the weights of a stack's members, which are slices of one table."""
+
+    def begin(self, rates: Rates) -> None:
+        """An epoch of so many steps begins."""
+
+    def step(self, gradients: Sequence[Tensor], done: int) -> list[Tensor | None]:
+        """The ``done``-th step of it: bound the gradients [K, ...] of each parameter, move the weights and the averages.
+
+        Returns the norms of the gradients of those members that bound theirs.
+        """
+
+    def end(self) -> None:
+        """The epoch is over: the runs' steps, optimizers and averages are as if each had been alone."""
+
+
+def updates(runs: Sequence[Run], weights: Tensor) -> Updates:
+    """Those of ``runs``, whose weights are the rows of ``weights`` [K, P]."""
+    together = weights.device.type != "cpu" and all(one_update(run.config.optimizer) for run in runs)
+    return OneAdam(runs, weights) if together else OneByOne(runs)
+
+
+def one_update(config: OptimizerConfig) -> bool:
+    """Whether members with such optimizers can be updated by one; they are on a GPU, where none is stacked with others."""
+    return isinstance(config, Adam | AdamW) and not config.amsgrad
+
+
+class OneByOne:
+    """Each run's own optimizer and average, as ``vae.train`` has them."""
+
+    def __init__(self, runs: Sequence[Run]) -> None:
+        """Changes ``runs``, step by step."""
+        self.runs = runs
+        self.weights: list[list[Tensor]] = [[*run.parameters] for run in runs]
+        self.rates: Rates = []
+
+    def begin(self, rates: Rates) -> None:
+        """See :class:`Updates`."""
+        self.rates = rates
+
+    def step(self, gradients: Sequence[Tensor], done: int) -> list[Tensor | None]:
+        """See :class:`Updates`."""
+        norms: list[Tensor | None] = [None for _ in self.runs]
+        for k, (run, rate, weights) in enumerate(zip(self.runs, self.rates[done], self.weights, strict=True)):
+            for parameter, gradient in zip(run.parameters, gradients, strict=True):
+                parameter.grad = gradient[k]
+            if run.config.gradient_clip is not None:
+                norms[k] = nn.utils.clip_grad_norm_(run.parameters, run.config.gradient_clip)
+            for group in run.optimizer.param_groups:
+                group["lr"] = rate
+            run.optimizer.step()
+            run.step += 1
+            run.average(weights)
+        return norms
+
+    def end(self) -> None:
+        """Nothing is left to do."""
+
+
+class OneAdam:
+    """Adam and AdamW over a table, a row a run, each with its own rate, betas, eps, decay, bound and average.
+
+    Torch's fused Adam takes one rate for all that it updates. This is the same update (Kingma & Ba 2015, algorithm 1,
+    in the order of section 2's last remark) in seven operations for all rows. A row's arithmetic depends on no other
+    row. The moments and averages are tables here; those that the runs have, which checkpoints are made of, are slices.
+    """
+
+    def __init__(self, runs: Sequence[Run], weights: Tensor) -> None:
+        """``weights`` [K, P]: those of ``runs``, which this changes in place."""
+        self.runs = runs
+        self.weights = weights
+        self.gradients, self.scratch = torch.empty_like(weights), torch.empty_like(weights)
+        self.first, self.second = torch.zeros_like(weights), torch.zeros_like(weights)
+        for run, first, second in zip(runs, self.first, self.second, strict=True):
+            for name, row in (("exp_avg", first), ("exp_avg_sq", second)):
+                for parameter, mine in zip(run.parameters, slices(row, run), strict=True):
+                    kept = run.optimizer.state[parameter]
+                    if name in kept:
+                        mine.copy_(kept[name])
+                    kept[name] = mine
+            for parameter in run.parameters:
+                run.optimizer.state[parameter]["step"] = torch.tensor(float(run.step), device=weights.device)
+        configs = [_adam(run) for run in runs]
+        self.new_in_first = self._column([1 - config.betas[0] for config in configs])
+        self.new_in_second = self._column([1 - config.betas[1] for config in configs])
+        # An L2 penalty in Adam, a factor of the weights in AdamW (Loshchilov & Hutter 2019, algorithm 2).
+        self.penalty = self._column([c.weight_decay if isinstance(c, Adam) else 0.0 for c in configs])
+        self.penalised = any(isinstance(config, Adam) and config.weight_decay > 0 for config in configs)
+        self.decays = any(isinstance(config, AdamW) and config.weight_decay > 0 for config in configs)
+        bounds = [run.config.gradient_clip for run in runs]
+        self.clips = [bound is not None for bound in bounds]
+        self.bounds = self._column([math.inf if bound is None else bound for bound in bounds])
+        self.averaged = torch.tensor([k for k, run in enumerate(runs) if run.ema is not None], device=weights.device)
+        self.averages = weights.new_empty((len(self.averaged), weights.shape[1]))
+        for run, row in zip([run for run in runs if run.ema is not None], self.averages, strict=True):
+            assert run.ema is not None, "those alone"
+            for index, mine in enumerate(slices(row, run)):
+                mine.copy_(run.ema[index])
+                run.ema[index] = mine
+        self.settings = self.forgotten = weights.new_empty(0)
+
+    def begin(self, rates: Rates) -> None:
+        """See :class:`Updates`. Everything goes to the device here, once an epoch: at a step it would have to wait."""
+        settings, forgotten = [], []
+        for done, its_rates in enumerate(rates, start=1):
+            sizes, added, kept, shares = [], [], [], []
+            for run, rate in zip(self.runs, its_rates, strict=True):
+                config, step = _adam(run), run.step + done
+                # Both corrections of the moments for their start at zero are in the size and in what eps is.
+                root = (1 - config.betas[1] ** step) ** 0.5
+                sizes.append(rate * root / (1 - config.betas[0] ** step))
+                added.append(config.eps * root)
+                kept.append(1 - rate * config.weight_decay if isinstance(config, AdamW) else 1.0)
+                if run.ema is not None:
+                    shares.append(run.forgets(step))
+            settings.append([sizes, added, kept])
+            forgotten.append(shares)
+        self.settings, self.forgotten = self._column(settings), self._column(forgotten)
+        self.steps = len(rates)
+
+    def step(self, gradients: Sequence[Tensor], done: int) -> list[Tensor | None]:
+        """See :class:`Updates`."""
+        size, added, kept = self.settings[done]
+        torch.cat([each.flatten(1) for each in gradients], dim=1, out=self.gradients)
+        norms: list[Tensor | None] = [None for _ in self.runs]
+        if any(self.clips):
+            whole = torch.linalg.vector_norm(self.gradients, dim=1, keepdim=True)
+            self.gradients.mul_((self.bounds / (whole + 1e-6)).clamp(max=1))  # as torch's clip_grad_norm_
+            norms = [norm if clips else None for norm, clips in zip(whole.squeeze(1), self.clips, strict=True)]
+        if self.penalised:
+            self.gradients.addcmul_(self.weights, self.penalty)
+        if self.decays:
+            self.weights.mul_(kept)
+        self.first.lerp_(self.gradients, self.new_in_first)
+        torch.mul(self.gradients, self.gradients, out=self.scratch)
+        self.second.lerp_(self.scratch, self.new_in_second)
+        torch.sqrt(self.second, out=self.scratch)
+        self.scratch.add_(added)
+        torch.div(self.first, self.scratch, out=self.scratch)
+        self.weights.addcmul_(self.scratch, size, value=-1)
+        if len(self.averaged):
+            self.averages.lerp_(self.weights.index_select(0, self.averaged), self.forgotten[done])
+        return norms
+
+    def end(self) -> None:
+        """See :class:`Updates`."""
+        for run in self.runs:
+            run.step += self.steps
+            for parameter in run.parameters:
+                run.optimizer.state[parameter]["step"].fill_(run.step)
+
+    def _column(self, values: object) -> Tensor:
+        """[...] -> [..., 1] on the device, in float64 until the end."""
+        return torch.tensor(values, dtype=torch.float64).float().unsqueeze(-1).to(self.weights.device)
+
+
+def slices(table: Tensor, run: Run) -> list[Tensor]:
+    """[..., P] cut along its last axis as the parameters of ``run`` follow each other, in their shapes: [..., *shape]."""
+    cut: tuple[Tensor, ...] = table.split([parameter.numel() for parameter in run.parameters], dim=-1)
+    return [each.unflatten(-1, parameter.shape) for each, parameter in zip(cut, run.parameters, strict=True)]
+
+
+def _adam(run: Run) -> Adam | AdamW:
+    config = run.config.optimizer
+    assert isinstance(config, Adam | AdamW), "one_update lets no others through"
+    return config
