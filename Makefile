@@ -65,8 +65,11 @@ format: $(STAMP) ## apply what `make check` would ask of the format
 bless: $(STAMP) ## rewrite the golden files; review the diff before committing it
 	$(BIN)/python -m pytest tests/golden --bless
 
-bench: $(STAMP) $(PEERS_STAMP) ## measure the training loop and a sweep's overhead beside their peers (needs a quiet machine)
+bench: $(STAMP) $(PEERS_STAMP) ## measure loops, estimates, stacks and sweeps beside their peers (needs a quiet machine)
 	$(BIN)/python benchmarks/training_loop.py $(BENCH)
+	$(BIN)/python benchmarks/nll.py $(filter --quick,$(BENCH))
+	$(BIN)/python benchmarks/stacking.py $(filter --quick,$(BENCH))
+	$(BIN)/python benchmarks/trial_parts.py $(filter --quick,$(BENCH))
 	$(BIN)/python benchmarks/sweep_overhead.py $(filter --quick,$(BENCH))
 
 # The peers get an environment of their own: their requirements are not ours.

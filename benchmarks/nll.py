@@ -27,7 +27,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--images", type=int, default=20)
     parser.add_argument("--data-dir", type=Path, help="where MNIST is; default $RESEARCH_DATA_DIR")
+    parser.add_argument("--quick", action="store_true", help="does it work? The figures mean nothing")
     arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.rounds, arguments.images = 1, 2
     if not PEERS_PYTHON.exists():
         sys.exit(f"{PEERS_PYTHON} is missing: `make bench` makes the peers' environment and runs this")
     images, which = load_images(arguments.data_dir)

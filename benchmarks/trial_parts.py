@@ -136,10 +136,13 @@ def run(config: TrainConfig, folder: Path) -> Spent:
 def main() -> None:
     """A table for each drawn config, in shares of the whole trial's CPU."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--space", default="vae")
+    parser.add_argument("--space", default="vae" if os.environ.get("RESEARCH_DATA_DIR") else "quickstart")
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--draws", type=int, default=3)
+    parser.add_argument("--quick", action="store_true", help="does it work? The figures mean nothing")
     options = parser.parse_args()
+    if options.quick:
+        options.epochs = options.draws = 1
     torch.set_num_threads(1)
     assert Metric().name == "val/elbo"
     machine, versions = provenance.hardware(), provenance.versions()
