@@ -111,7 +111,8 @@ class TrialView:
     whole_gpu: bool = False  # a share of one was too little
     final: RowReported | None = None
     failure: TrialFailed | None = None
-    _curves: dict[str, dict[int, float]] = field(default_factory=dict, repr=False, compare=False)  # as asked for so far
+    # As asked for so far. Of these rows alone: a copy with others begins anew.
+    _curves: dict[str, dict[int, float]] = field(init=False, default_factory=dict, repr=False, compare=False)
 
     @property
     def number(self) -> int:

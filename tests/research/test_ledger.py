@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import os
 import pickle
@@ -76,6 +77,18 @@ def test_views_follow_from_the_events(tmp_path: Path) -> None:
     assert done.last_checkpoint is done.rows[0]
     assert (bad.best(metric), bad.last_checkpoint) == (None, None)
     assert [view.number for view in ledger.ranked()] == [0, 1]
+
+
+def test_a_trial_as_it_was_is_judged_by_its_rows_of_then(tmp_path: Path) -> None:
+    """What a trial continues from, after its later checkpoints were damaged, knows nothing of the epochs after it."""
+    done = small_sweep(tmp_path).trials[0]
+    metric = Metric(name="val/elbo")
+    assert done.best(metric) is done.rows[1]
+    before = dataclasses.replace(done, rows={0: done.rows[0]})
+    assert before.best(metric) is done.rows[0]
+    assert before.curve("val/elbo") == {0: -30.0}
+    assert dataclasses.replace(done, rows={}).best(metric) is None
+    assert done.best(metric) is done.rows[1]
 
 
 def test_rank_is_by_finite_values_then_by_lower_number(tmp_path: Path) -> None:
