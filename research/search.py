@@ -210,5 +210,6 @@ class LedgerSearcher(Searcher):
     def tell_rest(self) -> None:
         """Tell the study whatever has ended: in deterministic mode the last trials are told to no sampler."""
         for number in list(self.study.untold):
-            if self.ledger.trials[number].terminal:
-                self.study.tell(self.ledger.trials[number])
+            view = self.ledger.trials.get(number)  # None: it was drawn, and could not be written down
+            if view is not None and view.terminal:
+                self.study.tell(view)

@@ -341,6 +341,8 @@ class _Session:
                 self.ended = EndedTrials()
             # It prints each failed trial's traceback over the live view: that is in the ledger, and its line is shown.
             logging.getLogger("ray.tune.execution.tune_controller").setLevel(logging.CRITICAL)
+            # And one when it can't write its own state, which is never read.
+            logging.getLogger("ray.tune.execution.experiment_state").setLevel(logging.CRITICAL)
             # It would put AWS keys into a runtime environment, which Ray logs and shows. Workers of a Ray of our own
             # inherit them; a cluster's nodes have theirs.
             class_cache.ENV_VARS_TO_PROPAGATE -= {
@@ -603,6 +605,7 @@ def _ray(address: str | None, resources: Resources) -> Iterator[None]:
         PATH_VARIABLE: os.pathsep.join(str(folder) for folder in search_path()),
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "RAY_IGNORE_UNHANDLED_ERRORS": "1",  # of a worker whose result nobody waits for any more: a traceback on the screen
         "RAY_AIR_NEW_OUTPUT": "0",  # Tune prints nothing: the live view is ours
         # With a searcher Tune starts one worker at a time by default: all slots' workers are to start together.
         "TUNE_MAX_PENDING_TRIALS_PG": str(resources.concurrent),

@@ -112,7 +112,7 @@ def test_a_disk_that_fills_up_ends_the_session_and_loses_nothing(twin, small_spa
         line = last_line(output)
         assert line.startswith(f"error: {disk / 'full'}"), output
         assert "No space left on device" in line
-        assert "Traceback" not in output.partition("Trial task failed")[0]
+        assert "Traceback" not in output
         tally.happened()
         ledger = Ledger.open(disk / "full")
         assert all(view.status != "FAIL" for view in ledger.trials.values())
@@ -232,12 +232,17 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_last_whole_one(twin, small_
     """The epochs since are trained again, said in the retry's reason and on the screen; rows and models are the twin's."""
     directory = tmp_path / "s"
     process = start(*deterministic(small_space, tmp_path, "s"))
-    wait_for_events(directory, 14, process)
+    wait_for_events(directory, 12, process)
+    running = []
+    while not running:  # a trial may have ended just now, and the next have no row yet
+        os.kill(process.pid, signal.SIGCONT)
+        time.sleep(0.05)
+        os.kill(process.pid, signal.SIGSTOP)
+        ledger = Ledger.open(directory)
+        assert len(ledger.ranked()) < 6, "it ended first"
+        running = [view for view in ledger.trials.values() if not view.terminal and view.last_checkpoint is not None]
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
-    ledger = Ledger.open(directory)
-    running = [view for view in ledger.trials.values() if not view.terminal and view.last_checkpoint is not None]
-    assert running
     for view in running:
         last = directory / view.last_checkpoint.checkpoint
         states = (
