@@ -12,7 +12,7 @@ import pytest
 from synthetic import new_ledger, row
 
 from research import budget
-from research.errors import UserError
+from research.errors import StorageError, UserError
 from research.growth import extend, learn_from
 from research.ledger import Ledger, TrialRetried
 from research.preflight import check_space
@@ -439,6 +439,22 @@ def test_who_needs_a_whole_gpu_comes_after_the_others(tmp_path):
         order.append(suggestion["trial"])
         finish(ledger, searcher, "c")
     assert order == [2, 3, 0]
+
+
+def test_a_draw_that_could_not_be_written_down_is_no_trial(tmp_path, monkeypatch):
+    """The disk is full as a trial is drawn: the session's end finds nothing to tell the study of it."""
+    ledger = new_ledger(tmp_path, trials=4, sampler=RandomSearch())
+    searcher = searcher_of(ledger)
+
+    def refuse(_ledger, _event):
+        raise StorageError("no room")
+
+    monkeypatch.setattr(Ledger, "append", refuse)
+    with pytest.raises(StorageError):
+        searcher.suggest("a")
+    assert searcher.study.untold
+    searcher.tell_rest()
+    assert ledger.trials == {}
 
 
 def one_shape(trial):
