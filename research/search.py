@@ -94,8 +94,10 @@ class LedgerSearcher(Searcher):
         return max(0, (number // stack - window + 1) * stack)
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override] # ray's own type leaves out FINISHED
-        """The next assignment; None while it must wait; FINISHED when all trials have ended."""
-        if self.stopping() or len(self.numbers) >= self.ledger.settings.resources.concurrent:
+        """The next assignment; None while it must wait; FINISHED when all trials have ended, or somebody asked to stop."""
+        if self.stopping():
+            return str(Searcher.FINISHED)  # at None, with no trial about, Tune would wait ten minutes for one
+        if len(self.numbers) >= self.ledger.settings.resources.concurrent:
             return None
         numbers = self._cut_short() or self._new()
         if not numbers and self.last and self.problem is None:

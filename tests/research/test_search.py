@@ -457,6 +457,15 @@ def test_a_draw_that_could_not_be_written_down_is_no_trial(tmp_path, monkeypatch
     assert ledger.trials == {}
 
 
+def test_who_is_asked_to_stop_has_nothing_more_to_give(tmp_path):
+    """Not even "later": where no trial runs, Tune would wait for it."""
+    ledger = new_ledger(tmp_path, trials=4, sampler=RandomSearch())
+    searcher = searcher_of(ledger)
+    searcher.stopping = lambda: True
+    assert searcher.suggest("a") == FINISHED
+    assert ledger.trials == {}
+
+
 def one_shape(trial):
     """Configs of two shapes."""
     latent = trial.suggest_categorical("latent_size", [2, 3])
