@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from ray._private.state import state  # there is no public way to an autoscaler'
 from research.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from research.settings import Resources
 
@@ -41,6 +42,19 @@ def check_capacity(resources: Resources, nodes: Sequence[Node], addable: Sequenc
 def cluster_nodes() -> list[Node]:
     """What each living node has, used or not."""
     return [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
+
+
+def await_nodes(nodes: Callable[[], Sequence[Node]] = cluster_nodes, patience_s: float = 30.0) -> bool:
+    """Wait for the first node that has a CPU at all; whether there is one.
+
+    A head often gives none to trials, and right after `ray up` the others are still joining.
+    """
+    until = time.monotonic() + patience_s
+    while not any(node.get("CPU", 0.0) > 0 for node in nodes()):
+        if time.monotonic() >= until:
+            return False
+        time.sleep(min(1.0, patience_s))
+    return True
 
 
 def addable_nodes(bootstrap: Path = BOOTSTRAP) -> list[Node] | None:

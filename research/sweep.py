@@ -24,7 +24,7 @@ from ray.tune.execution import class_cache
 
 from research import budget, provenance
 from research.checkpoints import epoch_folder, keep_best, last_whole
-from research.cluster import addable_nodes, check_capacity, cluster_nodes, no_place
+from research.cluster import addable_nodes, await_nodes, check_capacity, cluster_nodes, no_place
 from research.data_copy import data_directory
 from research.errors import STORAGE, StorageError, UserError, storing
 from research.failures import classify, judge, too_many
@@ -229,7 +229,9 @@ def check_cluster(address: str | None, resources: Resources) -> None:
     """
     if address is not None:
         with _ray(address, resources):
-            check_capacity(resources, cluster_nodes(), addable_nodes())
+            if not (addable := addable_nodes()) and addable is not None:
+                await_nodes()
+            check_capacity(resources, cluster_nodes(), addable)
 
 
 def run(ledger: Ledger, space: Space, live: LiveView, *, address: str | None = None) -> Outcome:

@@ -216,3 +216,13 @@ def test_what_ray_up_may_add_is_read_from_its_configuration(tmp_path, monkeypatc
     path.unlink()
     monkeypatch.setattr(cluster, "grows", lambda: True)
     assert cluster.addable_nodes(path) is None
+
+
+def test_nodes_that_are_still_joining_are_waited_for():
+    """The head has no CPU for trials; a node comes at the third look. Nobody comes: that is said, after the time given."""
+    head = {"memory": 1e9}
+    looks = iter([[head], [head, {"CPU": 0.0}], [head, {"CPU": 2.0}]])
+    assert cluster.await_nodes(lambda: next(looks), patience_s=20)
+    assert next(looks, None) is None
+    assert not cluster.await_nodes(lambda: [head], patience_s=0.05)
+    assert cluster.await_nodes(lambda: [{"CPU": 4.0}], patience_s=0.0)
