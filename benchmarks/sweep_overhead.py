@@ -2,8 +2,9 @@
 
     RESEARCH_DATA_DIR=... python benchmarks/sweep_overhead.py [--trials 100] [--seconds 30] [--rounds 3]
 
-The long trials are of MNIST where ``RESEARCH_DATA_DIR`` has it, and of the bundled digits: an epoch of the latter takes a
-fortieth of a second, so that what happens between two epochs weighs most. Every figure is a ratio or a difference taken within one run of one command; on a machine that does other things too
+The long trials are of MNIST where ``RESEARCH_DATA_DIR`` has it, and of the bundled digits: an epoch of the latter takes
+some forty milliseconds, so that what happens between two epochs weighs most. Every figure is a ratio or a difference
+taken within one run of one command; on a machine that does other things too
 they are upper limits, and the load is printed. docs/performance.md keeps the tables.
 """
 

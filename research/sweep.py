@@ -229,7 +229,8 @@ def check_cluster(address: str | None, resources: Resources) -> None:
     """
     if address is not None:
         with _ray(address, resources):
-            if not (addable := addable_nodes()) and addable is not None:
+            addable = addable_nodes()
+            if addable == []:
                 await_nodes()
             check_capacity(resources, cluster_nodes(), addable)
 

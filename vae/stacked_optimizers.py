@@ -143,7 +143,6 @@ class OneAdam:
             settings.append([sizes, added, kept])
             forgotten.append(shares)
         self.settings, self.forgotten = self._column(settings), self._column(forgotten)
-        self.steps = len(rates)
 
     def step(self, gradients: Sequence[Tensor], done: int) -> list[Tensor | None]:
         """See :class:`Updates`."""
@@ -172,7 +171,7 @@ class OneAdam:
     def end(self) -> None:
         """See :class:`Updates`."""
         for run in self.runs:
-            run.step += self.steps
+            run.step += len(self.settings)
             for parameter in run.parameters:
                 run.optimizer.state[parameter]["step"].fill_(run.step)
 
