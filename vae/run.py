@@ -27,13 +27,14 @@ from vae.serialization import config_hash
 from vae.state import StateError, TrainState, capture, restore
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from torch import Tensor
 
     from vae.data import TrainingData
     from vae.data.pixels import Pixels
     from vae.measure import Measure
+    from vae.model import Terms
     from vae.objectives.loss import Adversarial
     from vae.train_config import TrainConfig
 
@@ -84,6 +85,18 @@ def watched() -> dict[str, list[Tensor]]:
 def read(values: dict[str, list[Tensor]]) -> dict[str, Tensor]:
     """What was watched, once an epoch: an ``.item()`` in the loop would make a GPU wait for every step."""
     return {name: torch.stack(by_step).double().cpu() for name, by_step in values.items() if by_step}
+
+
+def compiled(model: VAE, device: torch.device) -> Callable[..., Terms]:
+    """``model.terms`` by torch.compile; on a GPU as CUDA graphs: launching kernels is most of a small model's step there.
+
+    What was compiled in this process before is forgotten, and compiled again if it is still called. Torch counts
+    compilations by function, those of all models together, and after eight computes without and says nothing to a user.
+    """
+    torch.compiler.reset()
+    mode = "reduce-overhead" if device.type == "cuda" else "default"
+    terms: Callable[..., Terms] = torch.compile(model.terms, mode=mode)
+    return terms
 
 
 @dataclass

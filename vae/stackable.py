@@ -28,6 +28,7 @@ SHARED = (
     "conditioning",
     "corruption",
     "batch_size",
+    "compile",
     "eval",
 )
 
@@ -63,8 +64,6 @@ def _why_not_at_all(config: TrainConfig, device: str) -> str | None:
         return "likelihood.learned is 'shared', a weight outside the networks"
     if config.precision != "float32":
         return f"precision is {config.precision!r}, and only 'float32' is stacked"
-    if config.compile:
-        return "compile is set"
     return None
 
 
@@ -76,9 +75,9 @@ SMALL = 12_000_000
 def pays(config: TrainConfig, data: TrainingData, device: str = "cpu") -> bool:
     """Whether several seeds of ``config`` train faster as a stack: on a CPU that of a small model, where one can be made.
 
-    On a GPU it was not measured, so nothing is stacked there without being asked.
+    Neither on a GPU nor compiled was it measured, so that nothing is stacked there without being asked.
     """
-    if device != "cpu" or why_not([config], device) is not None:
+    if device != "cpu" or config.compile or why_not([config], device) is not None:
         return False
     with torch.device("meta"):
         model = VAE(config, shape=data.shape, levels=data.levels, num_classes=data.num_classes)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from vae.corruption import NoCorruption
-from vae.run import EpochResult, Steps, begin, examples_of, finished_epoch, read, watched
+from vae.run import EpochResult, Steps, begin, compiled, examples_of, finished_epoch, read, watched
 from vae.stackable import why_not
 from vae.stacked_optimizers import slices, updates
 
@@ -95,6 +95,7 @@ class _Stack:
             parameter.data = its_slice
         self.updates = updates(runs, weights)
         self.free_bits = torch.tensor([_objective(run).free_bits for run in runs], device=device)
+        self.terms = compiled(self.model, device) if runs[0].config.compile else self.model.terms
 
     def epoch(self) -> list[Steps]:
         """One epoch of steps of every run; what each one's left behind."""
@@ -149,7 +150,7 @@ class _Stack:
 
     def _terms(self, x: Tensor, condition: Tensor | None, noise: Tensor, seen: Tensor | None) -> tuple[Tensor, Tensor]:
         """Reconstruction [K, B] and KL [K, B, L]: every part works row by row, so that it needn't know of K."""
-        terms = self.model.terms(x, condition, noise, seen)
+        terms = self.terms(x, condition, noise, seen)
         members = len(self.runs)
         return terms.reconstruction.view(members, -1), terms.kl.unflatten(0, (members, -1))
 

@@ -10,7 +10,7 @@ import torch
 
 from vae.corruption import NoCorruption
 from vae.objectives.loss import Batch
-from vae.run import EpochResult, Steps, begin, build, finished_epoch, read, watched
+from vae.run import EpochResult, Steps, begin, build, compiled, finished_epoch, read, watched
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,9 +48,7 @@ def train(
     weights: list[Tensor] = [*parameters]
     adversarial = None if adversary is None else cast("Adversarial", config.objective)
     pixels = run.examples.training
-    # On a GPU with CUDA graphs: launching its kernels is most of a small model's step there.
-    mode = "reduce-overhead" if device.type == "cuda" else "default"
-    terms_of = torch.compile(model.terms, mode=mode) if config.compile else model.terms
+    terms_of = compiled(model, device) if config.compile else model.terms
     autocast = torch.autocast(device.type, torch.bfloat16) if config.precision == "bfloat16" else nullcontext()
     clean = isinstance(config.corruption, NoCorruption)
 

@@ -388,6 +388,22 @@ def test_compile_compiles_the_models_terms(monkeypatch, compiled):
     assert rows == run(small_config(), few_digits())[0]
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_every_trial_of_a_process_is_compiled(monkeypatch):
+    """Torch compiles a function eight times and then no more, and a worker trains many shapes one after the other."""
+    ran = []
+
+    def backend(graph, inputs):
+        del inputs
+        return lambda *arguments: ran.append(1) or graph(*arguments)
+
+    really = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda function, **_: really(function, backend=backend))
+    for latent_size in range(1, 12):
+        run(small_config(latent_size=latent_size, epochs=1, batch_size=50, compile=True), few_digits(train=100))
+        assert len(ran) == 2 * latent_size, "each of two steps by what was compiled"
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1200)  # compiling takes a minute on an idle machine
 @pytest.mark.filterwarnings("ignore")
