@@ -259,7 +259,7 @@ def _log_mean_weight(model: VAE, x: Tensor, condition: Tensor | None, k: int, no
         z = posterior.sample(noise)
         log_ratio = model.prior.log_density(z, condition, model.encode_alone) - posterior.log_density(z)
         parts = z.split(max(1, ROWS_AT_ONCE // len(x)) if z.device.type == "cpu" else samples)
-        log_likelihood = -torch.cat([model.nll(part, condition, x) for part in parts])
+        log_likelihood = -torch.cat([model.nll_of_samples(part, condition, x) for part in parts])
         log_weight = log_ratio.double() + log_likelihood.double()
         total = torch.logaddexp(total, torch.logsumexp(log_weight, dim=0))
         drawn += samples

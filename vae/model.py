@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vae.conditioning import OnLabel
+from vae.likelihoods import OfSamples
 from vae.networks import Sizes
 
 if TYPE_CHECKING:
@@ -113,11 +114,22 @@ class VAE(nn.Module):
     def nll(self, z: Tensor, condition: Tensor | None, x: Tensor) -> Tensor:
         """−log p(x|z) summed over the scored dimensions: z [S, B, L], x [B, D] -> [S, B] nats."""
         samples = len(z)
-        if samples > 1:
-            condition = None if condition is None else condition.repeat(samples, 1)
-            x = x.repeat(samples, 1)
-        scores = self.score(self.decode(z.flatten(0, 1), condition), x)
-        return scores.view(samples, -1)
+        x = x.repeat(samples, 1) if samples > 1 else x
+        return self.score(self._decode_samples(z, condition), x).view(samples, -1)
+
+    @torch.no_grad()
+    def nll_of_samples(self, z: Tensor, condition: Tensor | None, x: Tensor) -> Tensor:
+        """As :meth:`nll`, to rounding and with no gradient: faster for many samples, where the likelihood knows how."""
+        if self.conditioning.scored is not None or not isinstance(self.likelihood, OfSamples):
+            return self.nll(z, condition, x)
+        output = self._decode_samples(z, condition).unflatten(0, z.shape[:2])
+        return self.likelihood.nll_of_samples(output, x)
+
+    def _decode_samples(self, z: Tensor, condition: Tensor | None) -> Tensor:
+        """[S, B, L] -> [S·B, outputs_per_dimension × D]."""
+        if condition is not None and len(z) > 1:
+            condition = condition.repeat(len(z), 1)
+        return self.decode(z.flatten(0, 1), condition)
 
     def score(self, output: Tensor, x: Tensor) -> Tensor:
         """−log p(x|z) of decoder outputs, summed over the scored dimensions: [B] nats."""

@@ -27,6 +27,7 @@ from vae.likelihoods import (
     Gaussian,
     Laplace,
     LikelihoodConfig,
+    OfSamples,
 )
 
 LOGITS = torch.tensor([[-3.0, 0.0, 0.4, 7.0]])
@@ -359,6 +360,22 @@ def test_confident_logits_stay_finite(config):
     nll = likelihood.nll(torch.tensor([[80.0, -80.0]]), torch.tensor([[0.0, 1.0]])).sum(1)
     assert nll.isfinite().all()
     assert nll.item() > 100
+
+
+@pytest.mark.parametrize("config", [c for c in ALL if isinstance(c.build(levels=16), OfSamples)], ids=named)
+@pytest.mark.parametrize("dimensions", [1, 63, 64, 65, 784])
+@pytest.mark.parametrize("size", [0.1, 3.0, 80.0, 1e12])
+def test_the_way_for_many_samples_is_the_sum_over_dimensions(config, dimensions, size):
+    """To 1e-6 of it, for any number of dimensions and certain or uncertain outputs; every x there is, 0 and 1 foremost."""
+    draw = torch.Generator().manual_seed(dimensions)
+    likelihood = config.build(levels=16)
+    output = size * torch.randn((7, 3, dimensions * likelihood.outputs_per_dimension), generator=draw)
+    x = torch.randint(0, 17, (3, dimensions), generator=draw) / 16
+    x = torch.where(torch.rand(x.shape, generator=draw) < 0.8, x.round(), x)
+    by_dimension = likelihood.double().nll(output.flatten(0, 1).double(), x.double().repeat(7, 1))
+    expected = by_dimension.sum(1).view(7, 3).float()
+    found = likelihood.float().nll_of_samples(output, x)
+    assert torch.allclose(found, expected, rtol=1e-6, atol=1e-5)
 
 
 @pytest.mark.parametrize("config", [WIDE, DiscretisedLogistic(floor=0.01)], ids=named)
