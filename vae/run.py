@@ -101,7 +101,7 @@ def compiled(model: VAE, device: torch.device) -> Callable[..., Terms]:
 
 @dataclass
 class Run:
-    """A run between two epochs: ``epoch`` whole epochs and ``step`` optimizer steps are done."""
+    """A run: ``epoch`` whole epochs and ``step`` optimizer steps are done."""
 
     config: TrainConfig
     identity: str
@@ -138,6 +138,18 @@ class Run:
     def noise_seed(self) -> int:
         """Of everything that the epoch that comes next draws: it needs nothing from the epochs before."""
         return seeds.derive(self.config.seed, "noise", self.epoch + 1)
+
+    def state(self) -> TrainState:
+        """The run now; live, see :class:`vae.state.TrainState`."""
+        return capture(
+            config_hash=self.identity,
+            epoch=self.epoch,
+            step=self.step,
+            model=self.model,
+            optimizer=self.optimizer,
+            ema=self.ema,
+            adversary=self.adversary,
+        )
 
     def forgets(self, step: int) -> float:
         """The share of its average that step ``step``, counted from 1, replaces; it keeps one."""
@@ -187,7 +199,7 @@ def begin(
     device: torch.device,
     examples: Examples | None = None,
 ) -> Run:
-    """A run of ``config`` before its first epoch, or after the last one of ``resume``; see ``vae.train.train``."""
+    """A run of ``config`` before its first step, or after the last one of ``resume``; see ``vae.train.train``."""
     model = build(config, data, device)
     parameters = list(model.parameters())
     optimizer = build_optimizer(config.optimizer, parameters)
@@ -245,15 +257,7 @@ def finished_epoch(run: Run, steps: Steps) -> Iterator[EpochResult]:
         "train/learning_rate": steps.learning_rate,
         **{f"train/{name}": value for name, value in steps.settings.items()},
     }
-    state = capture(
-        config_hash=run.identity,
-        epoch=run.epoch,
-        step=run.step,
-        model=model,
-        optimizer=run.optimizer,
-        ema=run.ema,
-        adversary=run.adversary,
-    )
+    state = run.state()
     diverged = _what_diverged(steps.by_step, run.parameters, first_step=run.step - len(steps.sizes) + 1)
     with _evaluated_weights(run.parameters, run.ema):
         if diverged is None and scored.validation is not None and run.measure is not None:

@@ -16,9 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from vae.corruption import NoCorruption
+from vae.pause import in_mid_epoch
 from vae.run import EpochResult, Steps, begin, compiled, examples_of, finished_epoch, read, watched
 from vae.stackable import why_not
 from vae.stacked_optimizers import slices, updates
+from vae.state import StateError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Generator, Sequence
@@ -47,13 +49,15 @@ def train_stacked(
 
     Raises:
         ValueError: the configs can't be stacked, with the reason.
-        ConfigError, StateError: as ``vae.train.train``.
+        ConfigError, StateError: as ``vae.train.train``; or a state is of the middle of an epoch.
 
     """
     device = torch.device(device)
     if (reason := why_not(configs, device.type)) is not None:
         raise ValueError(f"these configurations can't train as one stack: {reason}")
     states = [None] * len(configs) if resume is None else resume
+    if any(state is not None and in_mid_epoch(state) for state in states):
+        raise StateError("a stack goes on between two epochs, and a state is of the middle of one")
     examples = examples_of(configs[0], data, device)
     runs = {
         position: begin(config, data, state, device, examples)

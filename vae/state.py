@@ -1,7 +1,8 @@
 """TrainState: everything that a run needs to continue as if it had never stopped, in safetensors and JSON.
 
 There is no generator state and no data position: order and noise of each epoch are functions of (seed, epoch)
-(``vae.seeds``), schedules are functions of the step. Weights, optimizer, EMA and two counters are all there is.
+(``vae.seeds``), schedules are functions of the step. Weights, optimizer, EMA and two counters are all there is, but in
+the middle of an epoch (``vae.pause``).
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class StateError(ValueError):
 
 @dataclass(frozen=True)
 class TrainState:
-    """A run after ``epoch`` whole epochs (``step`` optimizer steps).
+    """A run after ``epoch`` whole epochs and ``step`` optimizer steps: those of the epochs, or some more (``vae.pause``).
 
     ``sizes``: the data's channels, height, width, levels and classes, which the weights' shapes follow from.
     ``tensors``: ``model/<name>``, ``ema/<name>`` where an average is kept, ``optimizer/<parameter>/<key>``; and

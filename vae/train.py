@@ -10,6 +10,8 @@ import torch
 
 from vae.corruption import NoCorruption
 from vae.objectives.loss import Batch
+from vae.pause import Begun, Paused, take_up
+from vae.pause import pause as paused
 from vae.run import EpochResult, Steps, begin, build, compiled, finished_epoch, read, watched
 
 if TYPE_CHECKING:
@@ -19,10 +21,15 @@ if TYPE_CHECKING:
 
     from vae.data import TrainingData
     from vae.objectives.loss import Adversarial
+    from vae.pause import Asked
     from vae.state import TrainState
     from vae.train_config import TrainConfig
 
-__all__ = ["EpochResult", "build", "train"]
+__all__ = ["EpochResult", "Paused", "build", "train"]
+
+
+def _never() -> bool:
+    return False
 
 
 def train(
@@ -30,16 +37,20 @@ def train(
     data: TrainingData,
     resume: TrainState | None = None,
     device: torch.device | str = "cpu",
+    pause: Asked = _never,
 ) -> Iterator[EpochResult]:
     """Train ``config`` on ``data``, yielding after every epoch.
 
-    A run resumed from the state of any epoch equals the uninterrupted one: bit for bit on the CPU with the same
-    number of threads. Torch's global generator is reseeded at every epoch. A loss, gradient or weight that is
+    A run resumed from the state of any epoch, or of a pause, equals the uninterrupted one: bit for bit on the CPU with
+    the same number of threads. Torch's global generator is reseeded at every epoch. A loss, gradient or weight that is
     not finite ends the run: the last result has ``diverged`` set, with the step.
+
+    ``pause``: asked after every step but an epoch's last. Where it says so the run is left there.
 
     Raises:
         ConfigError: the parts don't fit the data.
         StateError: ``resume`` is of another configuration.
+        Paused: as ``pause`` asked, with the state to go on from.
 
     """
     device = torch.device(device)
@@ -56,11 +67,13 @@ def train(
         started = time.perf_counter()
         # One seed per (run, epoch): order, noise and dropout of an epoch need nothing from the epochs before.
         torch.manual_seed(run.noise_seed)
-        values, sizes = watched(), list[int]()
+        begun, resume = take_up(resume, device), None
+        values = watched()
         settings: dict[str, float] = {}
         learning_rate = 0.0
         model.train()
-        for index in run.order(device).split(config.batch_size):
+        batches = run.order(device).split(config.batch_size)
+        for done, index in enumerate(batches[begun.steps :], start=begun.steps + 1):
             progress = run.progress
             x = pixels.batch(index)
             condition = model.condition(x, pixels.labels[index])
@@ -94,9 +107,16 @@ def train(
                 values["kl"].append(terms.kl.detach().sum() / len(index))
             for name, term in loss.terms.items():
                 values.setdefault(name, []).append(term.detach())
-            sizes.append(len(index))
-        by_step = read(values)
-        steps = Steps(by_step, sizes, settings, learning_rate, seconds=time.perf_counter() - started)
+            if done < len(batches) and pause():
+                begun = Begun(begun.followed_by(read(values)), begun.seconds + time.perf_counter() - started)
+                raise paused(run, begun, device)
+        steps = Steps(
+            begun.followed_by(read(values)),
+            [len(index) for index in batches],
+            settings,
+            learning_rate,
+            seconds=begun.seconds + time.perf_counter() - started,
+        )
         with finished_epoch(run, steps) as result:
             yield result
         if result.diverged is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 
 import pytest
@@ -10,13 +11,16 @@ import torch
 from small import few_digits, run, small_config, without_times
 
 from vae.conditioning import OnLabel
+from vae.corruption import GaussianCorruption
 from vae.data import Digits
 from vae.likelihoods import Bernoulli, Gaussian
 from vae.networks import Conv, Mlp
-from vae.objectives import Cyclical, Elbo, LinearWarmup
+from vae.objectives import Cyclical, Elbo, FactorVae, LinearWarmup
 from vae.optimizers import SGD, Adam, Adamax, AdamW, Cosine, Exponential, Milestones, RMSprop
+from vae.pause import Paused
 from vae.priors import LabelConditional
 from vae.serialization import config_hash
+from vae.stacked import train_stacked
 from vae.state import INFO_FILE, STATE_FILE, StateError, TrainState
 from vae.train import train
 from vae.train_config import Evaluation, Initialisation
@@ -44,6 +48,9 @@ VARIANTS = {
     "cvae": {"conditioning": OnLabel(at="every_layer"), "prior": LabelConditional()},
     "conv": {"network": Conv(channels=(3, 4), dense=6, dropout=0.2)},
     "bfloat16": {"precision": "bfloat16"},
+    "batch-norm": {"network": Mlp(hidden=(8,), normalisation="batch")},
+    "corruption": {"corruption": GaussianCorruption()},
+    "adversary": {"objective": FactorVae()},
     "everything": {
         "optimizer": RMSprop(momentum=0.9),
         "ema_decay": 0.8,
@@ -79,6 +86,55 @@ def test_resumed_from_any_epoch_equals_uninterrupted(changes, tmp_path):
         assert again == rows[epoch:]
         assert tensors.keys() == end.tensors.keys()
         assert all(torch.equal(end.tensors[name], tensor) for name, tensor in tensors.items())
+
+
+def left_after(config, data, step, resume=None):
+    """The rows of the epochs before ``step``, and the state of the pause after it. An epoch has three steps."""
+    asked_after = (taken for taken in itertools.count(1 if resume is None else resume.step + 1) if taken % 3)
+    rows = []
+    with pytest.raises(Paused, match=f"paused after step {step}, ") as paused:
+        results = train(config, data, resume, pause=lambda: next(asked_after) == step)
+        rows.extend(without_times(result.row) for result in results)
+    return rows, paused.value.state
+
+
+@pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS)
+def test_left_in_the_middle_of_an_epoch_equals_uninterrupted(changes, tmp_path):
+    """After any step, and twice in one epoch: the rows, with the figures of the steps before, and all tensors have the same bits."""
+    config = small_config(epochs=EPOCHS, **changes)
+    data = few_digits()
+    rows, end = run(config, data)
+    assert [row["step"] for row in rows] == [3, 6, 9, 12]
+    for steps in ([1], [2], [1, 2], [5, 7], [10], [11]):
+        again, state = [], None
+        for step in steps:
+            more, state = left_after(config, data, step, state)
+            again += more
+            state.save(tmp_path / "paused")
+            state = TrainState.load(tmp_path / "paused")
+            assert (state.epoch, state.step) == (step // 3, step)
+            torch.manual_seed(step)  # a new process has another generator, and other draws behind it
+        more, tensors = run(config, data, state)
+        assert again + more == rows
+        assert tensors.keys() == end.keys()
+        assert all(torch.equal(end[name], tensor) for name, tensor in tensors.items())
+
+
+def test_a_pause_keeps_the_time_that_its_steps_took():
+    """An epoch's training time is that of all its steps."""
+    config, data = small_config(epochs=1), few_digits()
+    _, state = left_after(config, data, 1)
+    tensors = state.tensors | {"epoch_seconds": torch.tensor(1000.0, dtype=torch.float64)}
+    (result,) = train(config, data, dataclasses.replace(state, tensors=tensors))
+    assert 1000 < result.row["time/train_seconds"] < 1100
+
+
+def test_a_stack_takes_up_no_run_in_the_middle_of_an_epoch():
+    """It would begin the epoch again on weights that have seen half of it."""
+    config, data = small_config(), few_digits()
+    _, state = left_after(config, data, 4)
+    with pytest.raises(StateError, match="middle"):
+        next(train_stacked([config, config], data, [state, None]))
 
 
 def test_what_the_variants_vary_is_trained():
