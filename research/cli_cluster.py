@@ -74,7 +74,7 @@ def stop(
     *,
     storage: Storage = _SHARED,
 ) -> None:
-    """Stop a sweep on a cluster, as Ctrl-C would: running trials keep their last checkpoint."""
+    """Stop a sweep on a cluster, as Ctrl-C would: running trials are saved first."""
     from research import jobs  # noqa: PLC0415
     from research.cluster_access import check_cluster  # noqa: PLC0415
 

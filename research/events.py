@@ -12,7 +12,7 @@ from vae.config import NonNegativeInt, PositiveInt, part
 
 # The last two name draws that were never trained: impossible by the space's own word, or trained already.
 FailKind = Literal["bug", "diverged", "out_of_memory", "lost", "stuck", "config", "data", "impossible", "duplicate"]
-RetryCause = Literal["driver", "lost", "stuck", "out_of_memory", "stack"]
+RetryCause = Literal["driver", "lost", "preempted", "stuck", "out_of_memory", "stack"]
 STANDARD_ERROR = "_se"  # after a metric's name, where a row is the mean of several replicates
 REPLICATES = "_replicates"  # the same: its value in each of them
 SKIPPED: tuple[FailKind, ...] = ("impossible", "duplicate")

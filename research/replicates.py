@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
     from vae.data import TrainingData
+    from vae.pause import Asked
     from vae.state import TrainState
     from vae.train import EpochResult
     from vae.train_config import TrainConfig
@@ -55,12 +56,13 @@ def train_together(
     metric: str,
     resume: Sequence[TrainState] | None = None,
     device: torch.device | str = "cpu",
+    pause: Asked | None = None,
 ) -> Generator[Together, None, None]:
     """Train ``config`` with ``replicates`` seeds, one epoch of each in turn, yielding after every epoch of all.
 
     The weights that stand for an epoch are those of the replicate whose ``metric`` is the median (the lower one of
-    two), so that they are neither the luckiest nor the unluckiest. One replicate is an ordinary run. Several are one
-    stack where that is faster.
+    two), so that they are neither the luckiest nor the unluckiest. One replicate is an ordinary run, which can ``pause``
+    as ``vae.train.train`` does. Several are one stack where that is faster.
     """
     seeds = seeds_of(config.seed, replicates)
     configs = [dataclasses.replace(config, seed=seed) for seed in seeds]
@@ -68,7 +70,7 @@ def train_together(
     if stacked:
         epochs = (list(results.values()) for results in train_stacked(configs, data, resume, device))
     else:
-        epochs = _in_turn(configs, data, resume, device)
+        epochs = _in_turn(configs, data, resume, device, pause if replicates == 1 else None)
     for results in epochs:
         failed = [index for index, result in enumerate(results) if result.diverged is not None]
         rows = [finite(result.row) for result in results]
@@ -86,11 +88,15 @@ def train_together(
 
 
 def _in_turn(
-    configs: Sequence[TrainConfig], data: TrainingData, resume: Sequence[TrainState] | None, device: torch.device | str
+    configs: Sequence[TrainConfig],
+    data: TrainingData,
+    resume: Sequence[TrainState] | None,
+    device: torch.device | str,
+    pause: Asked | None,
 ) -> Generator[list[EpochResult], None, None]:
     """One epoch of each run after the other's."""
     runs = [
-        train(config, data, resume=None if resume is None else resume[index], device=device)
+        train(config, data, resume=None if resume is None else resume[index], device=device, pause=pause)
         for index, config in enumerate(configs)
     ]
     while True:

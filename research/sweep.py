@@ -42,6 +42,7 @@ from research.ledger import (
 )
 from research.local_ray import asks_for_token, private_ray
 from research.lock import SweepLock
+from research.notice import Preempted
 from research.ray_watch import RayLostError, watched_ray
 from research.schedule import LedgerScheduler
 from research.search import LedgerSearcher
@@ -53,7 +54,7 @@ from research.storage import follow, store_of
 from research.stuck_worker import end_worker
 from research.study import StudyView
 from research.tracking import Sink
-from research.trial import Assignment, run_trial
+from research.trial import Assignment, TrialWorker
 from research.watchdog import Watchdog
 from vae.data import load_training
 from vae.durable import sync_directory
@@ -75,8 +76,14 @@ RAY = "ray"  # Tune's scratch files, never read; there while a session is at wor
 _ASSIGNMENTS = TypeAdapter(list[Assignment])
 
 
+_SAVING_S = 10.0  # for running trials to be left where they are when the sweep is to stop
+
+
 class Stop(Stopper):
-    """A request to stop, by signal or budget: Tune looks at it between events and then ends the experiment."""
+    """A request to stop, by signal or budget: Tune looks at it between events and then ends the experiment.
+
+    Before that the workers are told, by a file, and have some seconds to save what they are in the middle of.
+    """
 
     def __init__(self, ledger: Ledger) -> None:
         """When the time is up, running trials are to end as well."""
@@ -84,6 +91,9 @@ class Stop(Stopper):
         self.budget: str | None = None
         self.lost: str | None = None  # that Ray is gone, in words
         self.ledger = ledger
+        self.running = False  # whether any trial is, as Tune last said
+        self.file: Path | None = None  # where workers look; None: they can save nothing between two epochs
+        self.until: float | None = None  # when workers that were told are waited for no longer
         self.how_to_go_on = f"Continue with: research resume {address_of(ledger.directory)}"
 
     def __getstate__(self) -> dict[str, Any]:
@@ -95,11 +105,23 @@ class Stop(Stopper):
         del trial_id, result
         return False
 
-    def stop_all(self) -> bool:
+    def asked(self) -> bool:
         """Whether somebody asked, the time is up, or nothing can be written down any more."""
         if self.signal is None and self.budget is None:
             self.budget = budget.out_of_time(self.ledger)
         return self.signal is not None or self.budget is not None or self.ledger.refused is not None
+
+    def stop_all(self) -> bool:
+        """Whether to end what runs: it is asked for, and there is nothing, or no more time, to save."""
+        if not self.asked():
+            return False
+        if self.file is None or not self.running or self.ledger.refused is not None:
+            return True
+        if self.until is None:
+            self.until = time.monotonic() + _SAVING_S
+            with storing(self.file):
+                self.file.touch()
+        return time.monotonic() >= self.until
 
 
 @dataclass(frozen=True)
@@ -281,6 +303,9 @@ class _Session:
         self.stop = stop
         self.ray_dir = ledger.directory / RAY
         self.ray_dir.mkdir(exist_ok=True)
+        settings = ledger.settings
+        if settings.replicates == settings.stack == 1 and store_of(ledger.directory) is None:
+            stop.file = self.ray_dir / f"stop-{len(ledger.sessions)}"  # another's may have been left there
         self.problems: list[str] = []
         # By trial: the exception, its text, and whether the trial was in a stack.
         self.errors: dict[int, tuple[BaseException | None, str, bool]] = {}
@@ -317,7 +342,7 @@ class _Session:
             assign=self._assign,
             on_end=self._on_end,
             ended_with_error=self._ended_with_error,
-            stopping=self.stop.stop_all,
+            stopping=self.stop.asked,
             on_failure=self._on_failure,
             spent=lambda: budget.spent(ledger) is not None or too_many(ledger) is not None,
         )
@@ -342,17 +367,17 @@ class _Session:
                 )
             if self.ledger.settings.stack > 1:
                 self.ended = EndedTrials()
-            # It prints each failed trial's traceback over the live view: that is in the ledger, and its line is shown.
-            logging.getLogger("ray.tune.execution.tune_controller").setLevel(logging.CRITICAL)
-            # And one when it can't write its own state, which is never read.
-            logging.getLogger("ray.tune.execution.experiment_state").setLevel(logging.CRITICAL)
+            # Over the live view it prints each failed trial's traceback (that is in the ledger, and its line is shown), one
+            # when it can't write its own state (which is never read), and which trials did not end (the summary says so).
+            for module in ("execution.tune_controller", "execution.experiment_state", "tune"):
+                logging.getLogger(f"ray.tune.{module}").setLevel(logging.CRITICAL)
             # It would put AWS keys into a runtime environment, which Ray logs and shows. Workers of a Ray of our own
             # inherit them; a cluster's nodes have theirs.
             class_cache.ENV_VARS_TO_PROPAGATE -= {
                 name for name in class_cache.ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")
             }
             tune.Tuner(
-                tune.with_resources(run_trial, _resources_of_trial),
+                TrialWorker,
                 tune_config=tune.TuneConfig(
                     search_alg=self.searcher,
                     scheduler=self.scheduler,
@@ -435,6 +460,7 @@ class _Session:
             resume_from=None if last is None else last.checkpoint,
             resume_sha256=None if last is None else last.checkpoint_sha256,
             again={e: self._folder_of(r.checkpoint) for e, r in view.rows.items() if e not in earlier and r.checkpoint},
+            stop_file=None if self.stop.file is None else str(self.stop.file),
             best_checkpoint=None if best is None else best.checkpoint,
             best_value=None if best is None else before.curve(settings.metric.name)[best.epoch],
         )
@@ -481,6 +507,10 @@ class _Session:
         if isinstance(cause, StorageError):  # not the trial's fault: the session ends, the trial goes on at the next
             self.ledger.refused = self.ledger.refused or cause
             return True
+        if isinstance(cause, Preempted):
+            self._retry(view, str(cause), "preempted")
+            self.live.note(f"trial {number}: {cause}; it continues from there")
+            return True
         lost = None
         if isinstance(error, RayError) and not isinstance(error, RayTaskError):
             died = isinstance(error, RayActorError)
@@ -521,6 +551,7 @@ class _Session:
     def look(self, trials: list[Trial]) -> None:
         """Between two of Tune's events: end the workers of trials that are stuck, say when nobody has a place."""
         running = {trial.config["trials"][0]: trial for trial in trials if trial.status == "RUNNING"}
+        self.stop.running = bool(running)
         waiting = sum(trial.status == "PENDING" for trial in trials)
         for number in self.watchdog.look(running, waiting):
             actor = running[number].temporary_state.ray_actor
@@ -553,12 +584,6 @@ def _storage_error(error: BaseException, sweep_dir: Path) -> UserError | None:
 
 def _tune_name(trial: Trial) -> str:
     return f"trial-{trial.config['trials'][0]:04d}-{trial.trial_id}"
-
-
-def _resources_of_trial(config: dict[str, Any]) -> tune.PlacementGroupFactory:
-    """What Tune asks Ray for: as every trial's, but for one that needs a whole GPU."""
-    bundle = {"CPU": config["cpus"], "GPU": config["gpus"]}
-    return tune.PlacementGroupFactory([{name: count for name, count in bundle.items() if count}])
 
 
 class _Between(tune.Callback):
@@ -635,7 +660,7 @@ def _signals(stop: Stop) -> Iterator[None]:
             raise RayLostError(stop.lost)
         if stop.signal is None:
             stop.signal = number
-            sys.stderr.write("\nstopping: running trials keep their last checkpoint (once more: stop now)\n")
+            sys.stderr.write("\nstopping: running trials are saved first (once more: stop now)\n")
             return
         sys.stderr.write("\nstopped now; everything up to the last finished epochs is in the ledger\n")
         sys.stderr.flush()

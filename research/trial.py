@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from pydantic import TypeAdapter
 from ray import tune
+from ray.tune.trainable.function_trainable import wrap_function
 
+from research import notice
 from research.checkpoints import epoch_folder, replicate_folder
 from research.data_copy import data_directory
 from research.errors import storing
@@ -27,7 +29,8 @@ from research.trial_rows import describe_worker, finite
 from vae.config import PositiveInt, part
 from vae.data import TrainingData, load_training
 from vae.data.dataset import DataError
-from vae.serialization import from_dict
+from vae.pause import Paused
+from vae.serialization import config_hash, from_dict
 from vae.stackable import groups, why_not
 from vae.stacked import train_stacked
 from vae.state import INFO_FILE, StateError, TrainState
@@ -35,6 +38,7 @@ from vae.state import INFO_FILE, StateError, TrainState
 if TYPE_CHECKING:
     from collections.abc import Generator
 
+    from vae.pause import Asked
     from vae.stacked import Results
     from vae.train_config import TrainConfig
 
@@ -61,6 +65,7 @@ class Assignment:
     resume_from: str | None  # a checkpoint, relative to the sweep directory
     resume_sha256: str | None  # as its row has it
     again: dict[int, str]  # epochs after it that have a row, whose checkpoints are lost: the folders where those belong
+    stop_file: str | None  # appears when the driver is to stop
     best_checkpoint: str | None  # of the epochs before the resume
     best_value: float | None
 
@@ -97,11 +102,54 @@ def run_trial(config: dict[str, Any]) -> None:
         _train_alone(trials[0], among_others=len(tasks) > 1)
 
 
+class TrialWorker(wrap_function(run_trial)):  # type: ignore[misc] # Tune's is untyped
+    """Tune's actor around :func:`run_trial`, which listens for notice; Tune itself sets handlers nowhere."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """In the process's first thread; the trial runs in another."""
+        notice.listen()
+        super().setup(config)
+
+    @classmethod
+    def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
+        """What Tune asks Ray for: as every trial's, but for one that needs a whole GPU."""
+        bundle = {"CPU": config["cpus"], "GPU": config["gpus"]}
+        return tune.PlacementGroupFactory([{name: count for name, count in bundle.items() if count}])
+
+
 def _train_alone(trial: _Trial, *, among_others: bool) -> None:
-    """``among_others``: the worker has other trials to train when the driver ends this one."""
+    """``among_others``: the worker has other trials to train when the driver ends this one.
+
+    Raises:
+        Preempted: the worker was told to end.
+
+    """
+    task = trial.task
+    if task.replicates > 1:
+        _train(trial, among_others=among_others, pause=None)
+        return
+    trial.take_up_pause()
+    stop = notice.StopFile(task.stop_file)
+    with notice.heard():
+        try:
+            _train(trial, among_others=among_others, pause=lambda: notice.told() or stop.there())
+        except Paused as paused:
+            trial.save_pause(paused.state)
+            why = "the worker was told to end (SIGTERM)" if notice.told() else "the sweep stops"
+            where = f"saved after step {paused.state.step}, in epoch {paused.state.epoch + 1}"
+            raise notice.Preempted(f"{why}; {where}") from None
+
+
+def _train(trial: _Trial, *, among_others: bool, pause: Asked | None) -> None:
     task = trial.task
     for together in train_together(
-        trial.config, trial.data, task.replicates, metric=task.metric.name, resume=trial.resume, device=task.device
+        trial.config,
+        trial.data,
+        task.replicates,
+        metric=task.metric.name,
+        resume=trial.resume,
+        device=task.device,
+        pause=pause,
     ):
         if together.stacked:
             trial.worker["stack"] = {"replicates": task.replicates}
@@ -151,6 +199,7 @@ class _Trial:
         self.worker = describe_worker(task.threads, task.device, config)
         self.best_value, self.best_checkpoint = task.best_value, task.best_checkpoint
         self.last_checkpoint: str | None = None
+        self.paused = f"trials/{trial_name(task.trial)}/paused"
 
     def report(self, together: Together) -> None:
         """Save an epoch and tell the driver; returns after the driver has written the row.
@@ -189,6 +238,26 @@ class _Trial:
         value = metrics.get(task.metric.name)
         if value is not None and (self.best_value is None or task.metric.better(value, self.best_value)):
             self.best_value, self.best_checkpoint = value, checkpoint
+
+    def save_pause(self, state: TrainState) -> None:
+        """Save the run in the middle of an epoch. No row names it: it is of use to the same trial after the same epoch."""
+        with storing(self.place.directory / self.paused):
+            state.save(self.place.directory / self.paused)
+        self.place.keep(self.paused)
+
+    def take_up_pause(self) -> None:
+        """Continue from the middle of the epoch, where an earlier attempt has left the run and that is whole."""
+        if self.task.attempt == 0:
+            return
+        self.place.fetch(self.paused)
+        try:
+            state = TrainState.load(self.place.directory / self.paused)
+        except StateError:  # there is none, or it was cut off: the epoch is begun again
+            return
+        before = 0 if self.resume is None else self.resume[0].epoch
+        if (state.config_hash, state.epoch) == (config_hash(self.config), before):
+            self.resume = [state]
+            self.worker["continued_after_step"] = state.step
 
     def forget(self) -> None:
         """Delete the checkpoints that the trial, which goes on, needs no more."""

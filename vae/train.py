@@ -28,16 +28,12 @@ if TYPE_CHECKING:
 __all__ = ["EpochResult", "Paused", "build", "train"]
 
 
-def _never() -> bool:
-    return False
-
-
 def train(
     config: TrainConfig,
     data: TrainingData,
     resume: TrainState | None = None,
     device: torch.device | str = "cpu",
-    pause: Asked = _never,
+    pause: Asked | None = None,
 ) -> Iterator[EpochResult]:
     """Train ``config`` on ``data``, yielding after every epoch.
 
@@ -107,7 +103,7 @@ def train(
                 values["kl"].append(terms.kl.detach().sum() / len(index))
             for name, term in loss.terms.items():
                 values.setdefault(name, []).append(term.detach())
-            if done < len(batches) and pause():
+            if pause is not None and done < len(batches) and pause():
                 begun = Begun(begun.followed_by(read(values)), begun.seconds + time.perf_counter() - started)
                 raise paused(run, begun, device)
         steps = Steps(

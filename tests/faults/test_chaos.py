@@ -28,7 +28,7 @@ def commit(driver: Driver, ledger: Ledger, what: str) -> None:
         driver.kill()
         return
     if what == "worker":
-        while not (workers := driver.others("ray::ImplicitFunc")):  # Tune's actor, as the system lists it
+        while not (workers := driver.others("ray::TrialWorker")):  # Tune's actor, as the system lists it
             assert driver.running(), driver.output
             time.sleep(0.01)
         kill_process(min(workers))

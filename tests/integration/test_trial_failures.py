@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import secrets
 import signal
 import subprocess
@@ -70,6 +71,9 @@ class Failing:
         if self.how == "bug":
             raise KeyError("no such layer")
         if self.how == "slow":
+            if "STEPS" in os.environ:
+                with open(os.environ["STEPS"], "a") as steps:
+                    steps.write(f"{os.getpid()} {batch.progress.step}\\n")
             time.sleep(0.3)
         return loss
 
@@ -227,10 +231,10 @@ def test_a_sweep_in_which_everything_fails_is_not_run_to_its_end(tmp_path, tally
     tally.happened(3)
 
 
-def start(*asked: object) -> subprocess.Popen[str]:
+def start(*asked: object, **variables: str) -> subprocess.Popen[str]:
     """Begin ``research`` in the background."""
     return subprocess.Popen(
-        command(*asked), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment()
+        command(*asked), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment() | variables
     )
 
 
@@ -291,14 +295,21 @@ def test_a_stuck_worker_is_ended_and_its_trial_goes_on(slow_twin, tmp_path, tall
 
 
 @pytest.mark.fault("4 SIGTERM")
-def test_a_worker_that_gets_sigterm_costs_part_of_an_epoch(slow_twin, tmp_path, tally):
-    """SIGTERM to a trial's process, twice: continued from its last epoch each time, equal to the twin."""
+def test_a_worker_that_gets_sigterm_saves_the_middle_of_its_epoch(slow_twin, tmp_path, tally):
+    """SIGTERM to a trial's process, in two epochs and twice in one: nothing is trained again, and all is equal to the twin."""
     space, asked, expected = slow_twin
-    directory = tmp_path / "s"
-    process = start(*arguments(space, tmp_path, *asked))
-    for rows in (1, 2):
-        _, pid = worker_of(directory, process, rows=rows)
+    directory, steps = tmp_path / "s", tmp_path / "steps"
+    process = start(*arguments(space, tmp_path, *asked), STEPS=str(steps))
+    per_epoch = expected[0][-1][1][0]["step"]  # as trial 0's first row has it
+    pids = set[int]()
+    for least in (per_epoch + 1, 2 * per_epoch + 1, 2 * per_epoch + 4):
+        pid, step = 0, -1
+        while step < least or pid in pids:
+            assert process.poll() is None, process.stdout.read()
+            time.sleep(0.05)
+            pid, step = begun_steps(steps)[-1] if steps.exists() else (0, -1)
         os.kill(pid, signal.SIGTERM)
+        pids.add(pid)
         while not gone(pid):
             assert process.poll() is None, process.stdout.read()
             time.sleep(0.05)
@@ -308,8 +319,48 @@ def test_a_worker_that_gets_sigterm_costs_part_of_an_epoch(slow_twin, tmp_path, 
     ledger = Ledger.open(directory)
     assert process.returncode == 0, output
     assert told(ledger) == expected
-    assert sum(view.attempt for view in ledger.trials.values()) == 2
+    retried = retries(directory)
+    assert [event.cause for event in retried] == ["preempted"] * 3
+    said = r"the worker was told to end \(SIGTERM\); saved after step (\d+), in epoch (\d)"
+    saved = [tuple(map(int, re.fullmatch(said, event.reason).groups())) for event in retried]
+    assert [epoch for _, epoch in saved] == [2, 3, 3]
+    assert f"saved after step {saved[0][0]}, in epoch 2; it continues from there" in output
+    # The rows of an attempt say where it began; the second attempt ended before it had one.
+    began = {row.attempt: row.worker.get("continued_after_step") for row in ledger.trials[0].rows.values()}
+    assert began == {0: None, 1: saved[0][0], 3: saved[2][0]}
+    assert [step for _, step in begun_steps(steps)] == 2 * [*range(4 * per_epoch)], "each step once"
     tally.losing(sum(not view.terminal for view in ledger.trials.values()))
+
+
+@pytest.mark.fault("4 asked to stop")
+def test_ctrl_c_in_mid_epoch_loses_no_step(slow_twin, tmp_path, tally):
+    """Stopped and resumed, twice in one epoch: each step is trained once, and all is equal to the twin."""
+    space, asked, expected = slow_twin
+    directory, steps = tmp_path / "s", tmp_path / "steps"
+    per_epoch = expected[0][-1][1][0]["step"]
+    process = start(*arguments(space, tmp_path, *asked), STEPS=str(steps))
+    for least in (per_epoch + 1, per_epoch + 5):
+        while not steps.exists() or begun_steps(steps)[-1][1] < least:
+            assert process.poll() is None, process.stdout.read()
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=100)
+        assert process.returncode == 130, output
+        assert "Traceback" not in output
+        assert "ERROR" not in output
+        tally.happened()
+        process = start("resume", directory, STEPS=str(steps))
+    output, _ = process.communicate(timeout=400)
+    assert process.returncode == 0, output
+    ledger = Ledger.open(directory)
+    assert told(ledger) == expected
+    assert [step for _, step in begun_steps(steps)] == 2 * [*range(4 * per_epoch)], "each step once"
+    tally.losing(sum(not view.terminal for view in ledger.trials.values()))
+
+
+def begun_steps(file: Path) -> list[tuple[int, int]]:
+    """The steps that slow trials have begun: process and number, in the order of time."""
+    return [tuple(map(int, line.split())) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
 # No test machine has a GPU: Ray is told of one that does not exist, and what would train on it trains on the CPU.

@@ -1,10 +1,12 @@
-"""A worker's trial in an object store: real training and a real server; only Tune's report is stood in for.
+"""A worker's trial, above all in an object store: real training and a real server; only Tune's report is stood in for.
 
 Ray needs a minute to start; whole sweeps with real workers are in tests/integration/test_object_storage.py.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import json
 import uuid
 from typing import TYPE_CHECKING, Any
@@ -20,6 +22,7 @@ from research.checkpoints import keep_best
 from research.errors import StorageError
 from research.folders import verify_folder
 from research.ledger import Ledger, RowReported
+from research.notice import Preempted
 from research.object_store import ObjectStore
 from research.provenance import running_sha256
 from research.settings import Metric
@@ -29,7 +32,7 @@ from vae.likelihoods import Binomial
 from vae.networks import Mlp
 from vae.portable import load_model
 from vae.serialization import to_dict
-from vae.state import StateError
+from vae.state import StateError, TrainState
 from vae.train import train
 from vae.train_config import TrainConfig
 
@@ -47,13 +50,13 @@ class _Stopped(Exception):
     """The worker's process is gone."""
 
 
-def assignment(ledger: Ledger, url: str, attempt: int) -> dict[str, Any]:
-    """What the driver would send."""
+def assignment(ledger: Ledger, url: str | None, attempt: int, **more: Any) -> dict[str, Any]:
+    """What the driver would send; without ``url`` that of a sweep on a disk."""
     data = load_training(CONFIG.data, None)
     view: TrialView = ledger.trials[0]
     last, best = view.last_checkpoint, view.best(Metric())
     task = Assignment(
-        sweep_dir="/not/on/this/node",
+        sweep_dir="/not/on/this/node" if url else str(ledger.directory),
         storage=url,
         trial=0,
         attempt=attempt,
@@ -71,6 +74,7 @@ def assignment(ledger: Ledger, url: str, attempt: int) -> dict[str, Any]:
         resume_from=None if last is None else last.checkpoint,
         resume_sha256=None if last is None else last.checkpoint_sha256,
         again={},
+        stop_file=more.get("stop_file"),
         best_checkpoint=None if best is None else best.checkpoint,
         best_value=None if best is None else view.curve("val/elbo")[best.epoch],
     )
@@ -132,6 +136,107 @@ def test_a_trial_goes_on_from_the_store_on_another_node(begun, monkeypatch):
         weights = best.state.weights()
         for name, tensor in load_model(folder)[1].state_dict().items():
             assert torch.equal(tensor, weights[name])
+
+
+def science(row: dict[str, Any]) -> dict[str, Any]:
+    """A row without its times."""
+    return {name: value for name, value in row.items() if not name.startswith("time/")}
+
+
+def assert_as_uninterrupted(ledger: Ledger) -> None:
+    """The trial's rows are those of its config's own run."""
+    rows = ledger.trials[0].rows
+    alone = {result.row["epoch"]: result.row for result in train(CONFIG, load_training(CONFIG.data, None))}
+    assert rows.keys() == alone.keys()
+    for epoch, row in alone.items():
+        assert science(rows[epoch].metrics) == science(row)
+
+
+@pytest.fixture(params=["disk", "store"])
+def left(request, tmp_path, monkeypatch):
+    """A sweep whose trial's worker was given notice in its third epoch: its ledger and address."""
+    torch.set_num_threads(1)
+    url = None
+    if request.param == "store":
+        request.getfixturevalue("gate")
+        monkeypatch.setenv("RESEARCH_CACHE_DIR", str(tmp_path / "a"))
+        url = f"s3://{BUCKET}/{uuid.uuid4().hex}"
+    ledger = new_ledger(tmp_path / "sweep" if url is None else storage.mirror_of(url))
+    ledger.append(trial(0, config=to_dict(CONFIG), seed=CONFIG.seed))
+    monkeypatch.setattr("research.trial.tune.report", written_by(ledger))
+    steps = itertools.count(1)
+    in_third = lambda _: len(ledger.trials[0].rows) == 2 and next(steps) == 4  # noqa: E731
+    monkeypatch.setattr("research.notice.StopFile.there", in_third)
+    with pytest.raises(Preempted, match=r"the sweep stops; saved after step \d+, in epoch 3"):
+        run_trial(assignment(ledger, url, 0))
+    monkeypatch.undo()
+    if url is not None:
+        monkeypatch.setenv("RESEARCH_CACHE_DIR", str(tmp_path / "b"))
+    monkeypatch.setattr("research.trial.tune.report", written_by(ledger))
+    return ledger, url
+
+
+def test_a_trial_goes_on_from_the_middle_of_its_epoch(left):
+    """On another node: from the step that was saved, to the rows of an uninterrupted run; the save is gone after that."""
+    ledger, url = left
+    per_epoch = ledger.trials[0].rows[1].metrics["step"]
+    run_trial(assignment(ledger, url, 1))
+    rows = ledger.trials[0].rows
+    assert [rows[epoch].worker.get("continued_after_step") for epoch in (1, 2, 3, 4)] == [
+        None,
+        None,
+        *[2 * per_epoch + 4] * 2,
+    ]
+    assert_as_uninterrupted(ledger)
+    kept = ledger.directory.glob("trials/*/*") if url is None else ObjectStore(url).names("trials")
+    assert not [name for name in map(str, kept) if "paused" in name]
+
+
+@pytest.mark.fault("12 corrupt checkpoint")
+@pytest.mark.parametrize("damage", ["torn", "altered", "of another config", "of another epoch", "no state at all"])
+def test_a_damaged_save_in_mid_epoch_costs_the_epoch(left, tmp_path, tally, damage):
+    """Never the wrong weights: the trial goes on from its last row, to the rows of an uninterrupted run."""
+    ledger, url = left
+    paused = "trials/trial-0000/paused"
+    place = ledger.directory if url is None else tmp_path / "theirs"
+    if url is not None:
+        storage.fetch_folder(ObjectStore(url), paused, place)
+    state = place / paused / "state.safetensors"
+    if damage == "torn":
+        state.write_bytes(state.read_bytes()[:-1])
+    elif damage == "altered":
+        state.write_bytes(state.read_bytes()[:-1] + bytes([state.read_bytes()[-1] ^ 1]))
+    elif damage == "no state at all":
+        state.unlink()
+    else:
+        was = TrainState.load(place / paused)
+        other = {"config_hash": "0" * 64} if damage == "of another config" else {"epoch": 1}
+        dataclasses.replace(was, **other).save(place / paused)
+    if url is not None:
+        store = ObjectStore(url)
+        store.remove(store.names(paused))
+        for file in (place / paused).iterdir():
+            store.write(f"{paused}/{file.name}", file.read_bytes())
+    tally.happened()
+    run_trial(assignment(ledger, url, 1))
+    rows = ledger.trials[0].rows
+    assert [rows[epoch].worker.get("continued_after_step") for epoch in (3, 4)] == [None, None]
+    assert_as_uninterrupted(ledger)
+
+
+def test_a_trial_is_left_when_the_drivers_file_appears(tmp_path, monkeypatch):
+    """It is looked for between steps; what is saved is the trial as it is then."""
+    torch.set_num_threads(1)
+    ledger = new_ledger(tmp_path / "sweep")
+    ledger.append(trial(0, config=to_dict(CONFIG), seed=CONFIG.seed))
+    monkeypatch.setattr("research.notice._LOOK_EVERY_S", 0.0)
+    file = tmp_path / "stop"
+    report = written_by(ledger)
+    monkeypatch.setattr("research.trial.tune.report", lambda result: report(result) or file.touch())
+    with pytest.raises(Preempted, match=r"the sweep stops; saved after step (\d+), in epoch 2"):
+        run_trial(assignment(ledger, None, 0, stop_file=str(file)))
+    state = TrainState.load(ledger.directory / "trials" / "trial-0000" / "paused")
+    assert (state.epoch, state.step) == (1, ledger.trials[0].rows[1].metrics["step"] + 1)
 
 
 @pytest.mark.fault("12 corrupt checkpoint")

@@ -92,8 +92,8 @@ def left_after(config, data, step, resume=None):
     """The rows of the epochs before ``step``, and the state of the pause after it. An epoch has three steps."""
     asked_after = (taken for taken in itertools.count(1 if resume is None else resume.step + 1) if taken % 3)
     rows = []
+    results = train(config, data, resume, pause=lambda: next(asked_after) == step)
     with pytest.raises(Paused, match=f"paused after step {step}, ") as paused:
-        results = train(config, data, resume, pause=lambda: next(asked_after) == step)
         rows.extend(without_times(result.row) for result in results)
     return rows, paused.value.state
 
