@@ -18,7 +18,7 @@ from store_server import BUCKET
 from synthetic import new_ledger, trial
 
 from research import storage
-from research.checkpoints import keep_best
+from research.checkpoints import epoch_folder, keep_best, last_whole, replicate_folder
 from research.errors import StorageError
 from research.folders import verify_folder
 from research.ledger import Ledger, RowReported
@@ -54,15 +54,18 @@ def assignment(ledger: Ledger, url: str | None, attempt: int, **more: Any) -> di
     """What the driver would send; without ``url`` that of a sweep on a disk."""
     data = load_training(CONFIG.data, None)
     view: TrialView = ledger.trials[0]
-    last, best = view.last_checkpoint, view.best(Metric())
+    metric, replicates = ledger.settings.metric, ledger.settings.replicates
+    last = more.get("last", view.last_checkpoint)
+    before = {epoch: row for epoch, row in view.rows.items() if last is not None and epoch <= last.epoch}
+    best = dataclasses.replace(view, rows=before).best(metric)
     task = Assignment(
         sweep_dir="/not/on/this/node" if url else str(ledger.directory),
         storage=url,
         trial=0,
         attempt=attempt,
         config=to_dict(CONFIG),
-        replicates=1,
-        metric=Metric(),
+        replicates=replicates,
+        metric=metric,
         threads=1,
         device="cpu",
         gpus=0.0,
@@ -73,10 +76,10 @@ def assignment(ledger: Ledger, url: str | None, attempt: int, **more: Any) -> di
         picture_epochs=[CONFIG.epochs],
         resume_from=None if last is None else last.checkpoint,
         resume_sha256=None if last is None else last.checkpoint_sha256,
-        again={},
+        again={e: epoch_folder(r.checkpoint, replicates) for e, r in view.rows.items() if e not in before},
         stop_file=more.get("stop_file"),
         best_checkpoint=None if best is None else best.checkpoint,
-        best_value=None if best is None else view.curve("val/elbo")[best.epoch],
+        best_value=None if best is None else view.curve(metric.name)[best.epoch],
     )
     return {"assignments": TypeAdapter(list[Assignment]).dump_json([task]).decode()}
 
@@ -91,6 +94,8 @@ def written_by(ledger: Ledger, *, stop_after: int | None = None) -> Callable[[di
             name: told[name] for name in ("attempt", "metrics", "checkpoint", "checkpoint_sha256", "pictures", "worker")
         }
         decision = "complete" if epoch == CONFIG.epochs else "continue"
+        if epoch in ledger.trials[0].rows:
+            return
         ledger.append(RowReported(trial=0, epoch=epoch, decision=decision, **named))
         if epoch == stop_after:
             raise _Stopped
@@ -237,6 +242,52 @@ def test_a_trial_is_left_when_the_drivers_file_appears(tmp_path, monkeypatch):
         run_trial(assignment(ledger, None, 0, stop_file=str(file)))
     state = TrainState.load(ledger.directory / "trials" / "trial-0000" / "paused")
     assert (state.epoch, state.step) == (1, ledger.trials[0].rows[1].metrics["step"] + 1)
+
+
+@pytest.mark.fault("12 corrupt checkpoint")
+@pytest.mark.parametrize("place", ["disk", "store"])
+@pytest.mark.parametrize(("replicates", "damaged"), [(1, 0), (3, 0), (3, 2)])
+def test_a_damaged_checkpoint_is_passed_over(request, tmp_path, monkeypatch, tally, place, replicates, damaged):
+    """One replicate's state of the last epoch: the trial goes on from the epoch before, to the rows that it would have had."""
+    torch.set_num_threads(1)
+    # Then the first epoch is the best, and its checkpoint is kept too.
+    settings = {"replicates": replicates, "metric": Metric(direction="minimize")}
+    url = None
+    if place == "store":
+        request.getfixturevalue("gate")
+        monkeypatch.setenv("RESEARCH_CACHE_DIR", str(tmp_path / "cache"))
+        url = f"s3://{BUCKET}/{uuid.uuid4().hex}"
+    ledger = new_ledger(tmp_path / "sweep" if url is None else storage.mirror_of(url), **settings)
+    twin = new_ledger(tmp_path / "twin", **settings)
+    for each in (ledger, twin):
+        each.append(trial(0, config=to_dict(CONFIG), seed=CONFIG.seed))
+    monkeypatch.setattr("research.trial.tune.report", written_by(twin))
+    run_trial(assignment(twin, None, 0))
+    monkeypatch.setattr("research.trial.tune.report", written_by(ledger, stop_after=2))
+    with pytest.raises(_Stopped):
+        run_trial(assignment(ledger, url, 0))
+
+    folder = epoch_folder(ledger.trials[0].rows[2].checkpoint, replicates)
+    file = f"{replicate_folder(folder, damaged, replicates)}/state.safetensors"
+    if url is None:
+        content = (ledger.directory / file).read_bytes()
+        (ledger.directory / file).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    else:
+        store = ObjectStore(url)
+        content = store.read(file)
+        store.write(file, content[:-1] + bytes([content[-1] ^ 1]))
+    tally.happened()
+    whole, (problem,) = last_whole(ledger.directory, ledger.trials[0], replicates)
+    assert whole.epoch == 1
+    assert problem.startswith("the checkpoint of epoch 2 can't be used: ")
+    monkeypatch.setattr("research.trial.tune.report", written_by(ledger))
+    run_trial(assignment(ledger, url, 1, last=whole))
+    rows, expected = ledger.trials[0].rows, twin.trials[0].rows
+    assert rows.keys() == expected.keys() == {1, 2, 3, 4}
+    for epoch, row in expected.items():
+        assert science(rows[epoch].metrics) == science(row.metrics)
+        assert rows[epoch].checkpoint_sha256 == row.checkpoint_sha256
+        assert rows[epoch].attempt == (0 if epoch <= 2 else 1)
 
 
 @pytest.mark.fault("12 corrupt checkpoint")
