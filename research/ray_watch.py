@@ -18,7 +18,7 @@ from research.errors import UserError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from research.sweep import Stop
+    from research.stopping import Stop
 
 _LOOK_EVERY_S = 2.0
 # Tune would wait for ever. A cluster's head that is started again is back by then; of one's own Ray nothing comes back.

@@ -10,7 +10,7 @@ import time
 import pytest
 from synthetic import new_ledger
 
-from research.sweep import Stop
+from research.stopping import Stop
 
 WORKER = """
 import os, signal, sys, time
@@ -62,5 +62,5 @@ def test_a_sweep_stops_when_its_trials_are_saved_or_have_had_the_time(tmp_path, 
     assert stop.stop_all(), "all have been left"
     stop.running = True
     now = time.monotonic()
-    monkeypatch.setattr("research.sweep.time.monotonic", lambda: now + 11)
+    monkeypatch.setattr("research.stopping.time.monotonic", lambda: now + 11)
     assert stop.stop_all(), "they have had the time"
