@@ -1,6 +1,6 @@
 """The same trials by Ray Tune alone: OptunaSearch and WandbLoggerCallback, as Ray's manual puts them together.
 
-    python benchmarks/plain_tune.py DIR TRIALS EPOCHS CONCURRENT
+    python benchmarks/plain_tune.py DIR TRIALS EPOCHS CONCURRENT [without-wandb]
 
 The training function is ours, ``vae.train.train``; it reports a row after each epoch. No checkpoints, no pictures, no
 kept models, no ledger: what a person gets who writes the thirty lines. The last line is what it took, as JSON.
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 DIRECTORY, TRIALS, EPOCHS, CONCURRENT = sys.argv[1], *map(int, sys.argv[2:5])
+WANDB = sys.argv[5:] != ["without-wandb"]
 os.environ |= {
     "WANDB_MODE": "offline",
     "WANDB_DIR": DIRECTORY,
@@ -83,7 +84,7 @@ def main() -> None:
         run_config=tune.RunConfig(
             name="plain",
             storage_path=DIRECTORY,
-            callbacks=[WandbLoggerCallback(project="plain", group="plain")],
+            callbacks=[WandbLoggerCallback(project="plain", group="plain")] if WANDB else [],
             verbose=0,
         ),
     ).fit()

@@ -166,9 +166,9 @@ def overhead(ledger: Ledger) -> float:
     return sum(gaps(ledger)) / wall
 
 
-def plain(folder: Path, trials: int, epochs: int) -> tuple[dict[str, float], Memory]:
+def plain(folder: Path, trials: int, epochs: int, *more: str) -> tuple[dict[str, float], Memory]:
     """The same by Ray Tune alone."""
-    command = [sys.executable, str(HERE / "plain_tune.py"), str(folder / "plain"), str(trials), str(epochs), str(SLOTS)]
+    command = [sys.executable, str(HERE / "plain_tune.py"), str(folder), str(trials), str(epochs), str(SLOTS), *more]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     memory = Memory(process)
     output, _ = process.communicate()
@@ -211,19 +211,23 @@ def spread(values: list[float], unit: str = "", digits: int = 2) -> str:
 
 
 def short(folder: Path, trials: int, epochs: int) -> None:
-    """A hundred short trials, ours and plain Tune's."""
+    """A hundred short trials: ours, plain Tune's with W&B's callback, and without."""
     began = time.time()
     ledger, wall, memory = sweep(folder, "ours", trials=trials, epochs=epochs, width=(8, 64))
     first = _time(ledger.first_row or "")
     warm, first_rows = gaps(ledger), starts(ledger)
-    told, theirs = plain(folder, trials, epochs)
+    told, theirs = plain(folder / "plain", trials, epochs)
+    without, its = plain(folder / "without", trials, epochs, "without-wandb")
     ours_w, plain_w = wandb_rows(ledger.directory), wandb_rows(folder / "plain")
-    print(f"\n{trials} trials of {epochs} epochs on {SLOTS} slots\n\n| | ours | Ray Tune alone |\n|---|---|---|")
-    print(f"| wall clock from Enter to the end, s | {wall:.0f} | {told['wall']:.0f} |")
-    print(f"| of that until the first row, s | {first - began:.1f} | {told['first_row']:.1f} |")
-    print(f"| driver's memory at most, MB | {memory.driver:.0f} | {theirs.driver:.0f} |")
-    print(f"| all processes' at most, MB | {memory.most:.0f} | {theirs.most:.0f} |")
-    print(f"| W&B: runs, rows (of {trials * epochs}) | {ours_w[0]}, {ours_w[1]} | {plain_w[0]}, {plain_w[1]} |")
+    print(f"\n{trials} trials of {epochs} epochs on {SLOTS} slots\n")
+    print("| | ours | Ray Tune alone | without W&B |\n|---|---|---|---|")
+    print(f"| wall clock from Enter to the end, s | {wall:.0f} | {told['wall']:.0f} | {without['wall']:.0f} |")
+    print(
+        f"| of that until the first row, s | {first - began:.1f} | {told['first_row']:.1f} | {without['first_row']:.1f} |"
+    )
+    print(f"| driver's memory at most, MB | {memory.driver:.0f} | {theirs.driver:.0f} | {its.driver:.0f} |")
+    print(f"| all processes' at most, MB | {memory.most:.0f} | {theirs.most:.0f} | {its.most:.0f} |")
+    print(f"| W&B: runs, rows (of {trials * epochs}) | {ours_w[0]}, {ours_w[1]} | {plain_w[0]}, {plain_w[1]} | - |")
     print(
         f"\na warm trial, from the last row of the one before to its own first, less that epoch: {spread(first_rows, ' s')}"
     )
