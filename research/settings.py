@@ -179,8 +179,8 @@ Sampler = Annotated[Tpe | RandomSearch | Grid | QuasiRandom | Nsga2 | OptunaSamp
 class Budget:
     """When a sweep has spent enough, beside its number of trials. None: no such limit.
 
-    ``hours`` is wall clock of its drivers, all sessions together; at its end running trials keep their last
-    checkpoint. The others let running trials end and start no new one: ``trial_hours``, the hours that trials
+    ``hours`` is wall clock of its drivers, all sessions together; at its end running trials are saved, as after Ctrl-C.
+    The others let running trials end and start no new one: ``trial_hours``, the hours that trials
     spent training and evaluating, all together; ``total_epochs``; ``patience``, trials since the best one.
     """
 

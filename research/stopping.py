@@ -80,7 +80,8 @@ def signals(stop: Stop) -> Iterator[None]:
             raise RayLostError(stop.lost)
         if stop.signal is None:
             stop.signal = number
-            sys.stderr.write("\nstopping: running trials are saved first (once more: stop now)\n")
+            kept = "keep their last checkpoint" if stop.file is None else "are saved first"
+            sys.stderr.write(f"\nstopping: running trials {kept} (once more: stop now)\n")
             return
         sys.stderr.write("\nstopped now; everything up to the last finished epochs is in the ledger\n")
         sys.stderr.flush()
