@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
-from training_loop import BUSY, PEERS_PYTHON, Loop, Worker, load_images, machine
+from training_loop import BUSY, PEERS_PYTHON, Loop, Worker, load_images, machine, ratio
 
 OURS = Loop("ours", "nll_ours.py", "importance_weighted_nll")
 PYTHAE = Loop("pythae", "nll_pythae.py", "VAE.get_nll", PEERS_PYTHON)
@@ -64,19 +64,14 @@ def main() -> None:
                     worker.close()
             if abs(nll[PYTHAE.title] - nll[OURS.title]) > AGREE:
                 sys.exit(f"{name}: the estimates differ: {nll}: not the same work")
+            theirs = cpu[PYTHAE.title]
             print(
-                f"| {name} | {median(cpu[PYTHAE.title]):.3f} | {median(cpu[OURS.title]):.4f} | "
-                f"{_ratio(cpu, OURS)} | {_ratio(cpu, PRODUCTS)} | {nll[PYTHAE.title]:.2f}, {nll[OURS.title]:.2f} |",
+                f"| {name} | {median(theirs):.3f} | {median(cpu[OURS.title]):.4f} | "
+                f"{ratio(theirs, cpu[OURS.title])} | {ratio(theirs, cpu[PRODUCTS.title])} | {nll[PYTHAE.title]:.2f}, {nll[OURS.title]:.2f} |",
                 flush=True,
             )
     busy = max(0.0, median(others))
     print(f"\nOther processes used {busy:.2f} cores: {'quiet enough' if busy <= BUSY else 'a busy machine'}.")
-
-
-def _ratio(cpu: dict[str, list[float]], to: Loop) -> str:
-    """Pythae's time as a multiple of ``to``'s: median and range over rounds."""
-    ratios = [theirs / its for theirs, its in zip(cpu[PYTHAE.title], cpu[to.title], strict=True)]
-    return f"{median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})"
 
 
 if __name__ == "__main__":

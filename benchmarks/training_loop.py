@@ -184,7 +184,7 @@ def _rounds(name: str, samples: int, workers: list[Worker], rounds: int) -> Meas
     return measured
 
 
-def _ratio(own: Sequence[float], base: Sequence[float]) -> str:
+def ratio(own: Sequence[float], base: Sequence[float]) -> str:
     """The median of the ratios of each round, and their range."""
     ratios = [a / b for a, b in zip(own, base, strict=True)]
     return f"{median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})"
@@ -203,8 +203,8 @@ def table(name: str, measured: Measured) -> str:
                 loop.title,
                 f"{rate:,.0f}",
                 f"{min(rates):,.0f}-{max(rates):,.0f}",
-                _ratio(rates, measured.rates[PYTHAE.title]),
-                _ratio(rates, measured.rates[DATALOADER.title]),
+                ratio(rates, measured.rates[PYTHAE.title]),
+                ratio(rates, measured.rates[DATALOADER.title]),
                 f"{100 * rate * measured.flops_per_sample / measured.peak:.0f}",
                 "" if loss is None else f"{loss:.1f}",
                 loop.does,
@@ -220,7 +220,7 @@ def table(name: str, measured: Measured) -> str:
         f"{measured.flops_per_sample / 1e6:.2f} MFLOP an example; sgemm {measured.peak / 1e9:.0f} GFLOP/s."
     )
     by_cpu = ", ".join(
-        f"{_ratio(cpu[OURS.title], cpu[peer.title])} x {peer.title}" for peer in (PYTHAE, DATALOADER, HANDWRITTEN)
+        f"{ratio(cpu[OURS.title], cpu[peer.title])} x {peer.title}" for peer in (PYTHAE, DATALOADER, HANDWRITTEN)
     )
     results = "\n".join(lines)
     if math.isnan(others):

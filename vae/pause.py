@@ -54,7 +54,7 @@ class Begun:
         return {name: torch.cat([self.by_step[name], v]) if self.by_step else v for name, v in by_step.items()}
 
 
-def pause(run: Run, begun: Begun, device: torch.device) -> Paused:
+def paused(run: Run, begun: Begun, device: torch.device) -> Paused:
     """What to raise after a step of ``run``, of whose epoch ``begun`` is all that has been done."""
     state = run.state()
     more = {f"{_STEPS}{name}": values for name, values in begun.by_step.items()}

@@ -10,8 +10,7 @@ import torch
 
 from vae.corruption import NoCorruption
 from vae.objectives.loss import Batch
-from vae.pause import Begun, Paused, take_up
-from vae.pause import pause as paused
+from vae.pause import Begun, Paused, paused, take_up
 from vae.run import EpochResult, Steps, begin, build, compiled, finished_epoch, read, watched
 
 if TYPE_CHECKING:

@@ -9,22 +9,23 @@ from layers import MODELS, decoder_layers
 from protocol import serve
 from torch import nn
 
+from vae.evaluate import ROWS_AT_ONCE
+
 if TYPE_CHECKING:
     from protocol import Block
     from torch import Tensor
 
 K = 5000
-ROWS = 200  # that many in vae.evaluate too
 
 
 def build(name: str, images: Tensor) -> tuple[Block, dict[str, Any]]:
     """All of them for so many ``images``."""
     layers = [layer for layer in decoder_layers(MODELS[name]) if isinstance(layer, nn.Linear)]
-    z = torch.randn(ROWS, MODELS[name].latent)
+    z = torch.randn(ROWS_AT_ONCE, MODELS[name].latent)
 
     @torch.no_grad()
     def block() -> dict[str, float]:
-        for _ in range(len(images) * K // ROWS):
+        for _ in range(len(images) * K // ROWS_AT_ONCE):
             h = z
             for layer in layers:
                 h = layer(h)

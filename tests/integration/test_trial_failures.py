@@ -14,11 +14,15 @@ import tempfile
 import time
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from verbs import command, environment, research, told
 
 from research.ledger import Ledger, TrialRetried
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 pytestmark = [pytest.mark.faults, pytest.mark.long, pytest.mark.timeout(600)]
 
@@ -238,13 +242,13 @@ def start(*asked: object, **variables: str) -> subprocess.Popen[str]:
     )
 
 
-def worker_of(directory: Path, process: subprocess.Popen[str], *, rows: int = 1) -> tuple[int, int]:
-    """A running trial with so many rows, and its worker's process."""
+def worker_of(directory: Path, process: subprocess.Popen[str]) -> tuple[int, int]:
+    """A running trial that has a row, and its worker's process."""
     while True:
         assert process.poll() is None, process.stdout.read()
         if (directory / "ledger" / "00000003.json").exists():
             for view in Ledger.open(directory).trials.values():
-                if not view.terminal and len(view.rows) >= rows:
+                if not view.terminal and view.rows:
                     return view.number, view.rows[max(view.rows)].worker["pid"]
         time.sleep(0.05)
 
@@ -303,11 +307,7 @@ def test_a_worker_that_gets_sigterm_saves_the_middle_of_its_epoch(slow_twin, tmp
     per_epoch = expected[0][-1][1][0]["step"]  # as trial 0's first row has it
     pids = set[int]()
     for least in (per_epoch + 1, 2 * per_epoch + 1, 2 * per_epoch + 4):
-        pid, step = 0, -1
-        while step < least or pid in pids:
-            assert process.poll() is None, process.stdout.read()
-            time.sleep(0.05)
-            pid, step = begun_steps(steps)[-1] if steps.exists() else (0, -1)
+        pid = await_step(process, steps, least, other_than=pids)
         os.kill(pid, signal.SIGTERM)
         pids.add(pid)
         while not gone(pid):
@@ -340,9 +340,7 @@ def test_ctrl_c_in_mid_epoch_loses_no_step(slow_twin, tmp_path, tally):
     per_epoch = expected[0][-1][1][0]["step"]
     process = start(*arguments(space, tmp_path, *asked), STEPS=str(steps))
     for least in (per_epoch + 1, per_epoch + 5):
-        while not steps.exists() or begun_steps(steps)[-1][1] < least:
-            assert process.poll() is None, process.stdout.read()
-            time.sleep(0.05)
+        await_step(process, steps, least)
         process.send_signal(signal.SIGINT)
         output, _ = process.communicate(timeout=100)
         assert process.returncode == 130, output
@@ -356,6 +354,16 @@ def test_ctrl_c_in_mid_epoch_loses_no_step(slow_twin, tmp_path, tally):
     assert told(ledger) == expected
     assert [step for _, step in begun_steps(steps)] == 2 * [*range(4 * per_epoch)], "each step once"
     tally.losing(sum(not view.terminal for view in ledger.trials.values()))
+
+
+def await_step(process: subprocess.Popen[str], file: Path, least: int, other_than: Collection[int] = ()) -> int:
+    """Wait until the latest step is ``least`` or later, begun by a worker that is none of ``other_than``; that worker."""
+    pid, step = 0, -1
+    while step < least or pid in other_than:
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.05)
+        pid, step = begun_steps(file)[-1] if file.exists() else (0, -1)
+    return pid
 
 
 def begun_steps(file: Path) -> list[tuple[int, int]]:

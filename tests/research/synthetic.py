@@ -103,3 +103,8 @@ def new_ledger(directory: Path, **changes: Any) -> Ledger:
     ledger = Ledger.create(directory, sweep(**changes))
     ledger.append(session())
     return ledger
+
+
+def science(row: dict[str, Any]) -> dict[str, Any]:
+    """A row's figures without those that depend on the clock."""
+    return {name: value for name, value in row.items() if not name.startswith("time/")}

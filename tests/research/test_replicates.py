@@ -10,6 +10,7 @@ import statistics
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from synthetic import science
 
 from research.intervals import median_index
 from research.replicates import mean_row, row_of_kept, seeds_of, train_together
@@ -26,11 +27,6 @@ CONFIG = TrainConfig(data=Digits(), network=Mlp(hidden=(16,)), latent_size=2, ep
 def data():
     """The bundled digits."""
     return load_training(CONFIG.data, None)
-
-
-def science(row):
-    """Without times."""
-    return {name: value for name, value in row.items() if not name.startswith("time/")}
 
 
 def test_one_replicate_is_an_ordinary_run(data):

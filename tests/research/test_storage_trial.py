@@ -15,7 +15,7 @@ import pytest
 import torch
 from pydantic import TypeAdapter
 from store_server import BUCKET
-from synthetic import new_ledger, trial
+from synthetic import new_ledger, science, trial
 
 from research import storage
 from research.checkpoints import epoch_folder, keep_best, last_whole, replicate_folder
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from research.ledger import TrialView
+    from vae.train import EpochResult
 
 CONFIG = TrainConfig(
     data=Digits(), likelihood=Binomial(), network=Mlp(hidden=(8,)), latent_size=2, ema_decay=0.9, epochs=4, seed=3
@@ -103,14 +104,43 @@ def written_by(ledger: Ledger, *, stop_after: int | None = None) -> Callable[[di
     return report
 
 
+def assert_as_uninterrupted(ledger: Ledger) -> list[EpochResult]:
+    """The trial's rows are those of its config's own run, which is returned."""
+    rows = ledger.trials[0].rows
+    alone = list(train(CONFIG, load_training(CONFIG.data, None)))
+    assert list(rows) == [result.row["epoch"] for result in alone]
+    for result in alone:
+        assert science(rows[result.row["epoch"]].metrics) == science(result.row)
+    return alone
+
+
+def flipped(content: bytes) -> bytes:
+    """With another last bit."""
+    return content[:-1] + bytes([content[-1] ^ 1])
+
+
 @pytest.fixture
-def begun(gate, tmp_path, monkeypatch):
-    """A sweep in the store whose trial was stopped after its second epoch; the address."""
+def new_sweep(request, tmp_path, monkeypatch):
+    """Begin a sweep of one trial, on a ``disk`` or in the ``store``: its ledger, and its address in the store."""
     torch.set_num_threads(1)
-    monkeypatch.setenv("RESEARCH_CACHE_DIR", str(tmp_path / "a"))
-    url = f"s3://{BUCKET}/{uuid.uuid4().hex}"
-    ledger = new_ledger(storage.mirror_of(url))
-    ledger.append(trial(0, config=to_dict(CONFIG), seed=CONFIG.seed))
+
+    def begin(place: str, name: str = "sweep", **settings: Any) -> tuple[Ledger, str | None]:
+        url = None
+        if place == "store":
+            request.getfixturevalue("gate")
+            monkeypatch.setenv("RESEARCH_CACHE_DIR", str(tmp_path / "a"))
+            url = f"s3://{BUCKET}/{uuid.uuid4().hex}"
+        ledger = new_ledger(tmp_path / name if url is None else storage.mirror_of(url), **settings)
+        ledger.append(trial(0, config=to_dict(CONFIG), seed=CONFIG.seed))
+        return ledger, url
+
+    return begin
+
+
+@pytest.fixture
+def begun(new_sweep, tmp_path, monkeypatch):
+    """A sweep in the store whose trial was stopped after its second epoch; the address."""
+    ledger, url = new_sweep("store")
     monkeypatch.setattr("research.trial.tune.report", written_by(ledger, stop_after=2))
     with pytest.raises(_Stopped):
         run_trial(assignment(ledger, url, 0))
@@ -125,12 +155,7 @@ def test_a_trial_goes_on_from_the_store_on_another_node(begun, monkeypatch):
     monkeypatch.setattr("research.trial.tune.report", written_by(ledger))
     run_trial(assignment(ledger, begun, 1))
 
-    alone = list(train(CONFIG, load_training(CONFIG.data, None)))
-    for result in alone:
-        ours = ledger.trials[0].rows[result.row["epoch"]].metrics
-        assert {n: v for n, v in ours.items() if not n.startswith("time/")} == {
-            n: v for n, v in result.row.items() if not n.startswith("time/")
-        }
+    alone = assert_as_uninterrupted(ledger)
     assert keep_best(ledger, ledger.directory) == []
     assert ObjectStore(begun).names("trials") == []
     folder = storage.local(f"{begun}/models/trial-0000")
@@ -143,41 +168,20 @@ def test_a_trial_goes_on_from_the_store_on_another_node(begun, monkeypatch):
             assert torch.equal(tensor, weights[name])
 
 
-def science(row: dict[str, Any]) -> dict[str, Any]:
-    """A row without its times."""
-    return {name: value for name, value in row.items() if not name.startswith("time/")}
-
-
-def assert_as_uninterrupted(ledger: Ledger) -> None:
-    """The trial's rows are those of its config's own run."""
-    rows = ledger.trials[0].rows
-    alone = {result.row["epoch"]: result.row for result in train(CONFIG, load_training(CONFIG.data, None))}
-    assert rows.keys() == alone.keys()
-    for epoch, row in alone.items():
-        assert science(rows[epoch].metrics) == science(row)
-
-
 @pytest.fixture(params=["disk", "store"])
-def left(request, tmp_path, monkeypatch):
-    """A sweep whose trial's worker was given notice in its third epoch: its ledger and address."""
-    torch.set_num_threads(1)
-    url = None
-    if request.param == "store":
-        request.getfixturevalue("gate")
-        monkeypatch.setenv("RESEARCH_CACHE_DIR", str(tmp_path / "a"))
-        url = f"s3://{BUCKET}/{uuid.uuid4().hex}"
-    ledger = new_ledger(tmp_path / "sweep" if url is None else storage.mirror_of(url))
-    ledger.append(trial(0, config=to_dict(CONFIG), seed=CONFIG.seed))
+def left(request, new_sweep, tmp_path, monkeypatch):
+    """A sweep whose driver was to stop in its trial's third epoch: its ledger and address."""
+    ledger, url = new_sweep(request.param)
     monkeypatch.setattr("research.trial.tune.report", written_by(ledger))
     steps = itertools.count(1)
-    in_third = lambda _: len(ledger.trials[0].rows) == 2 and next(steps) == 4  # noqa: E731
-    monkeypatch.setattr("research.notice.StopFile.there", in_third)
-    with pytest.raises(Preempted, match=r"the sweep stops; saved after step \d+, in epoch 3"):
-        run_trial(assignment(ledger, url, 0))
-    monkeypatch.undo()
+    with monkeypatch.context() as stopping:
+        stopping.setattr(
+            "research.notice.StopFile.there", lambda _: len(ledger.trials[0].rows) == 2 and next(steps) == 4
+        )
+        with pytest.raises(Preempted, match=r"the sweep stops; saved after step \d+, in epoch 3"):
+            run_trial(assignment(ledger, url, 0))
     if url is not None:
         monkeypatch.setenv("RESEARCH_CACHE_DIR", str(tmp_path / "b"))
-    monkeypatch.setattr("research.trial.tune.report", written_by(ledger))
     return ledger, url
 
 
@@ -210,7 +214,7 @@ def test_a_damaged_save_in_mid_epoch_costs_the_epoch(left, tmp_path, tally, dama
     if damage == "torn":
         state.write_bytes(state.read_bytes()[:-1])
     elif damage == "altered":
-        state.write_bytes(state.read_bytes()[:-1] + bytes([state.read_bytes()[-1] ^ 1]))
+        state.write_bytes(flipped(state.read_bytes()))
     elif damage == "no state at all":
         state.unlink()
     else:
@@ -229,11 +233,9 @@ def test_a_damaged_save_in_mid_epoch_costs_the_epoch(left, tmp_path, tally, dama
     assert_as_uninterrupted(ledger)
 
 
-def test_a_trial_is_left_when_the_drivers_file_appears(tmp_path, monkeypatch):
+def test_a_trial_is_left_when_the_drivers_file_appears(new_sweep, tmp_path, monkeypatch):
     """It is looked for between steps; what is saved is the trial as it is then."""
-    torch.set_num_threads(1)
-    ledger = new_ledger(tmp_path / "sweep")
-    ledger.append(trial(0, config=to_dict(CONFIG), seed=CONFIG.seed))
+    ledger, _ = new_sweep("disk")
     monkeypatch.setattr("research.notice._LOOK_EVERY_S", 0.0)
     file = tmp_path / "stop"
     report = written_by(ledger)
@@ -247,20 +249,12 @@ def test_a_trial_is_left_when_the_drivers_file_appears(tmp_path, monkeypatch):
 @pytest.mark.fault("12 corrupt checkpoint")
 @pytest.mark.parametrize("place", ["disk", "store"])
 @pytest.mark.parametrize(("replicates", "damaged"), [(1, 0), (3, 0), (3, 2)])
-def test_a_damaged_checkpoint_is_passed_over(request, tmp_path, monkeypatch, tally, place, replicates, damaged):
+def test_a_damaged_checkpoint_is_passed_over(new_sweep, monkeypatch, tally, place, replicates, damaged):
     """One replicate's state of the last epoch: the trial goes on from the epoch before, to the rows that it would have had."""
-    torch.set_num_threads(1)
     # Then the first epoch is the best, and its checkpoint is kept too.
     settings = {"replicates": replicates, "metric": Metric(direction="minimize")}
-    url = None
-    if place == "store":
-        request.getfixturevalue("gate")
-        monkeypatch.setenv("RESEARCH_CACHE_DIR", str(tmp_path / "cache"))
-        url = f"s3://{BUCKET}/{uuid.uuid4().hex}"
-    ledger = new_ledger(tmp_path / "sweep" if url is None else storage.mirror_of(url), **settings)
-    twin = new_ledger(tmp_path / "twin", **settings)
-    for each in (ledger, twin):
-        each.append(trial(0, config=to_dict(CONFIG), seed=CONFIG.seed))
+    ledger, url = new_sweep(place, **settings)
+    twin, _ = new_sweep("disk", "twin", **settings)
     monkeypatch.setattr("research.trial.tune.report", written_by(twin))
     run_trial(assignment(twin, None, 0))
     monkeypatch.setattr("research.trial.tune.report", written_by(ledger, stop_after=2))
@@ -270,12 +264,10 @@ def test_a_damaged_checkpoint_is_passed_over(request, tmp_path, monkeypatch, tal
     folder = epoch_folder(ledger.trials[0].rows[2].checkpoint, replicates)
     file = f"{replicate_folder(folder, damaged, replicates)}/state.safetensors"
     if url is None:
-        content = (ledger.directory / file).read_bytes()
-        (ledger.directory / file).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        (ledger.directory / file).write_bytes(flipped((ledger.directory / file).read_bytes()))
     else:
         store = ObjectStore(url)
-        content = store.read(file)
-        store.write(file, content[:-1] + bytes([content[-1] ^ 1]))
+        store.write(file, flipped(store.read(file)))
     tally.happened()
     whole, (problem,) = last_whole(ledger.directory, ledger.trials[0], replicates)
     assert whole.epoch == 1
