@@ -323,7 +323,9 @@ class _Session:
             for module in ("execution.tune_controller", "execution.experiment_state", "tune"):
                 logging.getLogger(f"ray.tune.{module}").setLevel(logging.CRITICAL)
             # It would put AWS keys into a runtime environment, which Ray logs and shows. Workers of a Ray of our own
-            # inherit them; a cluster's nodes have theirs.
+            # inherit them; a cluster's nodes have theirs. With a variable for PyTorch Lightning in it (not used here) the
+            # workers that Ray has ready would not do, and others be started.
+            class_cache.DEFAULT_ENV_VARS.clear()
             class_cache.ENV_VARS_TO_PROPAGATE -= {
                 name for name in class_cache.ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")
             }

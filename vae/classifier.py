@@ -18,6 +18,7 @@ from vae import seeds
 from vae.data.pixels import Pixels
 from vae.evaluate import blocks
 from vae.external import External
+from vae.optimizers import Adam, build_optimizer
 
 if TYPE_CHECKING:
     from vae.data import DataConfig, TrainingData
@@ -48,7 +49,7 @@ def _train(data: TrainingData, config: DataConfig, seed: int) -> nn.Module:
     torch.manual_seed(seeds.derive(seed, "classifier"))
     model = _network(data.shape, data.num_classes)
     pixels = grey(data, config, "train", seed)
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
+    optimizer = build_optimizer(Adam(lr=1e-3), model.parameters())
     epochs = max(EPOCHS, STEPS * BATCH // len(pixels))
     rate = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 1 / epochs, epochs - 1)
     for epoch in range(epochs):

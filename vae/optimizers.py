@@ -5,7 +5,9 @@ Fused kernels where torch has them: plain Adam is 40 % of a small MLP's training
 
 from __future__ import annotations
 
+import inspect
 import math
+from functools import cache
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import torch
@@ -14,7 +16,7 @@ from pydantic import Field
 from vae.config import Fraction, FractionBelowOne, NonNegativeFloat, PositiveFloat, PositiveInt, part
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from torch import nn
 
@@ -86,6 +88,8 @@ class SGD:
             raise ValueError(f"nesterov needs momentum > 0 and dampening = 0, got {got}")
 
 
+_WRAPPED = ("add_param_group", "load_state_dict", "state_dict", "zero_grad")  # and step, which records no gradient
+
 OptimizerConfig = Annotated[Adam | AdamW | Adamax | RMSprop | SGD, Field(discriminator="kind")]
 
 
@@ -94,7 +98,7 @@ def build_optimizer(config: OptimizerConfig, parameters: Iterable[nn.Parameter])
     match config:
         case Adam() | AdamW():
             kind = torch.optim.Adam if isinstance(config, Adam) else torch.optim.AdamW
-            return kind(
+            return without_dynamo(kind)(
                 parameters,
                 lr=config.lr,
                 betas=config.betas,
@@ -104,11 +108,11 @@ def build_optimizer(config: OptimizerConfig, parameters: Iterable[nn.Parameter])
                 fused=True,
             )
         case Adamax():
-            return torch.optim.Adamax(
+            return without_dynamo(torch.optim.Adamax)(
                 parameters, lr=config.lr, betas=config.betas, eps=config.eps, weight_decay=config.weight_decay
             )
         case RMSprop():
-            return torch.optim.RMSprop(
+            return without_dynamo(torch.optim.RMSprop)(
                 parameters,
                 lr=config.lr,
                 alpha=config.alpha,
@@ -118,7 +122,7 @@ def build_optimizer(config: OptimizerConfig, parameters: Iterable[nn.Parameter])
                 weight_decay=config.weight_decay,
             )
         case SGD():
-            return torch.optim.SGD(
+            return without_dynamo(torch.optim.SGD)(
                 parameters,
                 lr=config.lr,
                 momentum=config.momentum,
@@ -127,6 +131,18 @@ def build_optimizer(config: OptimizerConfig, parameters: Iterable[nn.Parameter])
                 weight_decay=config.weight_decay,
                 fused=True,
             )
+
+
+@cache
+def without_dynamo(kind: type[torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimizer]:
+    """``kind``, whose first object does not cost two seconds.
+
+    Torch (2.15) wraps five methods of an optimizer so that ``torch.compile`` stays out of them. Each wrapper imports
+    ``torch._dynamo`` when it is called: 886 modules, 2 s of CPU in every process that trains, which no step uses. No
+    optimizer is compiled here (``vae.run.compiled``), so these are the methods themselves.
+    """
+    plain = {name: inspect.unwrap(getattr(kind, name)) for name in _WRAPPED}
+    return type(kind.__name__, (kind,), plain | {"step": torch.no_grad()(inspect.unwrap(kind.step))})
 
 
 @part

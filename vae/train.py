@@ -71,7 +71,7 @@ def train(
         for done, index in enumerate(batches[begun.steps :], start=begun.steps + 1):
             progress = run.progress
             x = pixels.batch(index)
-            condition = model.condition(x, pixels.labels[index])
+            condition = model.condition(x, pixels.labels.index_select(0, index))
             seen = None if clean else config.corruption.apply(x)
             noise = torch.randn((config.objective.samples, len(index), config.latent_size), device=device)
             with autocast:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -30,6 +33,28 @@ TORCH = {
     RMSprop: torch.optim.RMSprop,
     SGD: torch.optim.SGD,
 }
+WITHOUT_COMPILER = """
+import sys
+sys.path.insert(0, {tests!r})
+from small import few_digits, small_config
+from vae.conditioning import OnLabel
+from vae.optimizers import SGD, Adam, Adamax, AdamW, RMSprop
+from vae.train import train
+from vae.train_config import Evaluation
+
+resumed = 0
+for optimizer in (Adam(), AdamW(), Adamax(), RMSprop(), SGD(lr=1e-4)):
+    config = small_config(
+        optimizer=optimizer,
+        gradient_clip=1.0,
+        ema_decay=0.9,
+        conditioning=OnLabel(),
+        eval=Evaluation(classified_samples=40),
+    )
+    state = next(train(config, few_digits())).state
+    resumed += len(list(train(config, few_digits(), state)))
+print(resumed, "resumed compiler:", "torch._dynamo" in sys.modules)
+"""
 SETTINGS = [
     (Adam, {}),
     (Adam, {"betas": (0.5, 0.9), "eps": 1e-4, "weight_decay": 0.1, "amsgrad": True}),
@@ -67,6 +92,27 @@ def test_steps_are_torchs(kind, changes):
     seen = path(build_optimizer(config, [ours]), ours)
     assert torch.allclose(expected, seen, rtol=1e-5, atol=1e-6)
     assert not torch.allclose(seen[0], torch.tensor([1.0, -2.0, 3.0]))
+
+
+@pytest.mark.parametrize(("kind", "changes"), SETTINGS, ids=NAMES)
+def test_state_is_torchs(kind, changes):
+    """Torch's optimizer goes on from a state of ours, and ours from one of torch's, as the other itself does."""
+    first, second = (torch.nn.Parameter(torch.tensor([1.0, -2.0, 3.0])) for _ in range(2))
+    ours, theirs = build_optimizer(kind(lr=0.01, **changes), [first]), TORCH[kind]([second], lr=0.01, **changes)
+    path(ours, first)
+    path(theirs, second)
+    between = ours.state_dict()
+    ours.load_state_dict(theirs.state_dict())
+    theirs.load_state_dict(between)
+    assert torch.allclose(path(ours, first), path(theirs, second), rtol=1e-5, atol=1e-6)
+
+
+def test_no_compiler_is_imported():
+    """Neither to train, nor to go on, nor for the classifier: it would be two seconds of each worker's start."""
+    here = Path(__file__).parent
+    program = [sys.executable, "-c", WITHOUT_COMPILER.format(tests=str(here))]
+    done = subprocess.run(program, cwd=here.parents[1], capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.split() == ["5", "resumed", "compiler:", "False"]
 
 
 @pytest.mark.parametrize("kind", TORCH, ids=lambda kind: kind.__name__)
