@@ -97,12 +97,13 @@ def sweep(tmp_path_factory):
 
 @pytest.mark.fault("24 exposure")
 def test_everything_listens_on_loopback(sweep, tally):
-    """Ray's servers, its workers, its agents, W&B's: none has a port on another interface, none is the dashboard."""
+    """Ray's servers, its workers, its agents, W&B's: none has a port on another interface; no dashboard is there, no autoscaler."""
     assert any("gcs_server" in name for name, _, _ in sweep.ports)
     assert any("raylet" in name for name, _, _ in sweep.ports)
     tally.happened(len(sweep.ports))
     assert [one for one in sweep.ports if not one[1].startswith("127.") and one[1] != "::1"] == []
     assert 8265 not in {port for _, _, port in sweep.ports}
+    assert [name for name, _, _ in sweep.ports if "dashboard.py" in name or "monitor.py" in name] == []
 
 
 CONNECT = """
