@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from drivers import await_that, ended, rows, start
-from verbs import deterministic, told
+from verbs import deterministic, research, told
 from wandb_reader import read_runs
 
 from research.folders import verify_folder
@@ -23,11 +23,23 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.faults, pytest.mark.long, pytest.mark.timeout(600)]
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
+# An epoch is over in some 40 ms, and workers look once a second whether they are to stop: trials have to last longer.
+EPOCHS = "120"
+
+
+@pytest.fixture(scope="module")
+def twin(tmp_path_factory, small_space) -> Ledger:
+    """The ledger of such a sweep that nothing happened to."""
+    storage = tmp_path_factory.mktemp("twin")
+    ran = research(*deterministic(small_space, storage, "twin"), "--epochs", EPOCHS)
+    assert ran.code == 0, ran.output
+    return Ledger.open(storage / "twin")
 
 
 def begin(tmp_path: Path, space: Path, name: str) -> tuple[Driver, Path]:
     """A deterministic sweep with W&B offline."""
-    return start(tmp_path, *deterministic(space, tmp_path, name), "--wandb", "offline"), tmp_path / name
+    more = ("--epochs", EPOCHS, "--wandb", "offline")
+    return start(tmp_path, *deterministic(space, tmp_path, name), *more), tmp_path / name
 
 
 def send(driver: Driver, number: signal.Signals, whom: str) -> None:
