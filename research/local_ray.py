@@ -71,7 +71,6 @@ def private_ray(**arguments: Any) -> Iterator[None]:  # noqa: ANN401 - of ray.in
         with mock.patch.multiple(Node, **_UNUSED), mock.patch.object(utils, *_MINIMAL):
             ray.init(
                 address="local",
-                include_dashboard=False,
                 _node_ip_address=LOOPBACK,
                 _temp_dir=str(folder / "r"),
                 **arguments,

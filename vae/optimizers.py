@@ -98,7 +98,7 @@ def build_optimizer(config: OptimizerConfig, parameters: Iterable[nn.Parameter])
     match config:
         case Adam() | AdamW():
             kind = torch.optim.Adam if isinstance(config, Adam) else torch.optim.AdamW
-            return without_dynamo(kind)(
+            return _without_dynamo(kind)(
                 parameters,
                 lr=config.lr,
                 betas=config.betas,
@@ -108,11 +108,11 @@ def build_optimizer(config: OptimizerConfig, parameters: Iterable[nn.Parameter])
                 fused=True,
             )
         case Adamax():
-            return without_dynamo(torch.optim.Adamax)(
+            return _without_dynamo(torch.optim.Adamax)(
                 parameters, lr=config.lr, betas=config.betas, eps=config.eps, weight_decay=config.weight_decay
             )
         case RMSprop():
-            return without_dynamo(torch.optim.RMSprop)(
+            return _without_dynamo(torch.optim.RMSprop)(
                 parameters,
                 lr=config.lr,
                 alpha=config.alpha,
@@ -122,7 +122,7 @@ def build_optimizer(config: OptimizerConfig, parameters: Iterable[nn.Parameter])
                 weight_decay=config.weight_decay,
             )
         case SGD():
-            return without_dynamo(torch.optim.SGD)(
+            return _without_dynamo(torch.optim.SGD)(
                 parameters,
                 lr=config.lr,
                 momentum=config.momentum,
@@ -134,7 +134,7 @@ def build_optimizer(config: OptimizerConfig, parameters: Iterable[nn.Parameter])
 
 
 @cache
-def without_dynamo(kind: type[torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimizer]:
+def _without_dynamo(kind: type[torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimizer]:
     """``kind``, whose first object does not cost two seconds.
 
     Torch (2.15) wraps five methods of an optimizer so that ``torch.compile`` stays out of them. Each wrapper imports

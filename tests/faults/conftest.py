@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 _TESTS = Path(__file__).parent.parent
 sys.path[:0] = [str(Path(__file__).parent), str(_TESTS / "integration"), str(_TESTS / "research")]
 
-from drivers import end_all  # noqa: E402 - found by the line above
-from verbs import SPACE, deterministic, research  # noqa: E402 - found by the line above
+from drivers import end_all, undisturbed  # noqa: E402 - found by the line above
+from verbs import SPACE  # noqa: E402 - found by the line above
 
-from research.ledger import Ledger  # noqa: E402 - as above
+if TYPE_CHECKING:
+    from research.ledger import Ledger
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +36,4 @@ def small_space(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def twin(tmp_path_factory, small_space) -> Ledger:
     """The ledger of a deterministic sweep that nothing happened to."""
-    storage = tmp_path_factory.mktemp("twin")
-    ran = research(*deterministic(small_space, storage, "twin"))
-    assert ran.code == 0, ran.output
-    return Ledger.open(storage / "twin")
+    return undisturbed(small_space, tmp_path_factory.mktemp("twin"))

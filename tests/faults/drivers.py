@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from verbs import command, environment
+from verbs import command, deterministic, environment, research
 
 from research.ledger import Ledger
 
@@ -114,6 +114,13 @@ def start(tmp_path: Path, *arguments: str | Path, cwd: Path | None = None, **var
     driver = Driver(process, log, mark)
     _started.append(driver)
     return driver
+
+
+def undisturbed(space: Path, storage: Path, *more: str) -> Ledger:
+    """The ledger of a deterministic sweep that nothing happens to: the twin of those that faults are committed on."""
+    ran = research(*deterministic(space, storage, "twin"), *more)
+    assert ran.code == 0, ran.output
+    return Ledger.open(storage / "twin")
 
 
 def end_all() -> None:

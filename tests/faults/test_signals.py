@@ -8,8 +8,8 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from drivers import await_that, ended, rows, start
-from verbs import deterministic, research, told
+from drivers import await_that, ended, rows, start, undisturbed
+from verbs import deterministic, told
 from wandb_reader import read_runs
 
 from research.folders import verify_folder
@@ -30,10 +30,7 @@ EPOCHS = "120"
 @pytest.fixture(scope="module")
 def twin(tmp_path_factory, small_space) -> Ledger:
     """The ledger of such a sweep that nothing happened to."""
-    storage = tmp_path_factory.mktemp("twin")
-    ran = research(*deterministic(small_space, storage, "twin"), "--epochs", EPOCHS)
-    assert ran.code == 0, ran.output
-    return Ledger.open(storage / "twin")
+    return undisturbed(small_space, tmp_path_factory.mktemp("twin"), "--epochs", EPOCHS)
 
 
 def begin(tmp_path: Path, space: Path, name: str) -> tuple[Driver, Path]:
