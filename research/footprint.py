@@ -7,7 +7,6 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from research.preflight import without_memory
 from vae.model import num_parameters
@@ -115,6 +114,8 @@ def _trace(
         if where not in owned:
             saved[where] = tensor
         return tensor
+
+    from torch.utils.flop_counter import FlopCounterMode  # noqa: PLC0415 - Triton comes with it: not for every sweep
 
     counter = FlopCounterMode(display=False)
     try:
