@@ -11,7 +11,7 @@ import pytest
 _TESTS = Path(__file__).parent.parent
 sys.path[:0] = [str(Path(__file__).parent), str(_TESTS / "integration"), str(_TESTS / "research")]
 
-from drivers import end_all, undisturbed  # noqa: E402 - found by the line above
+from drivers import LASTING, end_all, undisturbed  # noqa: E402 - found by the line above
 from verbs import SPACE  # noqa: E402 - found by the line above
 
 if TYPE_CHECKING:
@@ -37,3 +37,9 @@ def small_space(tmp_path_factory) -> Path:
 def twin(tmp_path_factory, small_space) -> Ledger:
     """The ledger of a deterministic sweep that nothing happened to."""
     return undisturbed(small_space, tmp_path_factory.mktemp("twin"))
+
+
+@pytest.fixture(scope="session")
+def lasting_twin(tmp_path_factory, small_space) -> Ledger:
+    """As ``twin``, of trials that last."""
+    return undisturbed(small_space, tmp_path_factory.mktemp("twin"), *LASTING)

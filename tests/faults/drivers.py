@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 MARK = "RESEARCH_FAULTS_MARK"
 _started: list[Driver] = []
+# The small sweep is over within seconds of its first row: too soon for what takes a second to come about, or has to
+# meet trials at work.
+LASTING = ("--epochs", "120")
 SEED = int(os.environ.get("RESEARCH_FAULTS_SEED", "0"))
 
 
@@ -153,6 +156,11 @@ def await_that(driver: Driver, directory: Path, what: Callable[[Ledger], bool]) 
 def rows(ledger: Ledger) -> int:
     """How many rows a ledger holds."""
     return sum(len(view.rows) for view in ledger.trials.values())
+
+
+def busy(ledger: Ledger) -> int:
+    """How many trials have rows and go on."""
+    return sum(bool(view.rows) and not view.terminal for view in ledger.trials.values())
 
 
 def ended(ledger: Ledger) -> int:

@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from drivers import await_that, ended, rows, start, undisturbed
+from drivers import LASTING, await_that, ended, rows, start
 from verbs import deterministic, told
 from wandb_reader import read_runs
 
@@ -23,19 +23,11 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.faults, pytest.mark.long, pytest.mark.timeout(600)]
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
-# An epoch is over in some 40 ms, and workers look once a second whether they are to stop: trials have to last longer.
-EPOCHS = "120"
-
-
-@pytest.fixture(scope="module")
-def twin(tmp_path_factory, small_space) -> Ledger:
-    """The ledger of such a sweep that nothing happened to."""
-    return undisturbed(small_space, tmp_path_factory.mktemp("twin"), "--epochs", EPOCHS)
 
 
 def begin(tmp_path: Path, space: Path, name: str) -> tuple[Driver, Path]:
-    """A deterministic sweep with W&B offline."""
-    more = ("--epochs", EPOCHS, "--wandb", "offline")
+    """A deterministic sweep with W&B offline; workers look once a second whether they are to stop."""
+    more = (*LASTING, "--wandb", "offline")
     return start(tmp_path, *deterministic(space, tmp_path, name), *more), tmp_path / name
 
 
@@ -50,7 +42,7 @@ def send(driver: Driver, number: signal.Signals, whom: str) -> None:
 @pytest.mark.fault("4 asked to stop")
 @pytest.mark.parametrize("whom", ["driver", "group"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
-def test_one_signal_stops_cleanly_and_says_how_to_go_on(twin, small_space, tmp_path, tally, number, whom):
+def test_one_signal_stops_cleanly_and_says_how_to_go_on(lasting_twin, small_space, tmp_path, tally, number, whom):
     """Exit code 130 or 143, the resume command printed, checkpoints and W&B files whole; resumed, equal to the twin."""
     driver, directory = begin(tmp_path, small_space, "stopped")
     await_that(driver, directory, lambda ledger: rows(ledger) >= 8)
@@ -78,8 +70,8 @@ def test_one_signal_stops_cleanly_and_says_how_to_go_on(twin, small_space, tmp_p
     resumed = start(tmp_path, "resume", directory)
     assert resumed.wait() == 0, resumed.output
     ledger.refresh()
-    tally.losing(sum(told(ledger).get(number) != facts for number, facts in told(twin).items()))
-    assert told(ledger) == told(twin)
+    tally.losing(sum(told(ledger).get(number) != facts for number, facts in told(lasting_twin).items()))
+    assert told(ledger) == told(lasting_twin)
 
 
 @pytest.mark.fault("4 asked to stop")
@@ -116,7 +108,7 @@ def test_a_signal_while_ray_starts_is_the_same_request(small_space, tmp_path, ta
 
 
 @pytest.mark.fault("4 asked to stop")
-def test_a_signal_after_the_last_row_lets_it_finish(twin, small_space, tmp_path, tally):
+def test_a_signal_after_the_last_row_lets_it_finish(lasting_twin, small_space, tmp_path, tally):
     """All trials have ended, models and W&B are being finished: they are, and the exit code is the signal's."""
     driver, directory = begin(tmp_path, small_space, "late")
     ledger = await_that(driver, directory, lambda ledger: ended(ledger) == 6)
@@ -125,7 +117,7 @@ def test_a_signal_after_the_last_row_lets_it_finish(twin, small_space, tmp_path,
     tally.happened()
 
     ledger.refresh()
-    assert told(ledger) == told(twin)
+    assert told(ledger) == told(lasting_twin)
     for view in ledger.ranked()[:3]:
         verify_folder(directory / "models" / f"trial-{view.number:04d}")
     assert len({run.id for run in read_runs(directory) if run.exit_code is not None}) == 6

@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from drivers import await_that, kill_process, rows, seeded, start
+from drivers import LASTING, await_that, kill_process, rows, seeded, start
 from verbs import deterministic, told
 
 if TYPE_CHECKING:
@@ -31,12 +31,12 @@ def busy_worker(driver: Driver, ledger: Ledger) -> int | None:
 
 
 @pytest.mark.fault("1 worker killed")
-def test_workers_killed_in_mid_epoch_continue_to_the_same_curves(twin, small_space, tmp_path, tally):
+def test_workers_killed_in_mid_epoch_continue_to_the_same_curves(lasting_twin, small_space, tmp_path, tally):
     """SIGKILL of six trial processes at seeded moments: retried from their checkpoints, all equal to the twin."""
     moments = seeded("workers")
-    driver = start(tmp_path, *deterministic(small_space, tmp_path, "workers"))
+    driver = start(tmp_path, *deterministic(small_space, tmp_path, "workers"), *LASTING)
     # In the first half: while a killed worker is replaced the other goes on, and there has to be somebody to kill.
-    for moment in sorted(moments.sample(range(1, rows(twin) // 2), KILLS)):
+    for moment in sorted(moments.sample(range(1, rows(lasting_twin) // 2), KILLS)):
         ledger = await_that(driver, tmp_path / "workers", lambda ledger, moment=moment: rows(ledger) >= moment)
         time.sleep(moments.uniform(0, 0.1))
         while (pid := busy_worker(driver, ledger)) is None:
@@ -46,9 +46,9 @@ def test_workers_killed_in_mid_epoch_continue_to_the_same_curves(twin, small_spa
         tally.happened()
     assert driver.wait() == 0, driver.output
     ledger.refresh()
-    tally.losing(sum(told(ledger).get(number) != facts for number, facts in told(twin).items()))
+    tally.losing(sum(told(ledger).get(number) != facts for number, facts in told(lasting_twin).items()))
 
     assert sum(view.attempt for view in ledger.trials.values()) >= 1, "a loss was written down"
     assert len(ledger.sessions) == 1
-    assert told(ledger) == told(twin)
+    assert told(ledger) == told(lasting_twin)
     assert driver.left_behind() == {}
