@@ -105,6 +105,8 @@ def _trace(
     config: TrainConfig, data: TrainingData, model: VAE, adversary: nn.Module | None
 ) -> tuple[int | None, int | None]:
     """Arithmetic of one forward pass, and the bytes that it saves; None where a part looks at values."""
+    from torch.utils.flop_counter import FlopCounterMode  # noqa: PLC0415 - Triton comes with it: not for every sweep
+
     size = min(config.batch_size, len(data.train))
     owned = {_storage(tensor) for tensor in (*model.parameters(), *model.buffers())}
     saved: dict[int, Tensor] = {}  # by storage: a tensor and its views are one piece of memory
@@ -114,8 +116,6 @@ def _trace(
         if where not in owned:
             saved[where] = tensor
         return tensor
-
-    from torch.utils.flop_counter import FlopCounterMode  # noqa: PLC0415 - Triton comes with it: not for every sweep
 
     counter = FlopCounterMode(display=False)
     try:

@@ -68,10 +68,11 @@ def private_ray(**arguments: Any) -> Iterator[None]:  # noqa: ANN401 - of ray.in
         # Everything that Ray starts listens where its node is. It takes a node at 127.0.0.1 only where it makes no
         # clusters: RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0, which it has read as it was imported.
         ray_constants.ENABLE_RAY_CLUSTER = False
-        # `create`: another version of Ray, which may lack one of these, starts slower and no worse.
+        # `create`: another version of Ray may lack one of these, and starts slower; without a dashboard all the same.
         with mock.patch.multiple(Node, create=True, **_UNUSED), mock.patch.object(utils, *_MINIMAL, create=True):
             ray.init(
                 address="local",
+                include_dashboard=False,
                 _node_ip_address=LOOPBACK,
                 _temp_dir=str(folder / "r"),
                 **arguments,

@@ -21,6 +21,8 @@ from research.ledger import Ledger
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from research.ledger import TrialView
+
 MARK = "RESEARCH_FAULTS_MARK"
 _started: list[Driver] = []
 # The small sweep is over within seconds of its first row: too soon for what takes a second to come about, or has to
@@ -158,9 +160,9 @@ def rows(ledger: Ledger) -> int:
     return sum(len(view.rows) for view in ledger.trials.values())
 
 
-def busy(ledger: Ledger) -> int:
-    """How many trials have rows and go on."""
-    return sum(bool(view.rows) and not view.terminal for view in ledger.trials.values())
+def busy(ledger: Ledger) -> list[TrialView]:
+    """The trials that have rows and go on."""
+    return [view for view in ledger.trials.values() if view.rows and not view.terminal]
 
 
 def ended(ledger: Ledger) -> int:

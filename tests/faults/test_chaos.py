@@ -6,7 +6,7 @@ import time
 
 import pytest
 from drivers import Driver, await_that, kill_node, kill_process, rows, seeded, start
-from verbs import research, told
+from verbs import losses, research, told
 
 from research.ledger import Ledger
 
@@ -68,7 +68,7 @@ def test_sixty_trials_through_eleven_kills_equal_their_twin(small_space, tmp_pat
     assert driver.wait(600) == 0, driver.output
 
     ledger = Ledger.open(tmp_path / "chaos")
-    tally.losing(sum(told(ledger).get(number) != facts for number, facts in told(expected).items()))
+    tally.losing(losses(ledger, expected))
     assert len(drivers) == 7
     assert len(ledger.sessions) == 7
     assert told(ledger) == told(expected)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import optuna
 import pytest
 from drivers import Driver, await_that, ended, rows, seeded, start
-from verbs import deterministic, science, told
+from verbs import deterministic, losses, science, told
 from wandb_reader import read_runs
 
 from research.checkpoints import model_hash
@@ -115,7 +115,7 @@ def test_ten_kills_between_rows_end_as_the_twin_did(often_killed, twin, tally):
     """SIGKILL as soon as a row is written, ten times: same trials, curves, decisions, models, study, W&B runs."""
     sweep, ledger = often_killed
     tally.happened(len(sweep.seen))
-    tally.losing(sum(told(ledger).get(number) != facts for number, facts in told(twin).items()))
+    tally.losing(losses(ledger, twin))
 
     assert told(ledger) == told(twin)
     assert len(ledger.sessions) == 11
@@ -164,7 +164,7 @@ def test_kills_at_the_beginning_during_resumes_and_at_the_end(twin, small_space,
     assert (sweep.directory / "ray").exists(), "killed before it was done"
     tally.happened(len(sweep.seen))
     ledger = sweep.finish()
-    tally.losing(sum(told(ledger).get(number) != facts for number, facts in told(twin).items()))
+    tally.losing(losses(ledger, twin))
 
     assert told(ledger) == told(twin)
     check_views(sweep.directory, ledger, twin)

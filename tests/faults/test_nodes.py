@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from drivers import LASTING, MARK, await_that, busy, kill_node, kill_process, start
-from verbs import deterministic, environment, told
+from verbs import deterministic, environment, losses, told
 
 from research.ledger import Ledger
 
@@ -37,13 +37,13 @@ def cluster():
 def test_trials_of_a_killed_node_move_to_the_other(cluster, lasting_twin, small_space, tmp_path, tally):
     """SIGKILL of one of two raylets: its trial goes on elsewhere from its checkpoint, all equal to the twin."""
     driver = start(tmp_path, *deterministic(small_space, tmp_path, "moved"), *LASTING, "--address", cluster["address"])
-    await_that(driver, tmp_path / "moved", lambda ledger: busy(ledger) == 2)
+    await_that(driver, tmp_path / "moved", lambda ledger: len(busy(ledger)) == 2)
     kill_node(cluster["other"]["raylet"])
     tally.happened()
     assert driver.wait(400) == 0, driver.output
 
     ledger = Ledger.open(tmp_path / "moved")
-    tally.losing(sum(told(ledger).get(number) != facts for number, facts in told(lasting_twin).items()))
+    tally.losing(losses(ledger, lasting_twin))
     assert told(ledger) == told(lasting_twin)
     assert len(ledger.sessions) == 1
     assert any(view.attempt > 0 for view in ledger.trials.values()), "the node had a trial"
@@ -54,7 +54,7 @@ def test_trials_of_a_killed_node_move_to_the_other(cluster, lasting_twin, small_
 def test_a_cluster_that_is_gone_is_a_clean_failure(cluster, lasting_twin, small_space, tmp_path, tally, lost):
     """Every raylet killed, or the head: exit code 1 and the resume command within bounds; resumed, equal to the twin."""
     driver = start(tmp_path, *deterministic(small_space, tmp_path, "gone"), *LASTING, "--address", cluster["address"])
-    await_that(driver, tmp_path / "gone", lambda ledger: busy(ledger) == 2)
+    await_that(driver, tmp_path / "gone", lambda ledger: len(busy(ledger)) == 2)
     began = time.monotonic()
     for which in ("other", "head") if lost == "both nodes" else ("head",):
         kill_node(cluster[which]["raylet"])
@@ -71,7 +71,7 @@ def test_a_cluster_that_is_gone_is_a_clean_failure(cluster, lasting_twin, small_
     resumed = start(tmp_path, "resume", tmp_path / "gone")
     assert resumed.wait() == 0, resumed.output
     ledger.refresh()
-    tally.losing(sum(told(ledger).get(number) != facts for number, facts in told(lasting_twin).items()))
+    tally.losing(losses(ledger, lasting_twin))
     assert told(ledger) == told(lasting_twin)
 
 
@@ -80,7 +80,7 @@ def test_a_cluster_that_is_gone_is_a_clean_failure(cluster, lasting_twin, small_
 def test_a_driver_whose_own_ray_dies_is_a_clean_failure(lasting_twin, small_space, tmp_path, tally, part):
     """SIGKILL of the raylet or the head of a driver's own Ray: the same, and no process is left."""
     driver = start(tmp_path, *deterministic(small_space, tmp_path, "own"), *LASTING, "--wandb", "offline")
-    await_that(driver, tmp_path / "own", lambda ledger: busy(ledger) == 2)
+    await_that(driver, tmp_path / "own", lambda ledger: len(busy(ledger)) == 2)
     kill_node(driver.part_of_ray("raylet"), first=driver.part_of_ray(part))
     tally.happened()
     assert driver.wait(BOUND_S) == 1, driver.output
@@ -90,5 +90,5 @@ def test_a_driver_whose_own_ray_dies_is_a_clean_failure(lasting_twin, small_spac
     resumed = start(tmp_path, "resume", tmp_path / "own")
     assert resumed.wait() == 0, resumed.output
     ledger = Ledger.open(tmp_path / "own")
-    tally.losing(sum(told(ledger).get(number) != facts for number, facts in told(lasting_twin).items()))
+    tally.losing(losses(ledger, lasting_twin))
     assert told(ledger) == told(lasting_twin)

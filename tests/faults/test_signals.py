@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from drivers import LASTING, await_that, ended, rows, start
-from verbs import deterministic, told
+from verbs import deterministic, losses, told
 from wandb_reader import read_runs
 
 from research.folders import verify_folder
@@ -70,7 +70,7 @@ def test_one_signal_stops_cleanly_and_says_how_to_go_on(lasting_twin, small_spac
     resumed = start(tmp_path, "resume", directory)
     assert resumed.wait() == 0, resumed.output
     ledger.refresh()
-    tally.losing(sum(told(ledger).get(number) != facts for number, facts in told(lasting_twin).items()))
+    tally.losing(losses(ledger, lasting_twin))
     assert told(ledger) == told(lasting_twin)
 
 

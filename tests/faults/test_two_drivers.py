@@ -9,7 +9,7 @@ import time
 
 import pytest
 from drivers import Driver, await_that, rows, start
-from verbs import deterministic, told
+from verbs import deterministic, losses, told
 
 from research.ledger import Ledger
 
@@ -52,7 +52,7 @@ def test_of_two_at_once_one_drives_and_the_other_is_refused(twin, small_space, t
     assert winner.wait() == 0, winner.output
 
     ledger = Ledger.open(directory)
-    tally.losing(sum(told(ledger).get(number) != facts for number, facts in told(twin).items()))
+    tally.losing(losses(ledger, twin))
     assert told(ledger) == told(twin)
     assert len(ledger.sessions) == 2
     for driver in (*both, third):

@@ -6,8 +6,8 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from drivers import LASTING, await_that, kill_process, rows, seeded, start
-from verbs import deterministic, told
+from drivers import LASTING, await_that, busy, kill_process, rows, seeded, start
+from verbs import deterministic, losses, told
 
 if TYPE_CHECKING:
     from drivers import Driver
@@ -22,12 +22,8 @@ def busy_worker(driver: Driver, ledger: Ledger) -> int | None:
     """The process of a trial that has rows and goes on, if there is one just now."""
     ledger.refresh()
     alive = driver.others("ray::")
-    for view in ledger.trials.values():
-        if view.rows and not view.terminal:
-            pid = view.rows[max(view.rows)].worker["pid"]
-            if pid in alive:
-                return pid
-    return None
+    pids = (view.rows[max(view.rows)].worker["pid"] for view in busy(ledger))
+    return next((pid for pid in pids if pid in alive), None)
 
 
 @pytest.mark.fault("1 worker killed")
@@ -46,7 +42,7 @@ def test_workers_killed_in_mid_epoch_continue_to_the_same_curves(lasting_twin, s
         tally.happened()
     assert driver.wait() == 0, driver.output
     ledger.refresh()
-    tally.losing(sum(told(ledger).get(number) != facts for number, facts in told(lasting_twin).items()))
+    tally.losing(losses(ledger, lasting_twin))
 
     assert sum(view.attempt for view in ledger.trials.values()) >= 1, "a loss was written down"
     assert len(ledger.sessions) == 1

@@ -87,6 +87,12 @@ def told(ledger: Ledger) -> dict[int, object]:
     }
 
 
+def losses(ledger: Ledger, twin: Ledger) -> int:
+    """How many of the twin's trials are not in ``ledger`` as they are there."""
+    mine = told(ledger)
+    return sum(mine.get(number) != facts for number, facts in told(twin).items())
+
+
 def science(metrics: dict[str, object]) -> dict[str, object]:
     """A row without its timings."""
     return {name: value for name, value in metrics.items() if not name.startswith("time/")}
