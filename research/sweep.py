@@ -578,10 +578,6 @@ def _ray(address: str | None, resources: Resources) -> Iterator[None]:
         "OMP_NUM_THREADS": str(resources.threads),
         "MKL_NUM_THREADS": str(resources.threads),
         "OMP_WAIT_POLICY": "PASSIVE",
-        # glibc gives large blocks back at every release and zeroes their pages at every use: 4 to 7 % of a convolutional
-        # trial's CPU time (docs/performance.md). These are kept: up to 32 MiB each, 256 MiB in all.
-        "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
-        "MALLOC_TRIM_THRESHOLD_": str(256 * 2**20),
         # Parts from outside the tree are found by workers where the driver found them.
         PATH_VARIABLE: os.pathsep.join(str(folder) for folder in search_path()),
         "RAY_USAGE_STATS_ENABLED": "0",

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from vae import seeds
+from vae.allocator import keep_freed_memory
 from vae.classifier import accuracy, classifier_of, grey, samples_as_asked
 from vae.config import ConfigError
 from vae.data.pixels import pixels_of
@@ -200,6 +201,7 @@ def begin(
     examples: Examples | None = None,
 ) -> Run:
     """A run of ``config`` before its first step, or after the last one of ``resume``; see ``vae.train.train``."""
+    keep_freed_memory()
     model = build(config, data, device)
     parameters = list(model.parameters())
     optimizer = build_optimizer(config.optimizer, parameters)

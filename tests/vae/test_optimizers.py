@@ -107,6 +107,36 @@ def test_state_is_torchs(kind, changes):
     assert torch.allclose(path(ours, first), path(theirs, second), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("amsgrad", [False, True])
+@pytest.mark.parametrize("kind", [Adam, AdamW], ids=lambda kind: kind.__name__)
+def test_adam_is_torchs_fused_one_to_the_last_bit(kind, amsgrad):
+    """On fresh weights and gradients, with a weight that has no gradient at first, or none at all, and a rate that moves."""
+    draws = torch.Generator().manual_seed(torch.seed())
+    shapes = [(7, 5), (5,), (1,), (3, 2, 2), (4,)]
+    start = [torch.randn(shape, generator=draws) for shape in shapes]
+    mine, theirs = ([torch.nn.Parameter(weights.clone()) for weights in start] for _ in range(2))
+    settings = {"lr": 0.01, "betas": (0.8, 0.95), "eps": 1e-4, "weight_decay": 0.1, "amsgrad": amsgrad}
+    ours, torchs = build_optimizer(kind(**settings), mine), TORCH[kind](theirs, fused=True, **settings)
+    for step in range(6):
+        for number, shape in enumerate(shapes):
+            if number == 4 or (number == 2 and step < 3):
+                continue
+            gradient = torch.randn(shape, generator=draws)
+            mine[number].grad, theirs[number].grad = gradient.clone(), gradient.clone()
+        for optimizer in (ours, torchs):
+            optimizer.param_groups[0]["lr"] = 0.01 / (1 + step)
+            optimizer.step()
+        assert all(map(torch.equal, mine, theirs))
+        ours.zero_grad()
+        assert all(weights.grad is None for weights in mine)
+    assert not torch.equal(mine[0], start[0])
+    assert torch.equal(mine[4], start[4])
+    for number in range(4):
+        kept, expected = ours.state[mine[number]], torchs.state[theirs[number]]
+        assert kept.keys() == expected.keys()
+        assert all(torch.equal(kept[name], expected[name]) for name in kept)
+
+
 def test_no_compiler_is_imported():
     """Neither to train, nor to go on, nor for the classifier: it would be two seconds of each worker's start."""
     here = Path(__file__).parent
