@@ -157,8 +157,8 @@ def _zero_grad(optimizer: torch.optim.Optimizer) -> None:
 def _adam_step(torchs: Callable[[torch.optim.Optimizer], None]) -> Callable[[torch.optim.Optimizer], None]:
     """Adam's and AdamW's two fused kernels without what ``torchs`` does before them at every step.
 
-    It looks devices, complex and sparse weights, hooks and more up again: 0.2 ms, of which a small model's whole step
-    is some 1 ms (docs/performance.md). It still takes the first step, which begins the state.
+    It looks devices, complex and sparse weights, hooks and more up again: 0.2 ms, where a small model's whole step is some
+    1.5 ms (docs/performance.md). It still takes the first step, which begins the state.
     """
 
     @torch.no_grad()

@@ -9,6 +9,7 @@ from layers import MODELS, decoder_layers
 from protocol import serve
 from torch import nn
 
+from vae.allocator import keep_freed_memory
 from vae.evaluate import ROWS_AT_ONCE
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ K = 5000
 def build(name: str, images: Tensor) -> tuple[Block, dict[str, Any]]:
     """All of them for so many ``images``."""
     layers = [layer for layer in decoder_layers(MODELS[name]) if isinstance(layer, nn.Linear)]
+    keep_freed_memory()
     z = torch.randn(ROWS_AT_ONCE, MODELS[name].latent)
 
     @torch.no_grad()
