@@ -150,7 +150,8 @@ def test_a_broken_service_changes_nothing(space, twin, tmp_path, home, tally, fa
         if fault == "slow":
             tally.happened(len(received.calls) > 0)
         elif received is not None:
-            tally.happened(sum(name.startswith("refused") for name, _ in received.calls))
+            # Once, however often it was asked: that differs from run to run, and the table should not.
+            tally.happened(any(name.startswith("refused") for name, _ in received.calls))
         else:
             assert "can't be reached" in output
             tally.happened()
