@@ -37,7 +37,7 @@ class Stop(Stopper):
         self.budget: str | None = None
         self.lost: str | None = None  # that Ray is gone, in words
         self.ledger = ledger
-        self.running = False  # whether any trial is, as Tune last said
+        self.running = False  # whether any trial is
         self.file: Path | None = None  # where workers look; None: they can save nothing between two epochs
         self.until: float | None = None  # when workers that were told are waited for no longer
         self.how_to_go_on = f"Continue with: research resume {address_of(ledger.directory)}"

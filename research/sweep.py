@@ -549,6 +549,11 @@ class _Between(tune.Callback):
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:  # noqa: ANN401 - Tune's signature
+        """It is at work from now on, not from the next look: a stop within that second has something to save."""
+        del iteration, trials, trial, info
+        self.session.stop.running = True
+
     def on_trial_result(
         self,
         iteration: int,

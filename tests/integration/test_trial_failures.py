@@ -334,13 +334,14 @@ def test_a_worker_that_gets_sigterm_saves_the_middle_of_its_epoch(slow_twin, tmp
 
 @pytest.mark.fault("4 asked to stop")
 def test_ctrl_c_in_mid_epoch_loses_no_step(slow_twin, tmp_path, tally):
-    """Stopped and resumed, twice in one epoch: each step is trained once, and all is equal to the twin."""
+    """Stopped and resumed in one epoch, also at a worker's first step: each step is trained once, all is equal to the twin."""
     space, asked, expected = slow_twin
     directory, steps = tmp_path / "s", tmp_path / "steps"
     per_epoch = expected[0][-1][1][0]["step"]
     process = start(*arguments(space, tmp_path, *asked), STEPS=str(steps))
-    for least in (per_epoch + 1, per_epoch + 5):
-        await_step(process, steps, least)
+    pids = set[int]()
+    for least in (per_epoch + 1, 0, per_epoch + 5):
+        pids.add(await_step(process, steps, least, other_than=pids))
         process.send_signal(signal.SIGINT)
         output, _ = process.communicate(timeout=100)
         assert process.returncode == 130, output
