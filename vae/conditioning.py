@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional
 
 from vae.config import ConfigError, part
 
@@ -82,7 +81,8 @@ class LabelConditioning(Conditioning):
     def condition(self, x: Tensor, labels: Tensor) -> Tensor:
         """[B, K] one-hot."""
         del x
-        return functional.one_hot(labels, self.decoder_size).float()
+        # ``one_hot`` reads its labels back to check them.
+        return torch.eye(self.decoder_size, device=labels.device).index_select(0, labels)
 
 
 @part

@@ -130,6 +130,11 @@ class Run:
         """The optimizer's rate for the step at ``progress``."""
         return self.config.optimizer.lr * rate_factor(self.config.schedule, **progress._asdict())
 
+    def schedule(self, step: int) -> list[float]:
+        """For step ``step``, from 0: learning rate, what the average forgets, the objective's :meth:`settings`."""
+        progress = self.progress._replace(step=step)
+        return [self.learning_rate(progress), self.forgets(step + 1), *self.settings(progress).values()]
+
     def order(self, device: torch.device) -> Tensor:
         """The training examples in the order of the epoch that comes next, [N]."""
         stream = seeds.generator(self.config.seed, "order", self.epoch + 1)
@@ -152,16 +157,24 @@ class Run:
             adversary=self.adversary,
         )
 
+    def settings(self, progress: Progress) -> dict[str, float]:
+        """What changes of its objective from step to step, for the step at ``progress``; see ``objectives.loss.Scheduled``."""
+        settings_at = getattr(self.config.objective, "settings_at", None)
+        return {} if settings_at is None else settings_at(progress)
+
     def forgets(self, step: int) -> float:
-        """The share of its average that step ``step``, counted from 1, replaces; it keeps one."""
-        assert self.config.ema_decay is not None, "it keeps one"
+        """The share of its average that step ``step``, counted from 1, replaces; 0 where it keeps none."""
+        if self.config.ema_decay is None:
+            return 0.0
         # The average forgets its start faster than ``decay`` allows at first: min(decay, (1+t)/(10+t)).
         return 1.0 - min(self.config.ema_decay, (1 + step) / (10 + step))
 
-    def average(self, weights: list[Tensor]) -> None:
-        """Move the average towards ``weights``, which are the parameters, after a step."""
+    def average(self, weights: list[Tensor], share: float | Tensor) -> None:
+        """Replace ``share`` of the average by ``weights``, which are the parameters, after a step."""
         if self.ema is not None:
-            torch._foreach_lerp_(self.ema, weights, self.forgets(self.step))
+            # Torch has no form of it that takes one scalar on the device for all.
+            shares = [share] * len(weights) if isinstance(share, torch.Tensor) else share
+            torch._foreach_lerp_(self.ema, weights, shares)
 
 
 def build(config: TrainConfig, data: TrainingData, device: torch.device | str = "cpu") -> VAE:

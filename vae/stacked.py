@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -17,13 +17,14 @@ from torch import Tensor, nn
 
 from vae.corruption import NoCorruption
 from vae.pause import in_mid_epoch
+from vae.recorded import Recorded, why_not_recorded
 from vae.run import EpochResult, Steps, begin, compiled, examples_of, finished_epoch, read, watched
 from vae.stackable import why_not
 from vae.stacked_optimizers import slices, updates
 from vae.state import StateError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Generator, Sequence
+    from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 
     from vae.data import TrainingData
     from vae.model import VAE
@@ -100,57 +101,70 @@ class _Stack:
         self.updates = updates(runs, weights)
         self.free_bits = torch.tensor([_objective(run).free_bits for run in runs], device=device)
         self.terms = compiled(self.model, device) if runs[0].config.compile else self.model.terms
+        unrecorded = next(filter(None, (why_not_recorded(run, device) for run in runs)), None)
+        self.recorded = Recorded(self._step, device, self.generators) if unrecorded is None else None
+        self.take: Callable[..., Mapping[str, Tensor]] = self.recorded or self._step
 
     def epoch(self) -> list[Steps]:
         """One epoch of steps of every run; what each one's left behind."""
         started = time.perf_counter()
-        runs, model, pixels = self.runs, self.model, self.runs[0].examples.training
-        config = runs[0].config
-        clean = isinstance(config.corruption, NoCorruption)
+        runs, model, config = self.runs, self.model, self.runs[0].config
         for run, generator in zip(runs, self.generators, strict=True):
             generator.manual_seed(run.noise_seed)
         orders = torch.stack([run.order(self.device) for run in runs])
-        values, norms, sizes = watched(), [list[Tensor]() for _ in runs], list[int]()
         batches = orders.split(config.batch_size, dim=1)
         progress = [[run.progress._replace(step=run.step + done) for run in runs] for done in range(len(batches))]
         rates = [[run.learning_rate(its) for run, its in zip(runs, each, strict=True)] for each in progress]
-        betas = [[_objective(run).beta_at(its) for run, its in zip(runs, each, strict=True)] for each in progress]
-        # Once an epoch: a copy at every step would make a GPU wait.
-        betas_there = torch.tensor(betas, device=self.device)
-        self.updates.begin(rates)
+        betas = [[run.settings(its)["beta"] for run, its in zip(runs, each, strict=True)] for each in progress]
+        schedule = self.updates.begin(rates)
+        values = watched()
         model.train()
-        for done, (batch, its_betas) in enumerate(zip(batches, betas_there, strict=True)):
-            size = batch.shape[1]
-            index = batch.reshape(-1)  # [K·B], member after member, as all that follows
-            x = pixels.batch(index, self.generators)
-            condition = model.condition(x, pixels.labels[index])
-            seen = None if clean else self._corrupted(x)
-            noise = x.new_empty((1, len(index), config.latent_size))
-            for share, generator in zip(noise.chunk(len(runs), dim=1), self.generators, strict=True):
-                share.normal_(generator=generator)
-            reconstruction, kl = self._terms(x, condition, noise, seen)
-            loss = reconstruction.mean(1) + its_betas * self._counted(kl)
-            gradients = torch.autograd.grad(loss.sum(), self.parameters)
-            for its_norms, norm in zip(norms, self.updates.step(gradients, done), strict=True):
-                if norm is not None:
-                    its_norms.append(norm)
-            values["loss"].append(loss.detach())
-            values["reconstruction"].append(reconstruction.detach().mean(1))
-            values["kl"].append(kl.detach().sum((1, 2)) / size)
-            sizes.append(size)
+        with nullcontext() if self.recorded is None else self.recorded.stream_of_its_own():
+            # Once an epoch: a copy at every step would make a GPU wait.
+            betas_there = torch.tensor(betas, device=self.device)
+            for batch, its_betas, its_schedule in zip(batches, betas_there, schedule, strict=True):
+                # Member after member, as all that follows.
+                found = self.take(batch.reshape(-1), its_betas, *its_schedule)
+                for name, value in found.items():
+                    values[name].append(value)
+            by_step = read(values)  # [steps, K]
         self.updates.end()
-        by_step = read(values)  # [steps, K]
         seconds = (time.perf_counter() - started) / len(runs)
         return [
             Steps(
-                by_step={name: each[:, k] for name, each in by_step.items()} | read({"gradient_norm": norms[k]}),
-                sizes=sizes,
+                by_step={
+                    name: each[:, k]
+                    for name, each in by_step.items()
+                    if name != "gradient_norm" or run.config.gradient_clip is not None
+                },
+                sizes=[batch.shape[1] for batch in batches],
                 settings={"beta": betas[-1][k]},
                 learning_rate=rates[-1][k],
                 seconds=seconds,
             )
-            for k in range(len(runs))
+            for k, run in enumerate(runs)
         ]
+
+    def _step(self, index: Tensor, betas: Tensor, *schedule: Any) -> dict[str, Tensor]:  # noqa: ANN401 - the updates' own
+        """One step of all on the examples at ``index`` [K·B], with ``betas`` [K]; what the rows are made of, [K] each."""
+        runs, pixels = self.runs, self.runs[0].examples.training
+        config, size = runs[0].config, len(index) // len(runs)
+        x = pixels.batch(index, self.generators)
+        condition = self.model.condition(x, pixels.labels[index])
+        seen = None if isinstance(config.corruption, NoCorruption) else self._corrupted(x)
+        noise = x.new_empty((1, len(index), config.latent_size))
+        for share, generator in zip(noise.chunk(len(runs), dim=1), self.generators, strict=True):
+            share.normal_(generator=generator)
+        reconstruction, kl = self._terms(x, condition, noise, seen)
+        loss = reconstruction.mean(1) + betas * self._counted(kl)
+        gradients = torch.autograd.grad(loss.sum(), self.parameters)
+        norms = self.updates.step(gradients, *schedule)
+        found = {
+            "loss": loss.detach(),
+            "reconstruction": reconstruction.detach().mean(1),
+            "kl": kl.detach().sum((1, 2)) / size,
+        }
+        return found if norms is None else found | {"gradient_norm": norms}
 
     def _terms(self, x: Tensor, condition: Tensor | None, noise: Tensor, seen: Tensor | None) -> tuple[Tensor, Tensor]:
         """Reconstruction [K, B] and KL [K, B, L]: every part works row by row, so that it needn't know of K."""

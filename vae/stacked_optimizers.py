@@ -7,7 +7,8 @@ GPU that would be K launches of a kernel at every step, which is most of what a 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import nn
@@ -15,26 +16,25 @@ from torch import nn
 from vae.optimizers import Adam, AdamW
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from torch import Tensor
 
     from vae.optimizers import OptimizerConfig
     from vae.run import Run
 
 Rates = list[list[float]]  # [steps][K]: each member's learning rate at each step of an epoch
+Schedule = Sequence[tuple[Any, ...]]  # by step
 
 
 class Updates(Protocol):
     """What changes the weights of a stack's members, which are slices of one table."""
 
-    def begin(self, rates: Rates) -> None:
-        """An epoch of so many steps begins."""
+    def begin(self, rates: Rates) -> Schedule:
+        """An epoch of so many steps begins; what :meth:`step` is called with at each, beside the gradients."""
 
-    def step(self, gradients: Sequence[Tensor], done: int) -> list[Tensor | None]:
-        """The ``done``-th step of it: bound the gradients [K, ...] of each parameter, move the weights and the averages.
+    def step(self, gradients: Sequence[Tensor], *schedule: Any) -> Tensor | None:  # noqa: ANN401 - its own, from begin
+        """One step of it: bound the gradients [K, ...] of each parameter, move the weights and the averages.
 
-        Returns the norms of the gradients of those members that bound theirs.
+        Returns the norms of the members' gradients [K] where any member bounds its own; they mean something for those.
         """
 
     def end(self) -> None:
@@ -59,25 +59,25 @@ class OneByOne:
         """Changes ``runs``, step by step."""
         self.runs = runs
         self.weights: list[list[Tensor]] = [[*run.parameters] for run in runs]
-        self.rates: Rates = []
+        self.bounded = any(run.config.gradient_clip is not None for run in runs)
 
-    def begin(self, rates: Rates) -> None:
-        """See :class:`Updates`."""
-        self.rates = rates
+    def begin(self, rates: Rates) -> Schedule:
+        """See :class:`Updates`: the rates."""
+        return [(each,) for each in rates]
 
-    def step(self, gradients: Sequence[Tensor], done: int) -> list[Tensor | None]:
+    def step(self, gradients: Sequence[Tensor], rates: Sequence[float]) -> Tensor | None:
         """See :class:`Updates`."""
-        norms: list[Tensor | None] = [None for _ in self.runs]
-        for k, (run, rate, weights) in enumerate(zip(self.runs, self.rates[done], self.weights, strict=True)):
+        norms = torch.zeros(len(self.runs)) if self.bounded else None
+        for k, (run, rate, weights) in enumerate(zip(self.runs, rates, self.weights, strict=True)):
             for parameter, gradient in zip(run.parameters, gradients, strict=True):
                 parameter.grad = gradient[k]
-            if run.config.gradient_clip is not None:
+            if run.config.gradient_clip is not None and norms is not None:
                 norms[k] = nn.utils.clip_grad_norm_(run.parameters, run.config.gradient_clip)
             for group in run.optimizer.param_groups:
                 group["lr"] = rate
             run.optimizer.step()
             run.step += 1
-            run.average(weights)
+            run.average(weights, run.forgets(run.step))
         return norms
 
     def end(self) -> None:
@@ -115,7 +115,7 @@ class OneAdam:
         self.penalised = any(isinstance(config, Adam) and config.weight_decay > 0 for config in configs)
         self.decays = any(isinstance(config, AdamW) and config.weight_decay > 0 for config in configs)
         bounds = [run.config.gradient_clip for run in runs]
-        self.clips = [bound is not None for bound in bounds]
+        self.clips = any(bound is not None for bound in bounds)
         self.bounds = self._column([math.inf if bound is None else bound for bound in bounds])
         self.averaged = torch.tensor([k for k, run in enumerate(runs) if run.ema is not None], device=weights.device)
         self.averages = weights.new_empty((len(self.averaged), weights.shape[1]))
@@ -124,10 +124,11 @@ class OneAdam:
             for index, mine in enumerate(slices(row, run)):
                 mine.copy_(run.ema[index])
                 run.ema[index] = mine
-        self.settings = self.forgotten = weights.new_empty(0)
+        self.steps = 0
 
-    def begin(self, rates: Rates) -> None:
+    def begin(self, rates: Rates) -> Schedule:
         """See :class:`Updates`. Everything goes to the device here, once an epoch: at a step it would have to wait."""
+        self.steps = len(rates)
         settings, forgotten = [], []
         for done, its_rates in enumerate(rates, start=1):
             sizes, added, kept, shares = [], [], [], []
@@ -142,17 +143,17 @@ class OneAdam:
                     shares.append(run.forgets(step))
             settings.append([sizes, added, kept])
             forgotten.append(shares)
-        self.settings, self.forgotten = self._column(settings), self._column(forgotten)
+        return list(zip(self._column(settings), self._column(forgotten), strict=True))
 
-    def step(self, gradients: Sequence[Tensor], done: int) -> list[Tensor | None]:
+    def step(self, gradients: Sequence[Tensor], settings: Tensor, forgotten: Tensor) -> Tensor | None:
         """See :class:`Updates`."""
-        size, added, kept = self.settings[done]
+        size, added, kept = settings
         torch.cat([each.flatten(1) for each in gradients], dim=1, out=self.gradients)
-        norms: list[Tensor | None] = [None for _ in self.runs]
-        if any(self.clips):
-            whole = torch.linalg.vector_norm(self.gradients, dim=1, keepdim=True)
-            self.gradients.mul_((self.bounds / (whole + 1e-6)).clamp(max=1))  # as torch's clip_grad_norm_
-            norms = [norm if clips else None for norm, clips in zip(whole.squeeze(1), self.clips, strict=True)]
+        norms = None
+        if self.clips:
+            norms = torch.linalg.vector_norm(self.gradients, dim=1)
+            # As torch's clip_grad_norm_.
+            self.gradients.mul_((self.bounds / (norms.unsqueeze(1) + 1e-6)).clamp(max=1))
         if self.penalised:
             self.gradients.addcmul_(self.weights, self.penalty)
         if self.decays:
@@ -165,13 +166,13 @@ class OneAdam:
         torch.div(self.first, self.scratch, out=self.scratch)
         self.weights.addcmul_(self.scratch, size, value=-1)
         if len(self.averaged):
-            self.averages.lerp_(self.weights.index_select(0, self.averaged), self.forgotten[done])
+            self.averages.lerp_(self.weights.index_select(0, self.averaged), forgotten)
         return norms
 
     def end(self) -> None:
         """See :class:`Updates`."""
         for run in self.runs:
-            run.step += len(self.settings)
+            run.step += self.steps
             for parameter in run.parameters:
                 run.optimizer.state[parameter]["step"].fill_(run.step)
 

@@ -244,7 +244,7 @@ def test_independent_codes_have_no_total_correlation():
 def test_the_capacity_grows_linearly_and_stays():
     """C is 0 at the first step, reaches its value after its epochs, parts of one counted, and stays there."""
     objective = Capacity(capacity=12.0, epochs=1.5)
-    found = [objective.target(step, steps_per_epoch=4) for step in range(9)]
+    found = [objective.settings_at(Progress(step, 4, 40))["capacity"] for step in range(9)]
     assert found == pytest.approx([0, 2, 4, 6, 8, 10, 12, 12, 12])
     assert objective.annealing_epochs(10) == 2
 
@@ -259,7 +259,7 @@ def test_the_loss_is_the_distance_to_the_capacity(step):
     loss = objective.loss(of_codes(CODES, POSTERIOR, step=step))
     assert loss.total.item() == pytest.approx(100 + 7 * abs(kl - target), rel=1e-6)
     assert loss.terms["capacity_distance"].item() == pytest.approx(abs(kl - target), rel=1e-4)
-    assert loss.settings == {"capacity": target}
+    assert objective.settings_at(Progress(step, 10, 100)) == {"capacity": target}
 
 
 def test_the_kl_follows_the_capacity():
@@ -608,7 +608,7 @@ def test_kl_to_rho_is_zero_at_rho():
 def test_without_a_penalty_reconstruction_is_all():
     """The plain autoencoder's loss has no other term."""
     loss = Reconstruction().loss(of_codes(CODE[None], Point(CODE)))
-    assert (loss.total.item(), loss.terms, loss.settings) == (100.0, {}, {})
+    assert (loss.total.item(), loss.terms) == (100.0, {})
 
 
 # Free bits where the KL doesn't divide

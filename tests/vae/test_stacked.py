@@ -375,14 +375,14 @@ def test_one_update_is_torchs_adam(seed):
     expected = [torch.nn.Parameter(row.double()) for row in table]
     optimizers = [build_optimizer(each.config.optimizer, [row]) for each, row in zip(runs, expected, strict=True)]
     ours = OneAdam(runs, table)
-    ours.begin([[each.config.optimizer.lr for each in runs]] * 10)
+    schedule = ours.begin([[each.config.optimizer.lr for each in runs]] * 10)
     stream = torch.Generator().manual_seed(seed)
-    for done in range(10):
+    for its in schedule:
         gradients = [torch.randn((4, *shape), generator=stream) for shape in shapes]
         for k, (row, optimizer) in enumerate(zip(expected, optimizers, strict=True)):
             row.grad = torch.cat([each[k].flatten() for each in gradients]).double()
             optimizer.step()
-        assert ours.step(gradients, done) == [None] * 4
+        assert ours.step(gradients, *its) is None
     torch.testing.assert_close(table, torch.stack([row.detach() for row in expected]).float(), rtol=1e-5, atol=1e-6)
 
 

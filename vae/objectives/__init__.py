@@ -1,7 +1,8 @@
 """What training minimises: a function of the terms that a model yields.
 
 Each objective is a config that answers what :class:`vae.objectives.loss.Objective` lists. One with a network of its
-own to train against has ``adversary(latent_size)`` and ``adversary_loss(batch)`` besides, and an ``optimizer``.
+own to train against has ``adversary(latent_size)`` and ``adversary_loss(batch)`` besides, and an ``optimizer``; one of
+which something changes from step to step, as β in a warm-up, has ``settings_at(progress)``.
 """
 
 from __future__ import annotations

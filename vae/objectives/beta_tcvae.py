@@ -62,7 +62,7 @@ def decompose(z: Tensor, posterior: Diagonal, examples: int, estimator: Estimato
     size = len(z)
     # [B, B, L]: code i under posterior j, dimension by dimension.
     pairs = posterior.log_density_by_dimension(z.unsqueeze(1))
-    log_weight = log_weights(size, examples, estimator).to(z)
+    log_weight = log_weights(size, examples, estimator, z.device)
     log_q_given_x = posterior.log_density(z)
     log_q = torch.logsumexp(pairs.sum(2) + log_weight, dim=1)
     log_q_by_dimension = torch.logsumexp(pairs + log_weight.unsqueeze(2), dim=1).sum(1)
@@ -70,10 +70,10 @@ def decompose(z: Tensor, posterior: Diagonal, examples: int, estimator: Estimato
     return (log_q_given_x - log_q).mean(), (log_q - log_q_by_dimension).mean(), (log_q_by_dimension - log_p).mean()
 
 
-def log_weights(size: int, examples: int, estimator: Estimator) -> Tensor:
+def log_weights(size: int, examples: int, estimator: Estimator, device: torch.device | str = "cpu") -> Tensor:
     """Log weight [B, B] of posterior j in the estimate of q(z_i); each row's weights sum to 1."""
     if estimator == "weighted" or size == 1:
-        return torch.full((size, size), -math.log(size))
-    weights = torch.full((size, size), (examples - 1) / (examples * (size - 1)))
+        return torch.full((size, size), -math.log(size), device=device)
+    weights = torch.full((size, size), (examples - 1) / (examples * (size - 1)), device=device)
     weights.fill_diagonal_(1 / examples)
     return weights.log()

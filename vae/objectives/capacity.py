@@ -9,7 +9,7 @@ from vae.config import NonNegativeFloat, PositiveFloat, part
 from vae.objectives.loss import Loss
 
 if TYPE_CHECKING:
-    from vae.objectives.loss import Batch
+    from vae.objectives.loss import Batch, Progress
 
 
 @part
@@ -27,16 +27,15 @@ class Capacity:
     importance_weighted: ClassVar[bool] = False
     posteriors: ClassVar[tuple[str, ...]] = ("diagonal", "full_covariance")
 
-    def target(self, step: int, steps_per_epoch: int) -> float:
-        """C at ``step``, in nats."""
-        return self.capacity * min(1.0, step / (self.epochs * steps_per_epoch))
+    def settings_at(self, progress: Progress) -> dict[str, float]:
+        """C for the step at ``progress``, in nats."""
+        return {"capacity": self.capacity * min(1.0, progress.step / (self.epochs * progress.steps_per_epoch))}
 
     def loss(self, batch: Batch) -> Loss:
         """Reconstruction + γ·|KL − C|."""
-        target = self.target(batch.progress.step, batch.progress.steps_per_epoch)
+        target = batch.settings_of(self)["capacity"]
         distance = (batch.terms.kl.sum() / len(batch.terms.kl) - target).abs()
-        total = batch.terms.reconstruction.mean() + self.gamma * distance
-        return Loss(total, {"capacity_distance": distance}, {"capacity": target})
+        return Loss(batch.terms.reconstruction.mean() + self.gamma * distance, {"capacity_distance": distance})
 
     def annealing_epochs(self, epochs: int) -> int:
         """Until the capacity is reached."""

@@ -33,13 +33,12 @@ class Elbo:
 
     def loss(self, batch: Batch) -> Loss:
         """Reconstruction + β·KL."""
-        beta = self.beta_at(batch.progress)
-        kl = batch.terms.kl
-        return Loss(batch.terms.reconstruction.mean() + beta * self.counted(kl), settings={"beta": beta})
+        beta = batch.settings_of(self)["beta"]
+        return Loss(batch.terms.reconstruction.mean() + beta * self.counted(batch.terms.kl))
 
-    def beta_at(self, progress: Progress) -> float:
+    def settings_at(self, progress: Progress) -> dict[str, float]:
         """The weight on the KL for the step at ``progress``."""
-        return self.beta * self.beta_schedule.fraction(progress)
+        return {"beta": self.beta * self.beta_schedule.fraction(progress)}
 
     def counted(self, kl: Tensor) -> Tensor:
         """The KL [B, L] as it counts: a scalar, nats per example."""

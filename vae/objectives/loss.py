@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import Tensor, nn
 
     from vae.model import VAE, Terms
@@ -30,18 +32,25 @@ class Batch:
     progress: Progress
     examples: int  # N, the number of training examples
     adversary: nn.Module | None = None
+    settings: Mapping[str, float | Tensor] = field(default_factory=dict)  # those of the training loop's objective
+
+    def settings_of(self, objective: Scheduled) -> Mapping[str, float | Tensor]:
+        """What ``objective`` says for this step, but as scalars on the device where the step is recorded.
+
+        There numbers would ever be those of the step that was recorded (``vae.recorded``).
+        """
+        return {**objective.settings_at(self.progress), **self.settings}
 
 
 @dataclass(frozen=True)
 class Loss:
-    """``total``: what is minimised, nats per example. ``terms`` and ``settings`` go into the row as ``train/<name>``.
+    """``total``: what is minimised, nats per example. ``terms`` go into the row as ``train/<name>``.
 
-    Terms are scalars of this batch and averaged over the epoch; of the settings the last step's is kept.
+    Terms are scalars of this batch and averaged over the epoch.
     """
 
     total: Tensor
     terms: dict[str, Tensor] = field(default_factory=dict)
-    settings: dict[str, float] = field(default_factory=dict)
 
 
 class Objective(Protocol):
@@ -67,6 +76,13 @@ class Objective(Protocol):
 
     def cycle_epochs(self, epochs: int) -> float | None:
         """The length of a cycle, at whose ends alone runs compare; None where nothing cycles."""
+
+
+class Scheduled(Protocol):
+    """What else the loop asks of an objective of which something changes from step to step."""
+
+    def settings_at(self, progress: Progress) -> dict[str, float]:
+        """By name, for the step at ``progress``. The last step's go into the row as ``train/<name>``."""
 
 
 class Adversarial(Protocol):

@@ -1,0 +1,219 @@
+"""Recorded steps: what is recorded and repeated computes what the training loop computes, and knows no number of its own."""
+
+from __future__ import annotations
+
+import random
+from contextlib import nullcontext
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+import torch
+from small import few_digits, run, small_config, without_times
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from vae.conditioning import OnLabel, OnQuadrants
+from vae.corruption import GaussianCorruption, Masking, SaltAndPepper
+from vae.data import Digits
+from vae.external import External
+from vae.likelihoods import Bernoulli, Categorical, Gaussian, Laplace
+from vae.networks import Conv, Mlp, ResNet
+from vae.objectives import (
+    BetaTcvae,
+    Capacity,
+    CosineWarmup,
+    Cyclical,
+    DipVae,
+    Elbo,
+    FactorVae,
+    InfoVae,
+    Iwae,
+    LinearWarmup,
+    Reconstruction,
+    WaeMmd,
+)
+from vae.optimizers import SGD, Adam, AdamW, Cosine, Milestones
+from vae.posteriors import Deterministic, FullCovariance
+from vae.priors import LabelConditional, Mixture, Vamp
+from vae.recorded import WORTHWHILE, why_not_recorded
+from vae.run import begin
+from vae.stacked import train_stacked
+from vae.stacked_optimizers import OneAdam
+
+BINARY = {"data": Digits(binarisation="dynamic"), "likelihood": Bernoulli()}
+# Every objective that is recorded, every kind of part, and everything that changes from step to step.
+VARIANTS = {
+    "warm-up": {"objective": Elbo(beta=4.0, beta_schedule=LinearWarmup(epochs=2.5))},
+    "cosine warm-up": {"objective": Elbo(beta=4.0, beta_schedule=CosineWarmup(epochs=2.5))},
+    "cycles": {"objective": Elbo(beta=2.0, beta_schedule=Cyclical(cycles=2), free_bits=0.2)},
+    "capacity": {"objective": Capacity(gamma=5.0, capacity=4.0, epochs=2.5)},
+    "iwae": {"objective": Iwae(k=3), **BINARY},
+    "doubly reparameterised": {"objective": Iwae(k=3, doubly_reparameterised=True)},
+    "tcvae": {"objective": BetaTcvae(estimator="stratified")},
+    "tcvae weighted": {"objective": BetaTcvae()},
+    "info": {"objective": InfoVae()},
+    "wae": {"objective": WaeMmd(), "posterior": Deterministic()},
+    "dip": {"objective": DipVae(version="II")},
+    "autoencoder": {"objective": Reconstruction(), "posterior": Deterministic(), "corruption": Masking()},
+    "rate": {"schedule": Cosine(warmup_epochs=1.5, final=0.1), "optimizer": AdamW(lr=0.02)},
+    "milestones": {"schedule": Milestones(epochs=(1, 2)), "optimizer": Adam(lr=0.02, amsgrad=True, weight_decay=0.1)},
+    "average": {"ema_decay": 0.9, "optimizer": Adam(lr=0.02)},
+    "clip": {"gradient_clip": 1.0},
+    "conv": {"network": Conv(channels=(3, 4), dense=6, dropout=0.2), "corruption": SaltAndPepper()},
+    "resnet": {"network": ResNet(channels=(3, 4)), "likelihood": Gaussian(learned="shared")},
+    # The bias before a batch norm has no gradient but rounding, of which an Adam with a small eps makes whole steps.
+    "batch norm": {"network": Mlp(hidden=(8,), normalisation="batch"), "optimizer": Adam(eps=0.1)},
+    "label": {"conditioning": OnLabel(at="every_layer"), "prior": LabelConditional()},
+    "quadrants": {"conditioning": OnQuadrants(), "likelihood": Laplace(learned="shared")},
+    "mixture": {"prior": Mixture(components=3), "posterior": FullCovariance()},
+    "vamp": {"prior": Vamp(components=3), **BINARY},
+    "dequantised": {"data": Digits(dequantise=True), "likelihood": Gaussian(), "corruption": GaussianCorruption()},
+    "categorical": {"likelihood": Categorical()},
+    "bfloat16": {"precision": "bfloat16"},
+}
+
+
+class Traced:
+    """In the place of :class:`vae.recorded.Recorded`, for a CPU: torch's tracer records what a CUDA graph would.
+
+    Like a graph it keeps tensors by where they are and numbers as they were, and refuses to read a value back.
+    """
+
+    made: ClassVar[list[Traced]] = []
+
+    def __init__(self, step, device, generators=()):
+        """As the real one."""
+        del generators
+        assert device.type == "cpu"
+        self.step = step
+        self.shapes = self.recording = None
+        self.taken = self.repeated = 0
+        self.made.append(self)
+
+    def stream_of_its_own(self):
+        """There is one."""
+        return nullcontext()
+
+    def __call__(self, *inputs):
+        """The second call is recorded while it is taken; later ones of its shapes are repetitions."""
+        shapes = [each.shape for each in inputs]
+        if shapes == self.shapes:
+            self.repeated += 1
+            with torch.no_grad():  # the backward pass is in it
+                return dict(zip(self.names, self.recording(*inputs).unbind(), strict=True))
+        self.taken += 1
+        if self.taken != 2:
+            return self.step(*inputs)
+        self.shapes = shapes
+        self.recording = make_fx(self._stacked)(*inputs)
+        return self.found
+
+    def _stacked(self, *inputs):
+        found = self.step(*inputs)
+        self.names = tuple(found)
+        self.found = {name: value.clone() for name, value in found.items()}
+        return torch.stack(tuple(found.values()))
+
+
+@pytest.fixture
+def traced(monkeypatch):
+    """Steps are recorded on the CPU too; the recordings that were made."""
+    monkeypatch.setattr(Traced, "made", [])
+    for module in ("vae.train", "vae.stacked"):
+        monkeypatch.setattr(f"{module}.Recorded", Traced)
+        monkeypatch.setattr(f"{module}.why_not_recorded", lambda *_: None)
+    return Traced.made
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_recorded_step_is_the_loops(name, traced, monkeypatch):
+    """Four epochs of 6 steps of 16 and one of 4: the rows and the state at the end are those of the plain loop."""
+    config = small_config(batch_size=16, epochs=4, seed=3, **VARIANTS[name])
+    data = few_digits(train=100)
+    rows, tensors = run(config, data)
+    (made,) = traced
+    assert (made.taken, made.repeated) == (2 + 4, 4 * 6 - 2)
+    monkeypatch.undo()
+    expected, its_tensors = run(config, data)
+    for row, its in zip(rows, expected, strict=True):
+        close(row, its)
+    for key, tensor in its_tensors.items():
+        torch.testing.assert_close(tensors[key], tensor, rtol=1e-4, atol=1e-5, msg=key)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_recorded_step_of_a_stack_is_the_stacks(seed, traced, monkeypatch):
+    """As above, of a stack with one update of all members, which have rates, β, bounds and averages of their own."""
+    monkeypatch.setattr("vae.stacked.updates", OneAdam)
+    draw = random.Random(seed)
+    configs = [
+        small_config(
+            **BINARY,
+            batch_size=16,
+            epochs=4,
+            seed=draw.randrange(2**31),
+            objective=Elbo(
+                beta=draw.uniform(0.1, 4), beta_schedule=draw.choice([LinearWarmup(epochs=2), Elbo().beta_schedule])
+            ),
+            optimizer=draw.choice([Adam, AdamW])(lr=draw.uniform(1e-3, 1e-2), weight_decay=draw.choice([0.0, 0.1])),
+            schedule=draw.choice([Cosine(warmup_epochs=1), small_config().schedule]),
+            gradient_clip=draw.choice([None, 2.0]),
+            ema_decay=draw.choice([None, 0.9]),
+        )
+        for _ in range(3)
+    ]
+    data = few_digits(train=100)
+    found = last(train_stacked(configs, data))
+    (made,) = traced
+    assert (made.taken, made.repeated) == (2 + 4, 4 * 6 - 2)
+    monkeypatch.setattr("vae.stacked.why_not_recorded", lambda *_: "to compare")
+    for (row, tensors), (its, its_tensors) in zip(found, last(train_stacked(configs, data)), strict=True):
+        close(row, its)
+        for key, tensor in its_tensors.items():
+            torch.testing.assert_close(tensors[key], tensor, rtol=1e-4, atol=1e-5, msg=key)
+
+
+def last(epochs):
+    """The last row of each member, and a copy of its state then."""
+    for results in epochs:
+        kept = [
+            (without_times(result.row), {name: tensor.clone() for name, tensor in result.state.tensors.items()})
+            for result in results.values()
+        ]
+    return kept
+
+
+def close(row, expected):
+    """Rows whose numbers agree to rounding."""
+    assert row.keys() == expected.keys()
+    for key, value in expected.items():
+        near = isinstance(value, float | list)
+        assert row[key] == (pytest.approx(value, rel=1e-5, abs=1e-6) if near else value), key
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"compile": True}, "it is compiled"),
+        ({"objective": FactorVae()}, "objective 'factor_vae' trains two networks"),
+        ({"optimizer": SGD()}, "not 'sgd'"),
+        ({"objective": External(path=f"{Path(__file__).with_name('outside.py')}:Tempered")}, "at a step is not known"),
+        ({"epochs": 2}, f"it has 6 steps, and from {WORTHWHILE} on it pays"),
+    ],
+)
+def test_what_is_not_recorded_is_told(changes, reason):
+    """In words, of a GPU; what is left is recorded."""
+    gpu = torch.device("cuda")
+    data = few_digits()
+    long = {"epochs": WORTHWHILE}
+    assert reason in why_not_recorded(begin(small_config(**(long | changes)), data, None, torch.device("cpu")), gpu)
+    plain = begin(small_config(**long), data, None, torch.device("cpu"))
+    assert why_not_recorded(plain, gpu) is None
+    assert why_not_recorded(plain, torch.device("cpu")) == "on a cpu there is nothing to gain"
+
+
+def test_data_that_is_read_from_a_file_is_not_recorded():
+    """A batch then comes from the host at every step."""
+    plain = begin(small_config(epochs=WORTHWHILE), few_digits(), None, torch.device("cpu"))
+    plain.examples.training.rows = None
+    assert why_not_recorded(plain, torch.device("cuda")) == "the data is read from a file, batch by batch"
