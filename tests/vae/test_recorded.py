@@ -183,12 +183,12 @@ def last(epochs):
     return kept
 
 
-def close(row, expected):
+def close(row, expected, rel=1e-5):
     """Rows whose numbers agree to rounding."""
     assert row.keys() == expected.keys()
     for key, value in expected.items():
         near = isinstance(value, float | list)
-        assert row[key] == (pytest.approx(value, rel=1e-5, abs=1e-6) if near else value), key
+        assert row[key] == (pytest.approx(value, rel=rel, abs=1e-6) if near else value), key
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,202 @@
+"""Training on a GPU: recorded steps and stacks beside the same loop launched kernel by kernel, and one written by hand.
+
+All in one process, in turn, evaluation left out; the times are those of an epoch's steps, which end with a copy to the host.
+``eager`` is the program's own loop where it records nothing, ``recorded`` what it does unasked, ``compiled`` what
+``compile=True`` does, ``stack K`` K trials as one (``--stack K``). N is 784-64-10, the others are those of ``training_loop.py``.
+Peaks are measured here: a large float32 matrix product as the program multiplies (no TF32), and a copy on the device.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import platform
+import sys
+import time
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+import torch
+from stacking import DATA
+from stacking import MODELS as STACKED
+from torch.nn import functional as F  # noqa: N812 - torch's own custom
+
+import vae.recorded
+from vae.data import TrainingData, load_training
+from vae.data.dataset import make_split
+from vae.likelihoods import Bernoulli
+from vae.networks import Conv
+from vae.stacked import train_stacked
+from vae.train import train
+from vae.train_config import TrainConfig
+
+sys.path.insert(0, str(Path(__file__).resolve().parent / "loops"))
+from layers import MODELS, Model, Vae, flops_per_sample
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+GPU = torch.device("cuda")
+LAYERS = {"N": Model("784-64-10, ReLU", (64,), (), 10, "relu", batch=100, samples=0)} | MODELS
+CONFIGS = {name: STACKED[name] for name in ("N", "M1", "M2")} | {
+    "M3": TrainConfig(
+        data=DATA,
+        likelihood=Bernoulli(),
+        network=Conv(channels=(32, 64), kernel=4, dense=256, activation="relu"),
+        latent_size=10,
+        batch_size=128,
+        epochs=10_000,
+    )
+}
+ADAM_BYTES = 28  # of each weight, that any Adam reads (weight, gradient, two moments) and writes (weight, two moments)
+_NEVER = 10**9
+
+
+def handwritten(model: Model, data: TrainingData) -> Iterator[float]:
+    """The best eager loop that one would write: data on the device, one gather, fused Adam; seconds of each epoch."""
+    network = Vae(model).to(GPU)
+    optimizer = torch.optim.Adam(network.parameters(), lr=model.lr, eps=model.eps, fused=True)
+    rows = data.train.images.flatten(1).to(GPU)
+    while True:
+        started = time.perf_counter()
+        total = torch.zeros((), device=GPU)
+        for index in torch.randperm(len(rows), device=GPU).split(model.batch):
+            x = rows.index_select(0, index).float().div_(255)
+            mean, log_variance, logits = network(x)
+            cross_entropy = F.binary_cross_entropy_with_logits(logits, x, reduction="sum")
+            kl = -0.5 * torch.sum(1 + log_variance - mean.pow(2) - log_variance.exp())
+            loss = (cross_entropy + kl) / len(x)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            total += loss.detach()
+        total.item()
+        yield time.perf_counter() - started
+
+
+def ours(config: TrainConfig, data: TrainingData, *, recorded: bool = True) -> Iterator[float]:
+    """The program's loop; seconds of each epoch's steps."""
+    epochs = train(config, data, device=GPU)
+    while True:
+        # Looked at when a run begins, before its first epoch.
+        vae.recorded.WORTHWHILE = 1000 if recorded else _NEVER
+        yield next(epochs).row["time/train_seconds"]
+
+
+def stack(config: TrainConfig, data: TrainingData, members: int) -> Iterator[float]:
+    """``members`` seeds of it as one; seconds of each epoch's steps."""
+    configs = [dataclasses.replace(config, seed=seed) for seed in range(members)]
+    for results in train_stacked(configs, data, device=GPU):
+        yield sum(result.row["time/train_seconds"] for result in results.values())
+
+
+def seconds(work: Callable[[], object], times: int) -> float:
+    """The least that ``work`` takes of the device, after two calls."""
+    taken = []
+    for _ in range(times + 2):
+        torch.cuda.synchronize()
+        started = time.perf_counter()
+        work()
+        torch.cuda.synchronize()
+        taken.append(time.perf_counter() - started)
+    return min(taken[2:])
+
+
+def peaks() -> tuple[float, float]:
+    """Multiplications and additions a second in float32, and bytes a second read and written by a copy."""
+    a, b = torch.randn((2, 8192, 8192), device=GPU)
+    flops = 2 * 8192**3 / seconds(lambda: a @ b, 5)
+    source = torch.randn(2**29, device=GPU)
+    target = torch.empty_like(source)
+    return flops, 2 * 4 * 2**29 / seconds(lambda: target.copy_(source), 5)
+
+
+def measure(
+    name: str, data: TrainingData, asked: argparse.Namespace, flops: float, bandwidth: float
+) -> Iterator[dict[str, Any]]:
+    """A line for each loop of one model."""
+    config, model, count = CONFIGS[name], LAYERS[name], len(data.train)
+    loops: dict[str, tuple[int, Iterator[float]]] = {
+        "by hand": (1, handwritten(model, data)),
+        "eager": (1, ours(config, data, recorded=False)),
+        "recorded": (1, ours(config, data)),
+    }
+    if name in asked.compile:
+        loops["compiled"] = (1, ours(dataclasses.replace(config, compile=True), data))
+    if not model.channels:
+        loops |= {f"stack {k}": (k, stack(config, data, k)) for k in asked.members}
+    first = {}
+    for title, (_, epochs) in loops.items():
+        started = time.perf_counter()
+        next(epochs)
+        first[title] = time.perf_counter() - started
+    taken: dict[str, list[float]] = {title: [] for title in loops}
+    for _ in range(asked.rounds):
+        for title, (_, epochs) in loops.items():
+            taken[title].append(next(epochs))
+    weights = sum(p.numel() for p in Vae(model).parameters())
+    steps = -(-count // model.batch)
+    for title, (members, _) in loops.items():
+        ratios = [members * eager / own for eager, own in zip(taken["eager"], taken[title], strict=True)]
+        epoch = median(taken[title])
+        yield {
+            "model": name,
+            "loop": title,
+            "step_us": 1e6 * epoch / steps,
+            "examples_per_second": members * count / epoch,
+            "times_eager": median(ratios),
+            "lowest": min(ratios),
+            "highest": max(ratios),
+            "of_peak": members * count * flops_per_sample(model) / epoch / flops,
+            "adam_of_bandwidth": members * weights * ADAM_BYTES * steps / epoch / bandwidth,
+            "first_epoch_s": first[title],
+        }
+
+
+def main() -> None:
+    """Measure and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", choices=CONFIGS, default=list(CONFIGS))
+    parser.add_argument("--members", nargs="+", type=int, default=[1, 8, 64])
+    parser.add_argument("--compile", nargs="*", default=["M1", "M3"], help="models to measure compiled as well")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--data-dir", type=Path, default=os.environ.get("RESEARCH_DATA_DIR"))
+    parser.add_argument("--json", type=Path, help="write the figures here as well")
+    asked = parser.parse_args()
+    if not torch.cuda.is_available():
+        sys.exit("no CUDA device: this benchmark measures one")
+    loaded = load_training(DATA, asked.data_dir)
+    train_split = make_split("train", loaded.train.images, loaded.train.labels)
+    data = dataclasses.replace(loaded, train=train_split, validation=None)
+    flops, bandwidth = peaks()
+    sys.stdout.write(
+        f"{torch.cuda.get_device_name()}, CUDA {torch.version.cuda}, torch {torch.__version__}, Python {platform.python_version()}; "
+        f"{len(data.train):,} examples; float32 {flops / 1e12:.1f} TFLOP/s, copy {bandwidth / 1e12:.2f} TB/s\n"
+        f"{'model':6}{'loop':11}{'us a step':>10}{'examples/s':>14}  x eager              % of peak  Adam, % of bandwidth  first epoch, s\n"
+    )
+    lines = []
+    for name in asked.models:
+        for line in measure(name, data, asked, flops, bandwidth):
+            lines.append(line)
+            ratio = f"{line['times_eager']:.2f} ({line['lowest']:.2f}-{line['highest']:.2f})"
+            sys.stdout.write(
+                f"{name:6}{line['loop']:11}{line['step_us']:10.0f}{line['examples_per_second']:14,.0f}  {ratio:20}"
+                f"{100 * line['of_peak']:10.1f}{100 * line['adam_of_bandwidth']:22.1f}{line['first_epoch_s']:17.1f}\n"
+            )
+            sys.stdout.flush()
+        torch.cuda.empty_cache()
+    if asked.json is not None:
+        about = {
+            "device": torch.cuda.get_device_name(),
+            "torch": torch.__version__,
+            "flops": flops,
+            "bandwidth": bandwidth,
+        }
+        asked.json.write_text(json.dumps({"about": about, "lines": lines}, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
