@@ -2,7 +2,8 @@
 
 All in one process, in turn, evaluation left out; the times are those of an epoch's steps, which end with a copy to the host.
 ``eager`` is the program's own loop where it records nothing, ``recorded`` what it does unasked, ``compiled`` what
-``compile=True`` does, ``stack K`` K trials as one (``--stack K``). N is 784-64-10, the others are those of ``training_loop.py``.
+``compile=True`` does, ``stack K`` K trials as one (``--stack K``), ``P processes`` as many recorded runs at once, each in a process,
+as trials are that share a GPU. N is 784-64-10, B 784-2000-2000-50, the others are those of ``training_loop.py``.
 Peaks are measured here: a large float32 matrix product as the program multiplies (no TF32), and a copy on the device.
 """
 
@@ -13,24 +14,26 @@ import dataclasses
 import json
 import os
 import platform
+import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import torch
 from stacking import DATA
 from stacking import MODELS as STACKED
 from torch.nn import functional as F  # noqa: N812 - torch's own custom
 
-import vae.recorded
+import vae.train
 from vae.data import TrainingData, load_training
 from vae.data.dataset import make_split
 from vae.likelihoods import Bernoulli
-from vae.networks import Conv
+from vae.networks import Conv, Mlp
 from vae.stacked import train_stacked
-from vae.train import train
 from vae.train_config import TrainConfig
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "loops"))
@@ -40,7 +43,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 GPU = torch.device("cuda")
-LAYERS = {"N": Model("784-64-10, ReLU", (64,), (), 10, "relu", batch=100, samples=0)} | MODELS
+LAYERS = MODELS | {
+    "N": Model("784-64-10, ReLU", (64,), (), 10, "relu", batch=100, samples=0),
+    "B": Model("784-2000-2000-50, ReLU", (2000, 2000), (), 50, "relu", batch=128, samples=0),
+}
 CONFIGS = {name: STACKED[name] for name in ("N", "M1", "M2")} | {
     "M3": TrainConfig(
         data=DATA,
@@ -49,10 +55,11 @@ CONFIGS = {name: STACKED[name] for name in ("N", "M1", "M2")} | {
         latent_size=10,
         batch_size=128,
         epochs=10_000,
-    )
+    ),
+    "B": dataclasses.replace(STACKED["M1"], network=Mlp(hidden=(2000, 2000)), latent_size=50),
 }
+PROCESSES_OF = "M1"
 ADAM_BYTES = 28  # of each weight, that any Adam reads (weight, gradient, two moments) and writes (weight, two moments)
-_NEVER = 10**9
 
 
 def handwritten(model: Model, data: TrainingData) -> Iterator[float]:
@@ -79,11 +86,12 @@ def handwritten(model: Model, data: TrainingData) -> Iterator[float]:
 
 def ours(config: TrainConfig, data: TrainingData, *, recorded: bool = True) -> Iterator[float]:
     """The program's loop; seconds of each epoch's steps."""
-    epochs = train(config, data, device=GPU)
-    while True:
-        # Looked at when a run begins, before its first epoch.
-        vae.recorded.WORTHWHILE = 1000 if recorded else _NEVER
-        yield next(epochs).row["time/train_seconds"]
+    with nullcontext() if recorded else patch.object(vae.train, "why_not_recorded", return_value="to compare"):
+        epochs = vae.train.train(config, data, device=GPU)
+        first = next(epochs)
+    yield first.row["time/train_seconds"]
+    for result in epochs:
+        yield result.row["time/train_seconds"]
 
 
 def stack(config: TrainConfig, data: TrainingData, members: int) -> Iterator[float]:
@@ -91,6 +99,32 @@ def stack(config: TrainConfig, data: TrainingData, members: int) -> Iterator[flo
     configs = [dataclasses.replace(config, seed=seed) for seed in range(members)]
     for results in train_stacked(configs, data, device=GPU):
         yield sum(result.row["time/train_seconds"] for result in results.values())
+
+
+def one_of_several(name: str, data: TrainingData, rounds: int) -> None:
+    """What one process of several does: an epoch, then when all have come so far ``rounds`` more, and how long each took."""
+    epochs = ours(CONFIGS[name], data)
+    next(epochs)
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+    sys.stdin.readline()
+    sys.stdout.write(json.dumps([next(epochs) for _ in range(rounds)]) + "\n")
+
+
+def processes(name: str, count: int, asked: argparse.Namespace) -> list[float]:
+    """``count`` runs at once; for each round the seconds in which all together do as much as one run in an epoch."""
+    line = [sys.executable, __file__, "--one-of-several", name, "--rounds", str(asked.rounds)]
+    line += [] if asked.data_dir is None else ["--data-dir", str(asked.data_dir)]
+    started = [subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(count)]
+    for process in started:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in started:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    taken = [json.loads(process.communicate()[0]) for process in started]
+    return [1 / sum(1 / its for its in each) for each in zip(*taken, strict=True)]
 
 
 def seconds(work: Callable[[], object], times: int) -> float:
@@ -137,22 +171,25 @@ def measure(
     for _ in range(asked.rounds):
         for title, (_, epochs) in loops.items():
             taken[title].append(next(epochs))
+    by_run = {title: [epoch / members for epoch in taken[title]] for title, (members, _) in loops.items()}
+    if name == PROCESSES_OF:
+        by_run |= {f"{number} processes": processes(name, number, asked) for number in asked.processes}
     weights = sum(p.numel() for p in Vae(model).parameters())
     steps = -(-count // model.batch)
-    for title, (members, _) in loops.items():
-        ratios = [members * eager / own for eager, own in zip(taken["eager"], taken[title], strict=True)]
-        epoch = median(taken[title])
+    for title, epochs in by_run.items():
+        ratios = [eager / own for eager, own in zip(by_run["eager"], epochs, strict=True)]
+        epoch = median(epochs)
         yield {
             "model": name,
             "loop": title,
-            "step_us": 1e6 * epoch / steps,
-            "examples_per_second": members * count / epoch,
+            "us_a_step_of_one": 1e6 * epoch / steps,
+            "examples_per_second": count / epoch,
             "times_eager": median(ratios),
             "lowest": min(ratios),
             "highest": max(ratios),
-            "of_peak": members * count * flops_per_sample(model) / epoch / flops,
-            "adam_of_bandwidth": members * weights * ADAM_BYTES * steps / epoch / bandwidth,
-            "first_epoch_s": first[title],
+            "of_peak": count * flops_per_sample(model) / epoch / flops,
+            "adam_of_bandwidth": weights * ADAM_BYTES * steps / epoch / bandwidth,
+            "first_epoch_s": first.get(title),
         }
 
 
@@ -162,6 +199,8 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", choices=CONFIGS, default=list(CONFIGS))
     parser.add_argument("--members", nargs="+", type=int, default=[1, 8, 64])
     parser.add_argument("--compile", nargs="*", default=["M1", "M3"], help="models to measure compiled as well")
+    parser.add_argument("--processes", nargs="*", type=int, default=[2, 4, 8], help=f"of {PROCESSES_OF}, at once")
+    parser.add_argument("--one-of-several", choices=CONFIGS, help=argparse.SUPPRESS)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--data-dir", type=Path, default=os.environ.get("RESEARCH_DATA_DIR"))
     parser.add_argument("--json", type=Path, help="write the figures here as well")
@@ -171,11 +210,14 @@ def main() -> None:
     loaded = load_training(DATA, asked.data_dir)
     train_split = make_split("train", loaded.train.images, loaded.train.labels)
     data = dataclasses.replace(loaded, train=train_split, validation=None)
+    if asked.one_of_several is not None:
+        one_of_several(asked.one_of_several, data, asked.rounds)
+        return
     flops, bandwidth = peaks()
     sys.stdout.write(
         f"{torch.cuda.get_device_name()}, CUDA {torch.version.cuda}, torch {torch.__version__}, Python {platform.python_version()}; "
         f"{len(data.train):,} examples; float32 {flops / 1e12:.1f} TFLOP/s, copy {bandwidth / 1e12:.2f} TB/s\n"
-        f"{'model':6}{'loop':11}{'us a step':>10}{'examples/s':>14}  x eager              % of peak  Adam, % of bandwidth  first epoch, s\n"
+        f"{'model':6}{'loop':13}{'us a step':>10}{'examples/s':>14}  x eager              % of peak  Adam, % of bandwidth\n"
     )
     lines = []
     for name in asked.models:
@@ -183,8 +225,8 @@ def main() -> None:
             lines.append(line)
             ratio = f"{line['times_eager']:.2f} ({line['lowest']:.2f}-{line['highest']:.2f})"
             sys.stdout.write(
-                f"{name:6}{line['loop']:11}{line['step_us']:10.0f}{line['examples_per_second']:14,.0f}  {ratio:20}"
-                f"{100 * line['of_peak']:10.1f}{100 * line['adam_of_bandwidth']:22.1f}{line['first_epoch_s']:17.1f}\n"
+                f"{name:6}{line['loop']:13}{line['us_a_step_of_one']:10.1f}{line['examples_per_second']:14,.0f}  {ratio:20}"
+                f"{100 * line['of_peak']:10.1f}{100 * line['adam_of_bandwidth']:22.1f}\n"
             )
             sys.stdout.flush()
         torch.cuda.empty_cache()

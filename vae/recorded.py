@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 # Steps of one size before it is recorded: libraries make what they need at their first calls, and an optimizer its state.
 _BEFORE = 3
-# Steps of a run from which recording, which takes some tenths of a second, pays.
-WORTHWHILE = 1000
 
 
 def why_not_recorded(run: Run, device: torch.device) -> str | None:
@@ -43,8 +41,6 @@ def why_not_recorded(run: Run, device: torch.device) -> str | None:
         return f"of the optimizers only 'adam' and 'adamw' take a rate from the device, not {config.optimizer.kind!r}"
     if run.examples.training.rows is None:
         return "the data is read from a file, batch by batch"
-    if (steps := run.progress.total_steps) < WORTHWHILE:
-        return f"it has {steps} steps, and from {WORTHWHILE} on it pays"
     return None
 
 
@@ -101,6 +97,9 @@ class Recorded:
         self.inputs = tuple(each.clone() for each in inputs)
         for generator in self.generators:
             self.graph.register_generator_state(generator)
+        # cuBLAS keeps a workspace that the repetitions use too, and whatever compiles a model in this process (torch's CUDA
+        # graph trees) frees it. Taken anew while recording, it belongs to the graph's own memory, which stays.
+        torch._C._cuda_clearCublasWorkspaces()  # noqa: SLF001 - torch has no public name for it
         # Of this thread alone: others of the process, Ray's, may use the device meanwhile.
         with torch.cuda.graph(self.graph, stream=self.stream, capture_error_mode="thread_local"):
             found = self.step(*self.inputs)

@@ -308,7 +308,8 @@ def _what_diverged(by_step: dict[str, Tensor], parameters: list[nn.Parameter], f
     if bad:
         step, name = min(bad, key=lambda found: found[0])
         return f"{name} is {by_step[name][step].item()} at step {first_step + step}"
-    if not all(bool(p.isfinite().all()) for p in parameters):
+    # One answer for all: each that is read makes a GPU wait.
+    if not torch.stack([p.isfinite().all() for p in parameters]).all():
         return f"a weight is not finite after step {first_step + len(by_step['loss']) - 1}"
     return None
 

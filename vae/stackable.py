@@ -73,12 +73,14 @@ SMALL = 12_000_000
 
 
 def pays(config: TrainConfig, data: TrainingData, device: str = "cpu") -> bool:
-    """Whether several seeds of ``config`` train faster as a stack: on a CPU that of a small model, where one can be made.
+    """Whether several seeds of ``config`` train faster as a stack, where one can be made: on a CPU that of a small model.
 
-    Neither on a GPU nor compiled was it measured, so that nothing is stacked there without being asked.
+    Compiled it was not measured, so that nothing compiled is stacked without being asked.
     """
-    if device != "cpu" or config.compile or why_not([config], device) is not None:
+    if config.compile or why_not([config], device) is not None:
         return False
+    if device != "cpu":
+        return True
     with torch.device("meta"):
         model = VAE(config, shape=data.shape, levels=data.levels, num_classes=data.num_classes)
     return num_parameters(model) * config.batch_size <= SMALL

@@ -27,8 +27,7 @@ GPU = torch.device("cuda")
 
 @pytest.fixture
 def counted(monkeypatch):
-    """Short runs are recorded too. How often was recorded and repeated; a wait for the device in a repetition is an error."""
-    monkeypatch.setattr("vae.recorded.WORTHWHILE", 0)
+    """How often was recorded and repeated, the first time apart; a wait for the device in a repetition is an error."""
     counts = Counter()
     record, call = Recorded._record, Recorded.__call__
 
@@ -52,6 +51,12 @@ def counted(monkeypatch):
     return counts
 
 
+def unrecorded(monkeypatch):
+    """From now on steps are launched kernel by kernel."""
+    for module in ("vae.train", "vae.stacked"):
+        monkeypatch.setattr(f"{module}.why_not_recorded", lambda *_: "to compare")
+
+
 def on_gpu(config, data, resume=None, pause=None):
     """The rows, and a copy of the state after each epoch."""
     rows, states = [], []
@@ -67,8 +72,8 @@ def test_a_recorded_step_is_the_loops(name, counted, monkeypatch):
     config = small_config(batch_size=16, epochs=4, seed=3, **VARIANTS[name])
     data = few_digits(train=100)
     rows, states = on_gpu(config, data)
-    assert counted == {"recorded": 1, "repeated": 4 * 6 - 3}
-    monkeypatch.setattr("vae.recorded.WORTHWHILE", 10**9)
+    assert counted == {"recorded": 1, "repeated": 4 * 6 - 4}
+    unrecorded(monkeypatch)
     expected, its_states = on_gpu(config, data)
     assert counted["recorded"] == 1
     for row, its in zip(rows, expected, strict=True):
@@ -99,8 +104,8 @@ def test_a_member_of_a_recorded_stack_is_the_run_alone(counted, monkeypatch):
     """Each with its own draws, rate, β, bound and average."""
     configs, data = members(3), few_digits(train=100)
     found = last(train_stacked(configs, data, device=GPU))
-    assert counted == {"recorded": 1, "repeated": 4 * 6 - 3}
-    monkeypatch.setattr("vae.recorded.WORTHWHILE", 10**9)
+    assert counted == {"recorded": 1, "repeated": 4 * 6 - 4}
+    unrecorded(monkeypatch)
     for config, (row, tensors) in zip(configs, found, strict=True):
         expected, states = on_gpu(config, data)
         close(row, expected[-1], rel=1e-4)

@@ -35,7 +35,7 @@ from vae.objectives import (
 from vae.optimizers import SGD, Adam, AdamW, Cosine, Milestones
 from vae.posteriors import Deterministic, FullCovariance
 from vae.priors import LabelConditional, Mixture, Vamp
-from vae.recorded import WORTHWHILE, why_not_recorded
+from vae.recorded import why_not_recorded
 from vae.run import begin
 from vae.stacked import train_stacked
 from vae.stacked_optimizers import OneAdam
@@ -198,22 +198,20 @@ def close(row, expected, rel=1e-5):
         ({"objective": FactorVae()}, "objective 'factor_vae' trains two networks"),
         ({"optimizer": SGD()}, "not 'sgd'"),
         ({"objective": External(path=f"{Path(__file__).with_name('outside.py')}:Tempered")}, "at a step is not known"),
-        ({"epochs": 2}, f"it has 6 steps, and from {WORTHWHILE} on it pays"),
     ],
 )
 def test_what_is_not_recorded_is_told(changes, reason):
     """In words, of a GPU; what is left is recorded."""
     gpu = torch.device("cuda")
     data = few_digits()
-    long = {"epochs": WORTHWHILE}
-    assert reason in why_not_recorded(begin(small_config(**(long | changes)), data, None, torch.device("cpu")), gpu)
-    plain = begin(small_config(**long), data, None, torch.device("cpu"))
+    assert reason in why_not_recorded(begin(small_config(**changes), data, None, torch.device("cpu")), gpu)
+    plain = begin(small_config(), data, None, torch.device("cpu"))
     assert why_not_recorded(plain, gpu) is None
     assert why_not_recorded(plain, torch.device("cpu")) == "on a cpu there is nothing to gain"
 
 
 def test_data_that_is_read_from_a_file_is_not_recorded():
     """A batch then comes from the host at every step."""
-    plain = begin(small_config(epochs=WORTHWHILE), few_digits(), None, torch.device("cpu"))
+    plain = begin(small_config(), few_digits(), None, torch.device("cpu"))
     plain.examples.training.rows = None
     assert why_not_recorded(plain, torch.device("cuda")) == "the data is read from a file, batch by batch"

@@ -261,11 +261,12 @@ def test_what_is_not_stacked_is_told():
     assert "dropout" in str(why_not([dropout], "cuda"))
 
 
-def test_small_models_pay_on_a_cpu_and_nothing_is_claimed_for_a_gpu():
+def test_small_models_pay_on_a_cpu_and_all_that_can_be_stacked_on_a_gpu():
     """By the products of a step; what can't be stacked never pays."""
     data = few_digits()
     assert pays(small_config(), data)
-    assert not pays(small_config(), data, "cuda")
+    assert pays(small_config(network=Mlp(hidden=(5000, 5000))), data, "cuda")
+    assert not pays(small_config(network=Mlp(hidden=(8,), dropout=0.1)), data, "cuda")
     assert not pays(small_config(compile=True), data)
     assert not pays(small_config(network=Conv(channels=(4,))), data)
     assert not pays(small_config(network=Mlp(hidden=(5000, 5000))), data)
