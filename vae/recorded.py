@@ -31,8 +31,6 @@ def why_not_recorded(run: Run, device: torch.device) -> str | None:
     config = run.config
     if device.type != "cuda":
         return f"on a {device.type} there is nothing to gain"
-    if config.compile:
-        return "it is compiled, which has graphs of its own"
     if external := external_sources(config):
         return f"what {next(iter(external))} does at a step is not known"
     if run.adversary is not None:
@@ -97,8 +95,8 @@ class Recorded:
         self.inputs = tuple(each.clone() for each in inputs)
         for generator in self.generators:
             self.graph.register_generator_state(generator)
-        # cuBLAS keeps a workspace that the repetitions use too, and whatever compiles a model in this process (torch's CUDA
-        # graph trees) frees it. Taken anew while recording, it belongs to the graph's own memory, which stays.
+        # cuBLAS keeps a workspace that the repetitions use too, and others in this process may free it: torch's own CUDA
+        # graphs, of a user's compiled model, do. Taken anew while recording, it belongs to the graph's memory, which stays.
         torch._C._cuda_clearCublasWorkspaces()  # noqa: SLF001 - torch has no public name for it
         # Of this thread alone: others of the process, Ray's, may use the device meanwhile.
         with torch.cuda.graph(self.graph, stream=self.stream, capture_error_mode="thread_local"):

@@ -88,15 +88,14 @@ def read(values: dict[str, list[Tensor]]) -> dict[str, Tensor]:
     return {name: torch.stack(by_step).double().cpu() for name, by_step in values.items() if by_step}
 
 
-def compiled(model: VAE, device: torch.device) -> Callable[..., Terms]:
-    """``model.terms`` by torch.compile; on a GPU as CUDA graphs: launching kernels is most of a small model's step there.
+def compiled(model: VAE) -> Callable[..., Terms]:
+    """``model.terms`` by torch.compile. Without its CUDA graphs: on a GPU the whole step is one (``vae.recorded``).
 
     What was compiled in this process before is forgotten, and compiled again if it is still called. Torch counts
     compilations by function, those of all models together, and after eight computes without and says nothing to a user.
     """
     torch.compiler.reset()
-    mode = "reduce-overhead" if device.type == "cuda" else "default"
-    terms: Callable[..., Terms] = torch.compile(model.terms, mode=mode)
+    terms: Callable[..., Terms] = torch.compile(model.terms)
     return terms
 
 

@@ -65,10 +65,12 @@ def train_stacked(
         for position, (config, state) in enumerate(zip(configs, states, strict=True))
     }
     stack: _Stack | None = None
+    recorded: Recorded | None = None
     while alive := {position: run for position, run in runs.items() if run.epoch < run.config.epochs}:
         if stack is None or stack.runs != list(alive.values()):
             stack = _Stack(list(alive.values()), device)
-        all_steps = stack.epoch()
+            recorded = stack.recorded()
+        all_steps = stack.epoch(recorded)
         with ExitStack() as opened:
             results = {
                 position: opened.enter_context(finished_epoch(run, steps))
@@ -100,13 +102,15 @@ class _Stack:
             parameter.data = its_slice
         self.updates = updates(runs, weights)
         self.free_bits = torch.tensor([_objective(run).free_bits for run in runs], device=device)
-        self.terms = compiled(self.model, device) if runs[0].config.compile else self.model.terms
-        unrecorded = next(filter(None, (why_not_recorded(run, device) for run in runs)), None)
-        self.recorded = Recorded(self._step, device, self.generators) if unrecorded is None else None
-        self.take: Callable[..., Mapping[str, Tensor]] = self.recorded or self._step
+        self.terms = compiled(self.model) if runs[0].config.compile else self.model.terms
 
-    def epoch(self) -> list[Steps]:
-        """One epoch of steps of every run; what each one's left behind."""
+    def recorded(self) -> Recorded | None:
+        """Its step recorded, where it can be. Not kept here: a cycle would hold a GPU's memory until it is collected."""
+        unrecorded = next(filter(None, (why_not_recorded(run, self.device) for run in self.runs)), None)
+        return Recorded(self.step, self.device, self.generators) if unrecorded is None else None
+
+    def epoch(self, recorded: Recorded | None) -> list[Steps]:
+        """One epoch of steps of every run, those of ``recorded`` if there is one; what each one's left behind."""
         started = time.perf_counter()
         runs, model, config = self.runs, self.model, self.runs[0].config
         for run, generator in zip(runs, self.generators, strict=True):
@@ -119,12 +123,13 @@ class _Stack:
         schedule = self.updates.begin(rates)
         values = watched()
         model.train()
-        with nullcontext() if self.recorded is None else self.recorded.stream_of_its_own():
+        take: Callable[..., Mapping[str, Tensor]] = recorded or self.step
+        with nullcontext() if recorded is None else recorded.stream_of_its_own():
             # Once an epoch: a copy at every step would make a GPU wait.
             betas_there = torch.tensor(betas, device=self.device)
             for batch, its_betas, its_schedule in zip(batches, betas_there, schedule, strict=True):
                 # Member after member, as all that follows.
-                found = self.take(batch.reshape(-1), its_betas, *its_schedule)
+                found = take(batch.reshape(-1), its_betas, *its_schedule)
                 for name, value in found.items():
                     values[name].append(value)
             by_step = read(values)  # [steps, K]
@@ -145,7 +150,7 @@ class _Stack:
             for k, run in enumerate(runs)
         ]
 
-    def _step(self, index: Tensor, betas: Tensor, *schedule: Any) -> dict[str, Tensor]:  # noqa: ANN401 - the updates' own
+    def step(self, index: Tensor, betas: Tensor, *schedule: Any) -> dict[str, Tensor]:  # noqa: ANN401 - the updates' own
         """One step of all on the examples at ``index`` [K·B], with ``betas`` [K]; what the rows are made of, [K] each."""
         runs, pixels = self.runs, self.runs[0].examples.training
         config, size = runs[0].config, len(index) // len(runs)

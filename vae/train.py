@@ -56,7 +56,7 @@ def train(
     names = tuple(run.settings(run.progress))
     adversarial = None if adversary is None else cast("Adversarial", config.objective)
     pixels = run.examples.training
-    terms_of = compiled(model, device) if config.compile else model.terms
+    terms_of = compiled(model) if config.compile else model.terms
     autocast = torch.autocast(device.type, torch.bfloat16) if config.precision == "bfloat16" else nullcontext()
     clean = isinstance(config.corruption, NoCorruption)
 

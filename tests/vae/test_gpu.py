@@ -6,6 +6,7 @@ Skipped where there is none, as in CI; docs/performance.md says on which card th
 from __future__ import annotations
 
 import dataclasses
+import gc
 from collections import Counter
 
 import pytest
@@ -13,6 +14,7 @@ import torch
 from small import few_digits, small_config, without_times
 from test_recorded import BINARY, VARIANTS, close, last
 
+from vae.networks import Mlp
 from vae.objectives import Elbo, LinearWarmup
 from vae.optimizers import Adam, Cosine
 from vae.pause import Paused
@@ -23,6 +25,7 @@ from vae.train import train
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 GPU = torch.device("cuda")
+COMPILED = {"compile": True, "objective": Elbo(beta=4.0, beta_schedule=LinearWarmup(epochs=2.5)), **BINARY}
 
 
 @pytest.fixture
@@ -66,15 +69,15 @@ def on_gpu(config, data, resume=None, pause=None):
     return rows, states
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", [*VARIANTS, "compiled"])
 def test_a_recorded_step_is_the_loops(name, counted, monkeypatch):
     """Four epochs of 6 steps of 16 and one of 4: the rows and the state at the end are those of the plain loop."""
-    config = small_config(batch_size=16, epochs=4, seed=3, **VARIANTS[name])
+    config = small_config(batch_size=16, epochs=4, seed=3, **(VARIANTS | {"compiled": COMPILED})[name])
     data = few_digits(train=100)
     rows, states = on_gpu(config, data)
     assert counted == {"recorded": 1, "repeated": 4 * 6 - 4}
     unrecorded(monkeypatch)
-    expected, its_states = on_gpu(config, data)
+    expected, its_states = on_gpu(dataclasses.replace(config, compile=False), data)
     assert counted["recorded"] == 1
     for row, its in zip(rows, expected, strict=True):
         close(row, its, rel=1e-4)
@@ -100,14 +103,16 @@ def members(count):
     ]
 
 
-def test_a_member_of_a_recorded_stack_is_the_run_alone(counted, monkeypatch):
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_member_of_a_recorded_stack_is_the_run_alone(compiled, counted, monkeypatch):
     """Each with its own draws, rate, β, bound and average."""
-    configs, data = members(3), few_digits(train=100)
+    data = few_digits(train=100)
+    configs = [dataclasses.replace(config, compile=compiled) for config in members(3)]
     found = last(train_stacked(configs, data, device=GPU))
     assert counted == {"recorded": 1, "repeated": 4 * 6 - 4}
     unrecorded(monkeypatch)
     for config, (row, tensors) in zip(configs, found, strict=True):
-        expected, states = on_gpu(config, data)
+        expected, states = on_gpu(dataclasses.replace(config, compile=False), data)
         close(row, expected[-1], rel=1e-4)
         for key, tensor in states[-1].items():
             torch.testing.assert_close(tensors[key], tensor, rtol=1e-3, atol=1e-4, msg=key)
@@ -142,3 +147,21 @@ def test_left_in_mid_epoch_and_gone_on_with_it_is_the_same(counted, tmp_path):
         close(row, other, rel=1e-4)
     for key, tensor in states[-1].items():
         torch.testing.assert_close(its[-1][key], tensor, rtol=1e-3, atol=1e-4, msg=key)
+
+
+@pytest.mark.parametrize("stacked", [False, True])
+def test_an_ended_run_gives_its_memory_back(stacked):
+    """At once, without Python's collector of cycles, which does not see a GPU's memory: a worker trains many in turn."""
+    config, data = small_config(network=Mlp(hidden=(500,)), batch_size=16), few_digits(train=100)
+    gc.collect()
+    gc.disable()
+    try:
+        held = []
+        for seed in range(4):
+            configs = [dataclasses.replace(config, seed=seed + k) for k in range(3)]
+            list(train_stacked(configs, data, device=GPU) if stacked else train(configs[0], data, device=GPU))
+            torch.cuda.empty_cache()
+            held.append(torch.cuda.memory_reserved())
+    finally:
+        gc.enable()
+    assert held[3] == held[2] == held[1]

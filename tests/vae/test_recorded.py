@@ -194,7 +194,6 @@ def close(row, expected, rel=1e-5):
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"compile": True}, "it is compiled"),
         ({"objective": FactorVae()}, "objective 'factor_vae' trains two networks"),
         ({"optimizer": SGD()}, "not 'sgd'"),
         ({"objective": External(path=f"{Path(__file__).with_name('outside.py')}:Tempered")}, "at a step is not known"),
