@@ -1,7 +1,7 @@
 """The shape of a RayJob, as far as cluster/kuberay.yaml uses it.
 
-Written down by hand from the field names and types of KubeRay's API (``ray.io/v1``, operator 1.5; ``authOptions`` from
-its release notes): it is not the operator's own schema, and it knows only what the file has. What it can see is a
+Written down by hand from the field names and types of KubeRay's API (``ray.io/v1``, operator 1.5; ``authOptions`` and its
+modes from the API reference of 1.6, docs.ray.io): it is not the operator's own schema, and it knows only what the file has. What it can see is a
 field that is misspelt, misplaced, or of the wrong type, at every level.
 """
 
