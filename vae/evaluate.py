@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -65,26 +66,27 @@ def evaluate(
 
 
 def _bound(model: VAE, pixels: Pixels, settings: Evaluation, measure: Measure) -> dict[str, Any]:
-    reconstruction = 0.0
-    watched = dict[str, float]()
+    # Sums stay on the device until the end: each that is read makes a GPU wait.
+    summed: Tensor | float = 0.0
+    watched = dict[str, Tensor]()
     kls, codes = [], []
-    noise_of = seeds.generator(settings.seed, "z", measure.split)
-    noise = torch.randn((settings.samples, len(pixels), model.latent_size), generator=noise_of)
+    noise = _noise(settings.seed, measure.split, (settings.samples, len(pixels), model.latent_size))
     for rows in blocks(len(pixels), settings.batch_size):
         x = pixels.batch(rows)
         condition = model.condition(x, pixels.labels[rows])
         posterior = model.encode(x, condition)
         z = posterior.sample(noise[:, rows].to(x.device))
-        kls.append(model.prior.kl(posterior, z, condition, model.encode_alone).double().cpu())
+        kls.append(model.prior.kl(posterior, z, condition, model.encode_alone).double())
         for sample in z:
             output = model.decode(sample, condition)
-            reconstruction += model.score(output, x).double().sum().item()
+            summed = summed + model.score(output, x).double().sum()
             for name, values in model.likelihood.diagnostics(output).items():
-                watched[name] = watched.get(name, 0.0) + values.double().sum().item()
+                total = values.double().sum()
+                watched[name] = watched[name] + total if name in watched else total
         codes.append(model.prior.standardise(posterior.mean, condition))
-    kl = torch.cat(kls)
+    kl = torch.cat(kls).cpu()
     by_column = (kl.sum(0) / len(pixels)).tolist()
-    reconstruction /= settings.samples * len(pixels)
+    reconstruction = float(summed) / (settings.samples * len(pixels))
     total_kl = math.fsum(by_column)
     elbo = -(reconstruction + total_kl)
     scores: dict[str, Any] = {
@@ -100,22 +102,29 @@ def _bound(model: VAE, pixels: Pixels, settings: Evaluation, measure: Measure) -
         scores["kl_samples"] = settings.samples
         if len(pixels) > 1:
             scores["kl_standard_error"] = (kl.sum(1).std() / math.sqrt(len(pixels))).item()
-    scores |= {name: value / (settings.samples * len(pixels)) for name, value in watched.items()}
+    scores |= {name: value.item() / (settings.samples * len(pixels)) for name, value in watched.items()}
     bits = bits_per_dimension(-elbo, measure)
     if bits is not None:
         scores["bits_per_dimension"] = bits
     return scores
 
 
+@lru_cache(maxsize=1)
+def _noise(seed: int, split: str, shape: tuple[int, int, int]) -> Tensor:
+    """Of the posterior's samples: the same in every epoch, and for all trials of a worker. Not to be written to."""
+    return torch.randn(shape, generator=seeds.generator(seed, "z", split))
+
+
 def _errors(model: VAE, pixels: Pixels, settings: Evaluation) -> dict[str, Any]:
-    reconstruction = squared = 0.0
+    reconstruction: Tensor | float = 0.0
+    squared: Tensor | float = 0.0
     for rows in blocks(len(pixels), settings.batch_size):
         x = pixels.batch(rows)
         condition = model.condition(x, pixels.labels[rows])
         z = model.encode(x, condition).mean
-        reconstruction += model.nll(z.unsqueeze(0), condition, x).double().sum().item()
-        squared += (model.reconstruct(z, condition) - x).double().square().sum().item()
-    return {"reconstruction": reconstruction / len(pixels), "squared_error": squared / len(pixels)}
+        reconstruction = reconstruction + model.nll(z.unsqueeze(0), condition, x).double().sum()
+        squared = squared + (model.reconstruct(z, condition) - x).double().square().sum()
+    return {"reconstruction": float(reconstruction) / len(pixels), "squared_error": float(squared) / len(pixels)}
 
 
 @torch.no_grad()
@@ -127,14 +136,14 @@ def denoise_error(
     The corruption is drawn from the evaluation seed: every trial of a sweep denoises the same images.
     """
     noise_of = seeds.generator(settings.seed, "corruption", split)
-    squared = 0.0
+    squared: Tensor | float = 0.0
     # Not ``batch_size`` at once: torch's normal draws depend on how many are asked for.
     for rows in blocks(len(pixels), IMAGES_AT_ONCE):
         x = pixels.batch(rows)
         condition = model.condition(x, pixels.labels[rows])
         z = model.encode(corruption.apply(x, noise_of), condition).mean
-        squared += (model.reconstruct(z, condition) - x).double().square().sum().item()
-    return squared / len(pixels)
+        squared = squared + (model.reconstruct(z, condition) - x).double().square().sum()
+    return float(squared) / len(pixels)
 
 
 def held_out_metrics(
