@@ -7,6 +7,7 @@ number in Python would stay as it was. Draws go on as they do without (CUDA's ge
 
 from __future__ import annotations
 
+import dataclasses
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -31,8 +32,9 @@ def why_not_recorded(run: Run, device: torch.device) -> str | None:
     config = run.config
     if device.type != "cuda":
         return f"on a {device.type} there is nothing to gain"
-    if external := external_sources(config):
-        return f"what {next(iter(external))} does at a step is not known"
+    parts = (getattr(config, field.name) for field in dataclasses.fields(config) if field.name != "data")
+    if external := [path for part in parts for path in external_sources(part)]:
+        return f"what {external[0]} does at a step is not known"
     if run.adversary is not None:
         return f"objective {config.objective.kind!r} trains two networks in turn"
     if not isinstance(config.optimizer, Adam | AdamW):

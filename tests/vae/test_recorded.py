@@ -209,8 +209,10 @@ def test_what_is_not_recorded_is_told(changes, reason):
     assert why_not_recorded(plain, torch.device("cpu")) == "on a cpu there is nothing to gain"
 
 
-def test_data_that_is_read_from_a_file_is_not_recorded():
-    """A batch then comes from the host at every step."""
-    plain = begin(small_config(), few_digits(), None, torch.device("cpu"))
+def test_data_is_recorded_unless_it_is_read_from_a_file():
+    """A set from outside is in memory as any other; a batch that comes from the host at every step is not."""
+    outside = External(path=f"{Path(__file__).with_name('outside.py')}:Stripes")
+    plain = begin(small_config(data=outside), few_digits(), None, torch.device("cpu"))
+    assert why_not_recorded(plain, torch.device("cuda")) is None
     plain.examples.training.rows = None
     assert why_not_recorded(plain, torch.device("cuda")) == "the data is read from a file, batch by batch"
