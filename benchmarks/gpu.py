@@ -24,63 +24,38 @@ from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 import torch
-from stacking import DATA
-from stacking import MODELS as STACKED
-from torch.nn import functional as F  # noqa: N812 - torch's own custom
 
 import vae.train
-from vae.data import TrainingData, load_training
-from vae.data.dataset import make_split
-from vae.likelihoods import Bernoulli
-from vae.networks import Conv, Mlp
+from vae.data import Mnist, load_training
 from vae.stacked import train_stacked
-from vae.train_config import TrainConfig
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "loops"))
+import handwritten
 from layers import MODELS, Model, Vae, flops_per_sample
+from ours import config_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from vae.data import TrainingData
+    from vae.train_config import TrainConfig
+
 GPU = torch.device("cuda")
-LAYERS = MODELS | {
+LAYERS = {
     "N": Model("784-64-10, ReLU", (64,), (), 10, "relu", batch=100, samples=0),
+    **MODELS,
     "B": Model("784-2000-2000-50, ReLU", (2000, 2000), (), 50, "relu", batch=128, samples=0),
-}
-CONFIGS = {name: STACKED[name] for name in ("N", "M1", "M2")} | {
-    "M3": TrainConfig(
-        data=DATA,
-        likelihood=Bernoulli(),
-        network=Conv(channels=(32, 64), kernel=4, dense=256, activation="relu"),
-        latent_size=10,
-        batch_size=128,
-        epochs=10_000,
-    ),
-    "B": dataclasses.replace(STACKED["M1"], network=Mlp(hidden=(2000, 2000)), latent_size=50),
 }
 PROCESSES_OF = "M1"
 ADAM_BYTES = 28  # of each weight, that any Adam reads (weight, gradient, two moments) and writes (weight, two moments)
 
 
-def handwritten(model: Model, data: TrainingData) -> Iterator[float]:
-    """The best eager loop that one would write: data on the device, one gather, fused Adam; seconds of each epoch."""
-    network = Vae(model).to(GPU)
-    optimizer = torch.optim.Adam(network.parameters(), lr=model.lr, eps=model.eps, fused=True)
-    rows = data.train.images.flatten(1).to(GPU)
+def by_hand(model: Model, data: TrainingData) -> Iterator[float]:
+    """The best eager loop that one would write, with the data on the device; seconds of each epoch."""
+    _, epoch = handwritten.training(model, data.train.images.to(GPU))
     while True:
         started = time.perf_counter()
-        total = torch.zeros((), device=GPU)
-        for index in torch.randperm(len(rows), device=GPU).split(model.batch):
-            x = rows.index_select(0, index).float().div_(255)
-            mean, log_variance, logits = network(x)
-            cross_entropy = F.binary_cross_entropy_with_logits(logits, x, reduction="sum")
-            kl = -0.5 * torch.sum(1 + log_variance - mean.pow(2) - log_variance.exp())
-            loss = (cross_entropy + kl) / len(x)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            total += loss.detach()
-        total.item()
+        epoch()
         yield time.perf_counter() - started
 
 
@@ -103,7 +78,7 @@ def stack(config: TrainConfig, data: TrainingData, members: int) -> Iterator[flo
 
 def one_of_several(name: str, data: TrainingData, rounds: int) -> None:
     """What one process of several does: an epoch, then when all have come so far ``rounds`` more, and how long each took."""
-    epochs = ours(CONFIGS[name], data)
+    epochs = ours(config_of(LAYERS[name]), data)
     next(epochs)
     sys.stdout.write("ready\n")
     sys.stdout.flush()
@@ -152,9 +127,10 @@ def measure(
     name: str, data: TrainingData, asked: argparse.Namespace, flops: float, bandwidth: float
 ) -> Iterator[dict[str, Any]]:
     """A line for each loop of one model."""
-    config, model, count = CONFIGS[name], LAYERS[name], len(data.train)
+    model, count = LAYERS[name], len(data.train)
+    config = config_of(model)
     loops: dict[str, tuple[int, Iterator[float]]] = {
-        "by hand": (1, handwritten(model, data)),
+        "by hand": (1, by_hand(model, data)),
         "eager": (1, ours(config, data, recorded=False)),
         "recorded": (1, ours(config, data)),
     }
@@ -196,20 +172,18 @@ def measure(
 def main() -> None:
     """Measure and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", choices=CONFIGS, default=list(CONFIGS))
+    parser.add_argument("--models", nargs="+", choices=LAYERS, default=list(LAYERS))
     parser.add_argument("--members", nargs="+", type=int, default=[1, 8, 64])
     parser.add_argument("--compile", nargs="*", default=["M1", "M3"], help="models to measure compiled as well")
     parser.add_argument("--processes", nargs="*", type=int, default=[2, 4, 8], help=f"of {PROCESSES_OF}, at once")
-    parser.add_argument("--one-of-several", choices=CONFIGS, help=argparse.SUPPRESS)
+    parser.add_argument("--one-of-several", choices=LAYERS, help=argparse.SUPPRESS)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--data-dir", type=Path, default=os.environ.get("RESEARCH_DATA_DIR"))
     parser.add_argument("--json", type=Path, help="write the figures here as well")
     asked = parser.parse_args()
     if not torch.cuda.is_available():
         sys.exit("no CUDA device: this benchmark measures one")
-    loaded = load_training(DATA, asked.data_dir)
-    train_split = make_split("train", loaded.train.images, loaded.train.labels)
-    data = dataclasses.replace(loaded, train=train_split, validation=None)
+    data = dataclasses.replace(load_training(Mnist(binarisation="expected"), asked.data_dir), validation=None)
     if asked.one_of_several is not None:
         one_of_several(asked.one_of_several, data, asked.rounds)
         return

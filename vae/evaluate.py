@@ -68,7 +68,7 @@ def evaluate(
 def _bound(model: VAE, pixels: Pixels, settings: Evaluation, measure: Measure) -> dict[str, Any]:
     # Sums stay on the device until the end: each that is read makes a GPU wait.
     summed: Tensor | float = 0.0
-    watched = dict[str, Tensor]()
+    watched = dict[str, Tensor | float]()
     kls, codes = [], []
     noise = _noise(settings.seed, measure.split, (settings.samples, len(pixels), model.latent_size))
     for rows in blocks(len(pixels), settings.batch_size):
@@ -81,8 +81,7 @@ def _bound(model: VAE, pixels: Pixels, settings: Evaluation, measure: Measure) -
             output = model.decode(sample, condition)
             summed = summed + model.score(output, x).double().sum()
             for name, values in model.likelihood.diagnostics(output).items():
-                total = values.double().sum()
-                watched[name] = watched[name] + total if name in watched else total
+                watched[name] = watched.get(name, 0.0) + values.double().sum()
         codes.append(model.prior.standardise(posterior.mean, condition))
     kl = torch.cat(kls).cpu()
     by_column = (kl.sum(0) / len(pixels)).tolist()
@@ -102,7 +101,7 @@ def _bound(model: VAE, pixels: Pixels, settings: Evaluation, measure: Measure) -
         scores["kl_samples"] = settings.samples
         if len(pixels) > 1:
             scores["kl_standard_error"] = (kl.sum(1).std() / math.sqrt(len(pixels))).item()
-    scores |= {name: value.item() / (settings.samples * len(pixels)) for name, value in watched.items()}
+    scores |= {name: float(value) / (settings.samples * len(pixels)) for name, value in watched.items()}
     bits = bits_per_dimension(-elbo, measure)
     if bits is not None:
         scores["bits_per_dimension"] = bits

@@ -8,6 +8,7 @@ number in Python would stay as it was. Draws go on as they do without (CUDA's ge
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -61,7 +62,7 @@ class Recorded:
         self.device = device
         self.generators = generators
         self.stream = torch.cuda.Stream(device)
-        self.calls: dict[tuple[torch.Size, ...], int] = {}  # by the shapes that it was called with
+        self.calls = Counter[tuple[torch.Size, ...]]()  # by the shapes that it was called with
         self.recorded: tuple[torch.Size, ...] | None = None
         self.graph = torch.cuda.CUDAGraph()
         self.inputs: tuple[Tensor, ...] = ()
@@ -81,11 +82,11 @@ class Recorded:
     def __call__(self, *inputs: Tensor) -> Mapping[str, Tensor]:
         """What ``step`` returns of ``inputs``."""
         shapes = tuple(each.shape for each in inputs)
-        if self.recorded is None and self.calls.setdefault(shapes, 0) >= _BEFORE:
+        if self.recorded is None and self.calls[shapes] >= _BEFORE:
             self._record(inputs)
             self.recorded = shapes
         if shapes != self.recorded:
-            self.calls[shapes] = self.calls.get(shapes, 0) + 1
+            self.calls[shapes] += 1
             return self.step(*inputs)
         for mine, given in zip(self.inputs, inputs, strict=True):
             mine.copy_(given)

@@ -72,7 +72,7 @@ def train(
         noise = torch.randn((config.objective.samples, len(index), config.latent_size), device=device)
         with autocast:
             terms = terms_of(x, condition, noise, seen)
-        opponent, its_optimizer = adversary or (None, None)
+        opponent = None if adversary is None else adversary[0]
         scheduled = dict(zip(names, settings, strict=True))
         batch = Batch(model, terms, condition, run.progress, len(pixels), opponent, scheduled)
         loss = config.objective.loss(batch)
@@ -87,7 +87,8 @@ def train(
             group["lr"] = learning_rate
         optimizer.step()
         run.average(weights, forgotten)
-        if adversarial is not None and opponent is not None and its_optimizer is not None:
+        if adversarial is not None and adversary is not None:
+            opponent, its_optimizer = adversary
             opponent.zero_grad()  # of what the model's loss left there
             adversary_loss = adversarial.adversary_loss(batch)
             adversary_loss.backward()

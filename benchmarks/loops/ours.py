@@ -22,19 +22,19 @@ from vae.train import train
 from vae.train_config import TrainConfig
 
 if TYPE_CHECKING:
+    from layers import Model
     from protocol import Block
     from torch import Tensor
 
 
-def build(name: str, images: Tensor) -> tuple[Block, dict[str, Any]]:
+def config_of(model: Model) -> TrainConfig:
     """The same model as a configuration."""
-    model = MODELS[name]
     network: Conv | Mlp
     if model.channels:
         network = Conv(channels=model.channels, kernel=4, dense=model.hidden[0], activation=model.activation)
     else:
         network = Mlp(hidden=model.hidden, activation=model.activation)
-    config = TrainConfig(
+    return TrainConfig(
         data=Mnist(validation=0, binarisation="expected"),
         network=network,
         latent_size=model.latent,
@@ -43,6 +43,11 @@ def build(name: str, images: Tensor) -> tuple[Block, dict[str, Any]]:
         batch_size=model.batch,
         epochs=1_000_000,
     )
+
+
+def build(name: str, images: Tensor) -> tuple[Block, dict[str, Any]]:
+    """The program's loop over all ``images``."""
+    config = config_of(MODELS[name])
     data = TrainingData(
         train=make_split("train", images.unsqueeze(1), torch.zeros(len(images), dtype=torch.int64)),
         validation=None,

@@ -12,10 +12,13 @@ from vae.data import Digits, TrainingData, load_training
 from vae.data.dataset import content_digest, make_split
 from vae.data.pixels import Pixels, pixels_of
 from vae.networks import Mlp
+from vae.stacked import train_stacked
 from vae.train import train
 from vae.train_config import TrainConfig
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
     from vae.data import Split
     from vae.model import VAE
     from vae.state import TrainState
@@ -71,14 +74,37 @@ def without_times(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def run(
-    config: TrainConfig, data: TrainingData, resume: TrainState | None = None
+    config: TrainConfig, data: TrainingData, resume: TrainState | None = None, device: str = "cpu"
 ) -> tuple[list[dict[str, Any]], dict[str, torch.Tensor]]:
     """Rows without their times, and the tensors at the end (weights, moments, averages)."""
     rows, tensors = [], {}
-    for result in train(config, data, resume):
+    for result in train(config, data, resume, device):
         rows.append(without_times(result.row))
         tensors = {name: tensor.clone() for name, tensor in result.state.tensors.items()}
     return rows, tensors
+
+
+def stacked(
+    configs: Sequence[TrainConfig],
+    data: TrainingData,
+    resume: Sequence[TrainState | None] | None = None,
+    stop: Collection[tuple[int, int]] = (),
+    device: str = "cpu",
+) -> tuple[list[list[dict[str, Any]]], list[dict[str, torch.Tensor]]]:
+    """As :func:`run`, of each member of a stack; ``stop``: (position, epochs), from outside."""
+    rows: list[list[dict[str, Any]]] = [[] for _ in configs]
+    tensors: list[dict[str, torch.Tensor]] = [{} for _ in configs]
+    runs = train_stacked(configs, data, resume, device)
+    answer: set[int] | None = None
+    while True:
+        try:
+            results = runs.send(answer)
+        except StopIteration:
+            return rows, tensors
+        for position, result in results.items():
+            rows[position].append(without_times(result.row))
+            tensors[position] = {name: tensor.clone() for name, tensor in result.state.tensors.items()}
+        answer = {position for position, epochs in stop if len(rows[position]) == epochs}
 
 
 def raw_weights(model: VAE) -> dict[str, torch.Tensor]:

@@ -11,8 +11,8 @@ from collections import Counter
 
 import pytest
 import torch
-from small import few_digits, small_config, without_times
-from test_recorded import BINARY, VARIANTS, close, last
+from small import few_digits, run, small_config, stacked
+from test_recorded import BINARY, VARIANTS, same
 
 from vae.networks import Mlp
 from vae.objectives import Elbo, LinearWarmup
@@ -24,7 +24,6 @@ from vae.state import TrainState
 from vae.train import train
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-GPU = torch.device("cuda")
 COMPILED = {"compile": True, "objective": Elbo(beta=4.0, beta_schedule=LinearWarmup(epochs=2.5)), **BINARY}
 
 
@@ -66,30 +65,17 @@ def unrecorded(monkeypatch):
         monkeypatch.setattr(f"{module}.why_not_recorded", lambda *_: "to compare")
 
 
-def on_gpu(config, data, resume=None, pause=None):
-    """The rows, and a copy of the state after each epoch."""
-    rows, states = [], []
-    for result in train(config, data, resume, GPU, pause):
-        rows.append(without_times(result.row))
-        states.append({name: tensor.clone() for name, tensor in result.state.tensors.items()})
-    return rows, states
-
-
 @pytest.mark.parametrize("name", [*VARIANTS, "compiled"])
 def test_a_recorded_step_is_the_loops(name, counted, monkeypatch):
     """Four epochs of 6 steps of 16 and one of 4: the rows and the state at the end are those of the plain loop."""
     config = small_config(batch_size=16, epochs=4, seed=3, **(VARIANTS | {"compiled": COMPILED})[name])
     data = few_digits(train=100)
     counted.strict = name != "compiled"  # an epoch's last batch, of another size, is compiled after the recording
-    rows, states = on_gpu(config, data)
+    found = run(config, data, device="cuda")
     assert counted == {"recorded": 1, "repeated": 4 * 6 - 4}
     unrecorded(monkeypatch)
-    expected, its_states = on_gpu(dataclasses.replace(config, compile=False), data)
+    same(found, run(dataclasses.replace(config, compile=False), data, device="cuda"), rel=1e-4)
     assert counted["recorded"] == 1
-    for row, its in zip(rows, expected, strict=True):
-        close(row, its, rel=1e-4)
-    for key, tensor in its_states[-1].items():
-        torch.testing.assert_close(states[-1][key], tensor, rtol=1e-3, atol=1e-4, msg=key)
 
 
 def members(count):
@@ -116,49 +102,39 @@ def test_a_member_of_a_recorded_stack_is_the_run_alone(compiled, counted, monkey
     data = few_digits(train=100)
     configs = [dataclasses.replace(config, compile=compiled) for config in members(3)]
     counted.strict = not compiled
-    found = last(train_stacked(configs, data, device=GPU))
+    rows, tensors = stacked(configs, data, device="cuda")
     assert counted == {"recorded": 1, "repeated": 4 * 6 - 4}
     unrecorded(monkeypatch)
-    for config, (row, tensors) in zip(configs, found, strict=True):
-        expected, states = on_gpu(dataclasses.replace(config, compile=False), data)
-        close(row, expected[-1], rel=1e-4)
-        for key, tensor in states[-1].items():
-            torch.testing.assert_close(tensors[key], tensor, rtol=1e-3, atol=1e-4, msg=key)
+    for config, *member in zip(configs, rows, tensors, strict=True):
+        same(member, run(dataclasses.replace(config, compile=False), data, device="cuda"), rel=1e-4)
 
 
 def test_a_member_that_leaves_is_not_noticed(counted):
     """What is left is recorded anew, and goes on as it was."""
     configs, data = members(3), few_digits(train=100)
     longer = [dataclasses.replace(config, epochs=2 if k == 1 else 4) for k, config in enumerate(configs)]
-    epochs = [
-        {k: without_times(r.row) for k, r in results.items()} for results in train_stacked(longer, data, device=GPU)
-    ]
-    assert [sorted(rows) for rows in epochs] == [[0, 1, 2]] * 2 + [[0, 2]] * 2
+    rows, tensors = stacked(longer, data, device="cuda")
+    assert [len(each) for each in rows] == [4, 2, 4]
     assert counted["recorded"] == 2
-    alone, _ = on_gpu(longer[2], data)
-    close(epochs[-1][2], alone[-1], rel=1e-4)
+    same((rows[2], tensors[2]), run(longer[2], data, device="cuda"), rel=1e-4)
 
 
 def test_left_in_mid_epoch_and_gone_on_with_it_is_the_same(counted, tmp_path):
     """The generator's place among the draws is that of the steps taken, also of those that were repeated."""
     config = small_config(batch_size=16, epochs=4, seed=3, **VARIANTS["conv"])
     data = few_digits(train=100)
-    expected, states = on_gpu(config, data)
+    expected, tensors = run(config, data, device="cuda")
     asked = iter([False] * 10 + [True])
-    rows = []
     with pytest.raises(Paused) as paused:
-        rows += [without_times(result.row) for result in train(config, data, None, GPU, lambda: next(asked, False))]
+        list(train(config, data, device="cuda", pause=lambda: next(asked, False)))
     paused.value.state.save(tmp_path / "paused")
-    more, its = on_gpu(config, data, TrainState.load(tmp_path / "paused"))
+    more = run(config, data, TrainState.load(tmp_path / "paused"), device="cuda")
     assert counted["recorded"] == 3
-    for row, other in zip(more, expected[-len(more) :], strict=True):
-        close(row, other, rel=1e-4)
-    for key, tensor in states[-1].items():
-        torch.testing.assert_close(its[-1][key], tensor, rtol=1e-3, atol=1e-4, msg=key)
+    same(more, (expected[-len(more[0]) :], tensors), rel=1e-4)
 
 
-@pytest.mark.parametrize("stacked", [False, True])
-def test_an_ended_run_gives_its_memory_back(stacked):
+@pytest.mark.parametrize("several", [False, True])
+def test_an_ended_run_gives_its_memory_back(several):
     """At once, without Python's collector of cycles, which does not see a GPU's memory: a worker trains many in turn."""
     config, data = small_config(network=Mlp(hidden=(500,)), batch_size=16), few_digits(train=100)
     gc.collect()
@@ -167,7 +143,7 @@ def test_an_ended_run_gives_its_memory_back(stacked):
         held = []
         for seed in range(4):
             configs = [dataclasses.replace(config, seed=seed + k) for k in range(3)]
-            list(train_stacked(configs, data, device=GPU) if stacked else train(configs[0], data, device=GPU))
+            list(train_stacked(configs, data, device="cuda") if several else train(configs[0], data, device="cuda"))
             torch.cuda.empty_cache()
             held.append(torch.cuda.memory_reserved())
     finally:

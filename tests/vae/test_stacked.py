@@ -7,7 +7,7 @@ import random
 
 import pytest
 import torch
-from small import few_digits, run, small_config, without_times
+from small import few_digits, run, small_config, stacked
 from torch.autograd import gradcheck
 
 from vae.conditioning import OnLabel, OnQuadrants
@@ -25,22 +25,6 @@ from vae.stacked import _Affine, train_stacked
 from vae.stacked_optimizers import OneAdam, OneByOne, updates
 from vae.state import TrainState
 from vae.train_config import Evaluation, Initialisation
-
-
-def stacked(configs, data, resume=None, stop=()):
-    """Rows without times, and the last tensors, of each member; ``stop``: (position, epochs), from outside."""
-    rows, tensors = [[] for _ in configs], [{} for _ in configs]
-    runs = train_stacked(configs, data, resume)
-    answer = None
-    while True:
-        try:
-            results = runs.send(answer)
-        except StopIteration:
-            return rows, tensors
-        for position, result in results.items():
-            rows[position].append(without_times(result.row))
-            tensors[position] = {name: tensor.clone() for name, tensor in result.state.tensors.items()}
-        answer = {position for position, epochs in stop if len(rows[position]) == epochs}
 
 
 def members(draw: random.Random, count: int):
