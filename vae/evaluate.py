@@ -17,6 +17,7 @@ from torch import Tensor
 
 from vae import seeds
 from vae.allocator import keep_freed_memory
+from vae.many_samples import nll_of_samples
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,9 +34,9 @@ COLLAPSED_KL = 0.1  # nats; a proposal: below it the code carries nothing that a
 # One draw of the importance-weighted estimate: images × samples. Fixed, so that its noise is too; and so many images are
 # corrupted at once.
 IMAGES_AT_ONCE = 20
-SAMPLES_AT_ONCE = 100
-# One decoder call of it, on a CPU: fewer waste the matrix products, more leave the cache (784 outputs a row).
-ROWS_AT_ONCE = 500
+DRAWN_AT_ONCE = 100
+# Samples of an image that are scored at once: five draws.
+SAMPLES_AT_ONCE = 500
 
 
 @torch.no_grad()
@@ -264,12 +265,11 @@ def _log_mean_weight(model: VAE, x: Tensor, condition: Tensor | None, k: int, no
         # A chunk never crosses k/2, so that the first half is exactly the estimate at k/2.
         stop = half if drawn < half else k
         samples = min(SAMPLES_AT_ONCE, stop - drawn)
-        noise = torch.randn((samples, len(x), model.latent_size), generator=noise_of).to(x.device)
+        draws = [(len(range(samples)[rows]), len(x), model.latent_size) for rows in blocks(samples, DRAWN_AT_ONCE)]
+        noise = torch.cat([torch.randn(draw, generator=noise_of) for draw in draws]).to(x.device)
         z = posterior.sample(noise)
         log_ratio = model.prior.log_density(z, condition, model.encode_alone) - posterior.log_density(z)
-        parts = z.split(max(1, ROWS_AT_ONCE // len(x)) if z.device.type == "cpu" else samples)
-        log_likelihood = -torch.cat([model.nll_of_samples(part, condition, x) for part in parts])
-        log_weight = log_ratio.double() + log_likelihood.double()
+        log_weight = log_ratio.double() - nll_of_samples(model, z, condition, x).double()
         total = torch.logaddexp(total, torch.logsumexp(log_weight, dim=0))
         drawn += samples
         if drawn == half:

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from vae.conditioning import OnLabel
-from vae.likelihoods import OfSamples
 from vae.networks import Sizes
 
 if TYPE_CHECKING:
@@ -115,18 +114,10 @@ class VAE(nn.Module):
         """−log p(x|z) summed over the scored dimensions: z [S, B, L], x [B, D] -> [S, B] nats."""
         samples = len(z)
         x = x.repeat(samples, 1) if samples > 1 else x
-        return self.score(self._decode_samples(z, condition), x).view(samples, -1)
+        return self.score(self.decode_samples(z, condition), x).view(samples, -1)
 
-    @torch.no_grad()
-    def nll_of_samples(self, z: Tensor, condition: Tensor | None, x: Tensor) -> Tensor:
-        """As :meth:`nll`, to rounding and with no gradient: faster for many samples, where the likelihood knows how."""
-        if self.conditioning.scored is not None or not isinstance(self.likelihood, OfSamples):
-            return self.nll(z, condition, x)
-        output = self._decode_samples(z, condition).unflatten(0, z.shape[:2])
-        return self.likelihood.nll_of_samples(output, x)
-
-    def _decode_samples(self, z: Tensor, condition: Tensor | None) -> Tensor:
-        """[S, B, L] -> [S·B, outputs_per_dimension × D]."""
+    def decode_samples(self, z: Tensor, condition: Tensor | None) -> Tensor:
+        """:meth:`decode` of each example's samples: [S, B, L] -> [S·B, outputs_per_dimension × D]."""
         if condition is not None and len(z) > 1:
             condition = condition.repeat(len(z), 1)
         return self.decode(z.flatten(0, 1), condition)

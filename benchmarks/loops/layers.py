@@ -88,6 +88,13 @@ class Vae(nn.Module):
         return mean, log_variance, self.decoder(z)
 
 
+def network_of(model: Model, weights: str) -> Vae:
+    """A model with the weights that lie in the file ``weights``."""
+    network = Vae(model)
+    network.load_state_dict(torch.load(weights))
+    return network
+
+
 def flops_per_sample(model: Model) -> float:
     """Floating-point operations of matrix products and convolutions in one training step, for each example.
 

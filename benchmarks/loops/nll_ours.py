@@ -1,11 +1,11 @@
-"""vae.evaluate.importance_weighted_nll on the weights that the protocol's seed gives."""
+"""vae.evaluate.importance_weighted_nll on given weights."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 import torch
-from layers import MODELS, Vae
+from layers import MODELS, network_of
 from protocol import serve
 
 from vae.data import Mnist, TrainingData
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 K = 5000
 
 
-def build(name: str, images: Tensor) -> tuple[Block, dict[str, Any]]:
+def build(name: str, images: Tensor, weights: str) -> tuple[Block, dict[str, Any]]:
     """The estimate over all ``images``, which are 0 or 255."""
     layers = MODELS[name]
-    weights = Vae(layers)
+    network = network_of(layers, weights)
     config = TrainConfig(
         data=Mnist(validation=0, binarisation="static"),
         network=Mlp(hidden=layers.hidden, activation=layers.activation),
@@ -40,7 +40,7 @@ def build(name: str, images: Tensor) -> tuple[Block, dict[str, Any]]:
     )
     model = build_model(config, data)
     with torch.no_grad():
-        for own, given in zip(model.parameters(), weights.parameters(), strict=True):
+        for own, given in zip(model.parameters(), network.parameters(), strict=True):
             own.copy_(given)
     pixels = pixels_of(split, config, data.levels, torch.device("cpu"), held_out=True)
 

@@ -1,4 +1,4 @@
-"""The matrix products of the decoder for k samples of every image, and nothing else: no estimate can be faster in torch."""
+"""All matrix products of the decoder for k samples of every image, and nothing else: what an estimate can't beat that leaves none out."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from protocol import serve
 from torch import nn
 
 from vae.allocator import keep_freed_memory
-from vae.evaluate import ROWS_AT_ONCE
+from vae.many_samples import ROWS_AT_ONCE
 
 if TYPE_CHECKING:
     from protocol import Block
@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 K = 5000
 
 
-def build(name: str, images: Tensor) -> tuple[Block, dict[str, Any]]:
-    """All of them for so many ``images``."""
+def build(name: str, images: Tensor, weights: str) -> tuple[Block, dict[str, Any]]:
+    """All of them for so many ``images``; which weights is the same to them."""
+    del weights
     layers = [layer for layer in decoder_layers(MODELS[name]) if isinstance(layer, nn.Linear)]
     keep_freed_memory()
     z = torch.randn(ROWS_AT_ONCE, MODELS[name].latent)

@@ -19,8 +19,6 @@ import torch
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from torch import Tensor
-
     Block = Callable[[], dict[str, float]]
 
 
@@ -33,11 +31,11 @@ def busy_seconds() -> float:
     return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
 
 
-def serve(build: Callable[[str, Tensor], tuple[Block, dict[str, Any]]]) -> None:
+def serve(build: Callable[..., tuple[Block, dict[str, Any]]]) -> None:
     """Answer the driver until it closes stdin.
 
-    The first line is ``{"model", "images", "threads"}``; ``build`` gets the model's name and the images,
-    uint8 [N, 28, 28], and returns a block (train once over the images, return its mean loss in nats per
+    The first line is ``{"model", "images", "threads"}`` and what else ``build`` takes by name; it gets the model's name and
+    the images, uint8 [N, 28, 28], and returns a block (train once over the images, return its mean loss in nats per
     example) and what is to be said about it. Every further line asks for one block.
     """
     # What libraries print must not reach the driver.
@@ -45,10 +43,10 @@ def serve(build: Callable[[str, Tensor], tuple[Block, dict[str, Any]]]) -> None:
     os.dup2(2, 1)
 
     setup = json.loads(sys.stdin.readline())
-    torch.set_num_threads(setup["threads"])
+    torch.set_num_threads(setup.pop("threads"))
     torch.manual_seed(0)
-    images = torch.from_numpy(np.load(setup["images"]))
-    block, about = build(setup["model"], images)
+    images = torch.from_numpy(np.load(setup.pop("images")))
+    block, about = build(setup.pop("model"), images, **setup)
     about |= {"torch": torch.__version__, "python": platform.python_version()}
     channel.write(json.dumps(about) + "\n")
     for _ in sys.stdin:
