@@ -265,11 +265,13 @@ def _log_mean_weight(model: VAE, x: Tensor, condition: Tensor | None, k: int, no
         # A chunk never crosses k/2, so that the first half is exactly the estimate at k/2.
         stop = half if drawn < half else k
         samples = min(SAMPLES_AT_ONCE, stop - drawn)
-        draws = [(len(range(samples)[rows]), len(x), model.latent_size) for rows in blocks(samples, DRAWN_AT_ONCE)]
-        noise = torch.cat([torch.randn(draw, generator=noise_of) for draw in draws]).to(x.device)
-        z = posterior.sample(noise)
-        log_ratio = model.prior.log_density(z, condition, model.encode_alone) - posterior.log_density(z)
-        log_weight = log_ratio.double() - nll_of_samples(model, z, condition, x).double()
+        draws = []
+        for rows in blocks(samples, DRAWN_AT_ONCE):
+            shape = (len(range(samples)[rows]), len(x), model.latent_size)
+            draws.append(posterior.sample(torch.randn(shape, generator=noise_of).to(x.device)))
+        # By draw: a prior of many components has one density for each and each latent dimension.
+        log_ratio = [model.prior.log_density(z, condition, model.encode_alone) - posterior.log_density(z) for z in draws]
+        log_weight = torch.cat(log_ratio).double() - nll_of_samples(model, torch.cat(draws), condition, x).double()
         total = torch.logaddexp(total, torch.logsumexp(log_weight, dim=0))
         drawn += samples
         if drawn == half:
