@@ -10,7 +10,6 @@ images in an epoch.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import tempfile
 import time
@@ -24,12 +23,14 @@ from typing import TYPE_CHECKING, Any
 os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 import torch
+from pydantic import TypeAdapter
 
 import research.trial
 import vae.run
 from research import provenance
 from research.settings import Metric
 from research.spaces import load_space, random_draws
+from research.trial import Assignment
 from vae.data import load_training
 from vae.data.pixels import pixels_of
 from vae.serialization import to_dict
@@ -66,28 +67,29 @@ def run(config: TrainConfig, folder: Path) -> Spent:
     data = load_training(config.data, None)  # once for each process: told apart
     assert data.validation is not None
     rungs = [epoch for epoch in (1, 3, 9) if epoch < config.epochs]
-    assignment = {
-        "sweep_dir": str(folder),
-        "storage": None,
-        "trial": 0,
-        "attempt": 0,
-        "config": to_dict(config),
-        "replicates": 1,
-        "metric": {"name": "val/elbo", "direction": "maximize"},
-        "threads": 1,
-        "device": "cpu",
-        "gpus": 0.0,
-        "source_sha256": provenance.running_sha256(),
-        "data_dir": None,
-        "data_hash": data.data_hash,
-        "split_hash": data.split_hash,
-        "picture_epochs": [*rungs, config.epochs],
-        "resume_from": None,
-        "resume_sha256": None,
-        "again": {},
-        "best_checkpoint": None,
-        "best_value": None,
-    }
+    assignment = Assignment(
+        sweep_dir=str(folder),
+        storage=None,
+        trial=0,
+        attempt=0,
+        config=to_dict(config),
+        replicates=1,
+        metric=Metric(),
+        threads=1,
+        device="cpu",
+        gpus=0.0,
+        source_sha256=provenance.running_sha256(),
+        data_dir=None,
+        data_hash=data.data_hash,
+        split_hash=data.split_hash,
+        picture_epochs=[*rungs, config.epochs],
+        resume_from=None,
+        resume_sha256=None,
+        again={},
+        stop_file=None,
+        best_checkpoint=None,
+        best_value=None,
+    )
     held = pixels_of(data.validation, config, data.levels, torch.device("cpu"), held_out=True)
     parts = {
         "held-out figures": (vae.run, "held_out_metrics"),
@@ -117,7 +119,7 @@ def run(config: TrainConfig, folder: Path) -> Spent:
         vae.run.held_out_metrics = _measured(evaluated, spent, "held-out figures")  # type: ignore[assignment]
         research.trial.tune.report = reports.append  # type: ignore[assignment]
         with _timed(spent, "the whole trial"):
-            research.trial.run_trial({"assignments": json.dumps([assignment])})
+            research.trial.run_trial({"assignments": TypeAdapter(list[Assignment]).dump_json([assignment]).decode()})
     finally:
         for part, (where, name) in parts.items():
             setattr(where, name, before[part])
@@ -144,7 +146,6 @@ def main() -> None:
     if options.quick:
         options.epochs = options.draws = 1
     torch.set_num_threads(1)
-    assert Metric().name == "val/elbo"
     machine, versions = provenance.hardware(), provenance.versions()
     print(
         f"{datetime.now(UTC):%Y-%m-%d}, {machine['cpu']}, one of {machine['usable_cores']} cores; Python "

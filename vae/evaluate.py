@@ -265,13 +265,14 @@ def _log_mean_weight(model: VAE, x: Tensor, condition: Tensor | None, k: int, no
         # A chunk never crosses k/2, so that the first half is exactly the estimate at k/2.
         stop = half if drawn < half else k
         samples = min(SAMPLES_AT_ONCE, stop - drawn)
-        draws = []
-        for rows in blocks(samples, DRAWN_AT_ONCE):
-            shape = (len(range(samples)[rows]), len(x), model.latent_size)
-            draws.append(posterior.sample(torch.randn(shape, generator=noise_of).to(x.device)))
-        # By draw: a prior of many components has one density for each and each latent dimension.
-        log_ratio = [model.prior.log_density(z, condition, model.encode_alone) - posterior.log_density(z) for z in draws]
-        log_weight = torch.cat(log_ratio).double() - nll_of_samples(model, torch.cat(draws), condition, x).double()
+        counts = [min(DRAWN_AT_ONCE, samples - start) for start in range(0, samples, DRAWN_AT_ONCE)]
+        noise = (torch.randn((count, len(x), model.latent_size), generator=noise_of) for count in counts)
+        draws = [posterior.sample(some.to(x.device)) for some in noise]
+        # By draw: a mixture's density takes memory for each component and latent dimension.
+        log_prior = torch.cat([model.prior.log_density(z, condition, model.encode_alone) for z in draws])
+        z = torch.cat(draws)
+        log_ratio = log_prior - posterior.log_density(z)
+        log_weight = log_ratio.double() - nll_of_samples(model, z, condition, x).double()
         total = torch.logaddexp(total, torch.logsumexp(log_weight, dim=0))
         drawn += samples
         if drawn == half:
