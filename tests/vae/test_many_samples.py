@@ -54,7 +54,9 @@ def test_a_decoder_of_one_examples_codes_puts_out_what_it_does_else(hidden, acti
     decoder = decoder_of(network, condition=size, everywhere=told == "everywhere")
     z = codes(spread)
     expected = decoder(z, None if condition is None else condition.expand(len(z), -1))
+    before = {name: value.clone() for name, value in decoder.state_dict().items()}
     assert torch.allclose(OfOne(decoder)(z, condition), expected, rtol=1e-11, atol=1e-11)
+    assert all(torch.equal(value, before[name]) for name, value in decoder.state_dict().items())
 
 
 @torch.no_grad()
