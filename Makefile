@@ -74,9 +74,9 @@ bench: $(STAMP) $(PEERS_STAMP) ## measure loops, estimates, stacks and sweeps be
 
 # The peers get an environment of their own: their requirements are not ours.
 $(PEERS_STAMP): benchmarks/peers/requirements.txt | $(STAMP)
-	@if command -v uv >/dev/null; then \
-		uv venv --quiet --allow-existing --python $(BIN)/python $(PEERS) \
-		&& uv pip install --python $(PEERS)/bin/python -r $<; \
+	@uv=$$(command -v uv || command -v $(BIN)/uv); if [ -n "$$uv" ]; then \
+		"$$uv" venv --quiet --allow-existing --python $(BIN)/python $(PEERS) \
+		&& "$$uv" pip install --python $(PEERS)/bin/python -r $<; \
 	else \
 		$(BIN)/python -m venv $(PEERS) && $(PEERS)/bin/python -m pip install -r $<; \
 	fi

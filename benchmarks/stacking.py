@@ -19,6 +19,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 import torch
+from training_loop import machine
 
 from vae.data import Digits, Mnist, TrainingData, load_training
 from vae.data.dataset import make_split
@@ -118,6 +119,7 @@ def main() -> None:
         asked.rounds, asked.members = 1, [1, 2]
     torch.set_num_threads(1)
     lines = []
+    sys.stdout.write(f"{machine()}, one thread, {asked.rounds} rounds\n\n")
     sys.stdout.write("model  K   times one after the other (range)   examples/s, all members\n")
     for name in asked.models:
         for line in measure(name, asked.members, asked.rounds, Path(asked.data_dir or "data")):
