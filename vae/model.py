@@ -12,6 +12,8 @@ from vae.conditioning import OnLabel
 from vae.networks import Sizes
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from vae.likelihoods import Likelihood
     from vae.networks.conv import ConvDecoder
     from vae.networks.mlp import MlpDecoder
@@ -150,8 +152,8 @@ class VAE(nn.Module):
         return self.reconstruct(self.draw_prior(noise, uniform, condition), condition)
 
 
-def initialise(model: VAE, config: Initialisation, data_mean: Tensor) -> None:
-    """Give ``model`` its starting weights. ``data_mean`` [D] is the training images' mean in the scale of x."""
+def initialise(model: VAE, config: Initialisation, data_mean: Callable[[], Tensor]) -> None:
+    """Give ``model`` its starting weights. ``data_mean()`` [D], the training images' mean in the scale of x, reads them all."""
     if config.weights != "pytorch":
         draw = nn.init.xavier_uniform_ if config.weights == "xavier_uniform" else nn.init.xavier_normal_
         for module in model.modules():
@@ -161,7 +163,7 @@ def initialise(model: VAE, config: Initialisation, data_mean: Tensor) -> None:
                     nn.init.zeros_(module.bias)
     if config.output_bias == "data_mean":
         decoder = cast("MlpDecoder | ConvDecoder", model.decoder)
-        decoder.set_output_bias(data_mean, model.likelihood.output_bias)
+        decoder.set_output_bias(data_mean(), model.likelihood.output_bias)
 
 
 def num_parameters(model: nn.Module) -> int:

@@ -181,11 +181,14 @@ def build(config: TrainConfig, data: TrainingData, device: torch.device | str = 
     torch.manual_seed(seeds.derive(config.seed, "weights"))
     model = VAE(config, shape=data.shape, levels=data.levels, num_classes=data.num_classes)
     check_support(config, data.train, data.levels)
-    pixels = pixels_of(data.train, config, data.levels, torch.device("cpu"), held_out=False)
-    initialise(model, config.initialisation, pixels.mean())
+
+    def pixels() -> Pixels:  # not before it is needed: of a large set it takes a while
+        return pixels_of(data.train, config, data.levels, torch.device("cpu"), held_out=False)
+
+    initialise(model, config.initialisation, lambda: pixels().mean())
     if isinstance(model.prior, VampPrior):
-        chosen = torch.randperm(len(pixels), generator=seeds.generator(config.seed, "pseudo-inputs"))
-        model.prior.start_from(pixels.batch(chosen[: len(model.prior.pseudo_inputs)]))
+        chosen = torch.randperm(len(data.train), generator=seeds.generator(config.seed, "pseudo-inputs"))
+        model.prior.start_from(pixels().batch(chosen[: len(model.prior.pseudo_inputs)]))
     if model.labelled:
         counts = torch.bincount(data.train.labels, minlength=data.num_classes).double()
         model.label_log_prior.copy_((counts / counts.sum()).log())

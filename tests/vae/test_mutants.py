@@ -116,7 +116,7 @@ def seed_set_after_the_weights(monkeypatch):
         model = VAE(config, shape=data.shape, levels=data.levels, num_classes=data.num_classes)
         torch.manual_seed(seeds.derive(config.seed, "weights"))
         pixels = pixels_of(data.train, config, data.levels, torch.device("cpu"), held_out=False)
-        initialise(model, config.initialisation, pixels.mean())
+        initialise(model, config.initialisation, pixels.mean)
         return model.to(device)
 
     monkeypatch.setattr(vae.run, "build", wrong)

@@ -448,6 +448,17 @@ def test_an_untrained_decoder_predicts_the_data_mean(changes, name, network):
     assert torch.allclose(expected.expand(2, -1), seen, atol=1e-5)
 
 
+@pytest.mark.parametrize("binarisation", ["none", "static"])
+def test_starting_weights_read_no_data_unless_they_depend_on_it(monkeypatch, binarisation):
+    """Of a large set that is a pass over all of it, for each trial."""
+    monkeypatch.setattr("vae.run.pixels_of", lambda *_, **__: pytest.fail("the images were read"))
+    likelihood = Bernoulli() if binarisation == "static" else small_config().likelihood
+    config = small_config(data=Digits(binarisation=binarisation), likelihood=likelihood)
+    build(config, few_digits())
+    with pytest.raises(pytest.fail.Exception, match="images were read"):
+        build(dataclasses.replace(config, initialisation=Initialisation(output_bias="data_mean")), few_digits())
+
+
 @pytest.mark.parametrize("network", [small_conv(), small_resnet()], ids=["conv", "resnet"])
 @torch.no_grad()
 def test_each_channel_has_its_own_mean(network):
