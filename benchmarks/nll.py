@@ -26,7 +26,9 @@ LOOPS = (PYTHAE, OURS, PRODUCTS)
 
 import handwritten  # noqa: E402 - in the loops' own folder, which training_loop has put on the path
 
-AGREE = 1.0  # nats: five standard deviations over seeds of a trained model's estimate from 20 images; untrained ones agree to 0.03
+# Nats that the estimates may differ by, many standard errors: of models as they start, and of trained ones, whose estimates from
+# 20 images have a standard deviation of 0.2 over seeds.
+AGREE, TRAINED_AGREE = 0.2, 1.0
 
 
 def main() -> None:
@@ -78,7 +80,7 @@ def main() -> None:
             finally:
                 for worker in workers:
                     worker.close()
-            if abs(nll[PYTHAE.title] - nll[OURS.title]) > AGREE:
+            if abs(nll[PYTHAE.title] - nll[OURS.title]) > (TRAINED_AGREE if epochs else AGREE):
                 sys.exit(f"{name}: the estimates differ: {nll}: not the same work")
             theirs = cpu[PYTHAE.title]
             print(

@@ -23,14 +23,13 @@ from typing import TYPE_CHECKING, Any
 os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 import torch
-from pydantic import TypeAdapter
 
 import research.trial
 import vae.run
 from research import provenance
 from research.settings import Metric
 from research.spaces import load_space, random_draws
-from research.trial import Assignment
+from research.trial import ASSIGNMENTS, Assignment
 from vae.data import load_training
 from vae.data.pixels import pixels_of
 from vae.serialization import to_dict
@@ -119,7 +118,7 @@ def run(config: TrainConfig, folder: Path) -> Spent:
         vae.run.held_out_metrics = _measured(evaluated, spent, "held-out figures")  # type: ignore[assignment]
         research.trial.tune.report = reports.append  # type: ignore[assignment]
         with _timed(spent, "the whole trial"):
-            research.trial.run_trial({"assignments": TypeAdapter(list[Assignment]).dump_json([assignment]).decode()})
+            research.trial.run_trial({"assignments": ASSIGNMENTS.dump_json([assignment]).decode()})
     finally:
         for part, (where, name) in parts.items():
             setattr(where, name, before[part])

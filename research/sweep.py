@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import TypeAdapter
 from ray import cloudpickle, tune
 from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.tune.execution import class_cache
@@ -53,7 +52,7 @@ from research.storage import follow, store_of
 from research.stuck_worker import end_worker
 from research.study import StudyView
 from research.tracking import Sink
-from research.trial import Assignment, TrialWorker
+from research.trial import ASSIGNMENTS, Assignment, TrialWorker
 from research.watchdog import Watchdog
 from vae.data import load_training
 from vae.durable import sync_directory
@@ -72,7 +71,6 @@ if TYPE_CHECKING:
 
 SPACE_COPY = "space.py"
 RAY = "ray"  # Tune's scratch files, never read; there while a session is at work, or when one was cut short
-_ASSIGNMENTS = TypeAdapter(list[Assignment])
 
 
 @dataclass(frozen=True)
@@ -380,7 +378,7 @@ class _Session:
             "trials": [view.number for view in views],
             "cpus": self.ledger.settings.resources.cpus_per_trial,
             "gpus": assignments[0].gpus,
-            "assignments": _ASSIGNMENTS.dump_json(assignments).decode(),
+            "assignments": ASSIGNMENTS.dump_json(assignments).decode(),
         }
 
     def _assignment(self, view: TrialView) -> Assignment:

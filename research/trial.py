@@ -70,7 +70,7 @@ class Assignment:
     best_value: float | None
 
 
-_ASSIGNMENTS = TypeAdapter(list[Assignment])
+ASSIGNMENTS = TypeAdapter(list[Assignment])  # as driver and worker pass them, in JSON
 
 
 def run_trial(config: dict[str, Any]) -> None:
@@ -79,7 +79,7 @@ def run_trial(config: dict[str, Any]) -> None:
     Several are trained as a stack, as far as their configs allow it; those that can't be are trained one after the
     other.
     """
-    tasks = _ASSIGNMENTS.validate_json(config["assignments"])
+    tasks = ASSIGNMENTS.validate_json(config["assignments"])
     # The process has run other trials and will run more: everything that lasts is set here, at each start.
     torch.set_num_threads(tasks[0].threads)
     limit_memory(tasks[0].device, tasks[0].gpus)

@@ -265,8 +265,8 @@ def _log_mean_weight(model: VAE, x: Tensor, condition: Tensor | None, k: int, no
         # A chunk never crosses k/2, so that the first half is exactly the estimate at k/2.
         stop = half if drawn < half else k
         samples = min(SAMPLES_AT_ONCE, stop - drawn)
-        counts = [min(DRAWN_AT_ONCE, samples - start) for start in range(0, samples, DRAWN_AT_ONCE)]
-        noise = (torch.randn((count, len(x), model.latent_size), generator=noise_of) for count in counts)
+        shapes = ((rows.stop - rows.start, len(x), model.latent_size) for rows in blocks(samples, DRAWN_AT_ONCE))
+        noise = (torch.randn(shape, generator=noise_of) for shape in shapes)
         draws = [posterior.sample(some.to(x.device)) for some in noise]
         # By draw: a mixture's density takes memory for each component and latent dimension.
         log_prior = torch.cat([model.prior.log_density(z, condition, model.encode_alone) for z in draws])

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from pydantic import TypeAdapter
 from store_server import BUCKET
 from synthetic import new_ledger, science, trial
 
@@ -26,7 +25,7 @@ from research.notice import Preempted
 from research.object_store import ObjectStore
 from research.provenance import running_sha256
 from research.settings import Metric
-from research.trial import Assignment, run_trial
+from research.trial import ASSIGNMENTS, Assignment, run_trial
 from vae.data import Digits, load_training
 from vae.likelihoods import Binomial
 from vae.networks import Mlp
@@ -82,7 +81,7 @@ def assignment(ledger: Ledger, url: str | None, attempt: int, **more: Any) -> di
         best_checkpoint=None if best is None else best.checkpoint,
         best_value=None if best is None else view.curve(metric.name)[best.epoch],
     )
-    return {"assignments": TypeAdapter(list[Assignment]).dump_json([task]).decode()}
+    return {"assignments": ASSIGNMENTS.dump_json([task]).decode()}
 
 
 def written_by(ledger: Ledger, *, stop_after: int | None = None) -> Callable[[dict[str, Any]], None]:

@@ -14,8 +14,7 @@ from vae.conditioning import OnLabel, OnQuadrants, Unconditional, seen_pixels
 from vae.config import ConfigError
 from vae.data import Digits
 from vae.evaluate import evaluate
-from vae.likelihoods import Bernoulli, Binomial, Gaussian
-from vae.many_samples import nll_of_samples
+from vae.likelihoods import Bernoulli, Gaussian
 from vae.measure import measure_of
 from vae.networks import Conv, Mlp
 from vae.train import build
@@ -54,22 +53,6 @@ def model_of(shape, observed=("bottom_left",), **changes):
     pixels = held_out(config, data)
     x = pixels.batch(slice(0, 5))
     return model, config, x, model.condition(x, pixels.labels[:5]), data
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("conditioning", [Unconditional(), OnLabel(), OnQuadrants(observed=("bottom_left",))])
-@pytest.mark.parametrize("likelihood", [Bernoulli(), Binomial(), Gaussian()])
-def test_many_samples_are_scored_as_each_is(conditioning, likelihood):
-    """Whatever a model is told and scores: by its own way for many samples or not."""
-    data = Digits(binarisation="static" if isinstance(likelihood, Bernoulli) else "none")
-    config = small_config(conditioning=conditioning, likelihood=likelihood, data=data)
-    model = build(config, few_digits())
-    pixels = held_out(config, few_digits())
-    x = pixels.batch(slice(0, 5))
-    condition = model.condition(x, pixels.labels[:5])
-    z = torch.randn(6, 5, config.latent_size)
-    one_by_one = torch.stack([model.nll(each[None], condition, x)[0] for each in z])
-    assert torch.allclose(nll_of_samples(model, z, condition, x), one_by_one, rtol=1e-5)
 
 
 @torch.no_grad()
