@@ -17,7 +17,7 @@ from torch import Tensor
 
 from vae import seeds
 from vae.allocator import keep_freed_memory
-from vae.many_samples import nll_of_samples
+from vae.many_samples import ManySamples
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,8 +35,8 @@ COLLAPSED_KL = 0.1  # nats; a proposal: below it the code carries nothing that a
 # corrupted at once.
 IMAGES_AT_ONCE = 20
 DRAWN_AT_ONCE = 100
-# Samples of an image that are scored at once: five draws.
-SAMPLES_AT_ONCE = 500
+# Samples of an image that are scored at once: 25 draws.
+SAMPLES_AT_ONCE = 2500
 
 
 @torch.no_grad()
@@ -228,6 +228,7 @@ def importance_weighted_nll(
     model.eval()
     images = min(images, len(pixels))
     noise_of = seeds.generator(seed, "importance", split)
+    scorer = ManySamples(model)
     at_k, at_half = [], []
     for rows in blocks(images, IMAGES_AT_ONCE):
         x = pixels.batch(rows)
@@ -235,11 +236,11 @@ def importance_weighted_nll(
             per_label = []
             for y in range(model.num_classes):
                 condition = model.condition(x, torch.full((len(x),), y, device=x.device))
-                per_label.append(_log_mean_weight(model, x, condition, k, noise_of))
+                per_label.append(_log_mean_weight(scorer, x, condition, k, noise_of))
             prior = model.label_log_prior.double()[:, None, None]
             both = torch.logsumexp(torch.stack(per_label) + prior, dim=0)
         else:
-            both = _log_mean_weight(model, x, model.condition(x, pixels.labels[rows]), k, noise_of)
+            both = _log_mean_weight(scorer, x, model.condition(x, pixels.labels[rows]), k, noise_of)
         at_half.append(both[0].cpu())
         at_k.append(both[1].cpu())
     model.train(was_training)
@@ -254,8 +255,11 @@ def importance_weighted_nll(
     )
 
 
-def _log_mean_weight(model: VAE, x: Tensor, condition: Tensor | None, k: int, noise_of: torch.Generator) -> Tensor:
+def _log_mean_weight(
+    scorer: ManySamples, x: Tensor, condition: Tensor | None, k: int, noise_of: torch.Generator
+) -> Tensor:
     """Log of the mean importance weight with the first k/2 and with all k samples, [2, B] in float64."""
+    model = scorer.model
     posterior = model.encode(x, condition)
     half = max(1, k // 2)
     total = torch.full((len(x),), -math.inf, dtype=torch.float64, device=x.device)
@@ -265,14 +269,14 @@ def _log_mean_weight(model: VAE, x: Tensor, condition: Tensor | None, k: int, no
         # A chunk never crosses k/2, so that the first half is exactly the estimate at k/2.
         stop = half if drawn < half else k
         samples = min(SAMPLES_AT_ONCE, stop - drawn)
-        shapes = ((rows.stop - rows.start, len(x), model.latent_size) for rows in blocks(samples, DRAWN_AT_ONCE))
-        noise = (torch.randn(shape, generator=noise_of) for shape in shapes)
-        draws = [posterior.sample(some.to(x.device)) for some in noise]
-        # By draw: a mixture's density takes memory for each component and latent dimension.
-        log_prior = torch.cat([model.prior.log_density(z, condition, model.encode_alone) for z in draws])
-        z = torch.cat(draws)
-        log_ratio = log_prior - posterior.log_density(z)
-        log_weight = log_ratio.double() - nll_of_samples(model, z, condition, x).double()
+        draws, log_ratios = [], []
+        for rows in blocks(samples, DRAWN_AT_ONCE):
+            noise = torch.randn((rows.stop - rows.start, len(x), model.latent_size), generator=noise_of)
+            z = posterior.sample(noise.to(x.device))
+            log_prior = model.prior.log_density(z, condition, model.encode_alone)
+            log_ratios.append(log_prior - posterior.log_density(z))
+            draws.append(z)
+        log_weight = torch.cat(log_ratios).double() - scorer.nll(torch.cat(draws), condition, x).double()
         total = torch.logaddexp(total, torch.logsumexp(log_weight, dim=0))
         drawn += samples
         if drawn == half:

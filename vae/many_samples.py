@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from vae.likelihoods import OfSamples
+from vae.likelihoods.bernoulli import BernoulliLikelihood
+from vae.likelihoods.cross_entropy import nll_of_seen, summed_cross_entropy
 from vae.networks.mlp import MlpDecoder
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from vae.model import VAE
 
 # Rows that are decoded at once on a CPU: fewer waste the matrix products, more leave the cache (784 outputs a row).
@@ -20,29 +25,47 @@ ROWS_ELSEWHERE = 2000  # bounds the memory
 SAMPLES_OF_ONE = 200
 
 
-@torch.no_grad()
-def nll_of_samples(model: VAE, z: Tensor, condition: Tensor | None, x: Tensor) -> Tensor:
-    """As ``model.nll``, to rounding: z [S, B, L], condition [B, K] or None, x [B, D] -> [S, B] nats."""
-    on_cpu = z.device.type == "cpu"
-    if on_cpu and len(z) >= SAMPLES_OF_ONE and isinstance(model.decoder, MlpDecoder) and OfOne.knows(model.decoder):
-        of_one = OfOne(model.decoder)
-        columns = []
-        for one in range(len(x)):
-            its = slice(one, one + 1)
-            told = None if condition is None else condition[one]
-            outputs = (of_one(part, told) for part in z[:, one].split(ROWS_AT_ONCE))
-            columns.append(torch.cat([_scored(model, output.unsqueeze(1), x[its]) for output in outputs]))
-        return torch.cat(columns, 1)
-    parts = z.split(max(1, (ROWS_AT_ONCE if on_cpu else ROWS_ELSEWHERE) // len(x)))
-    outputs = (model.decode_samples(part, condition).unflatten(0, part.shape[:2]) for part in parts)
-    return torch.cat([_scored(model, output, x) for output in outputs])
+class ManySamples:
+    """−log p(x|z) of many z for few examples, by a model whose weights stay as they are meanwhile."""
 
+    def __init__(self, model: VAE) -> None:
+        self.model = model
+        self.of_one: OfOne | None = None
+        if isinstance(model.decoder, MlpDecoder) and OfOne.knows(model.decoder):
+            self.of_one = OfOne(model.decoder)
 
-def _scored(model: VAE, output: Tensor, x: Tensor) -> Tensor:
-    """[S, B, outputs_per_dimension × D], x [B, D] -> [S, B] nats. May overwrite ``output``."""
-    if model.conditioning.scored is None and isinstance(model.likelihood, OfSamples):
-        return model.likelihood.nll_of_samples(output, x)
-    return model.score(output.flatten(0, 1), x.repeat(len(output), 1)).view(len(output), -1)
+    @torch.no_grad()
+    def nll(self, z: Tensor, condition: Tensor | None, x: Tensor) -> Tensor:
+        """As ``model.nll``, to rounding: z [S, B, L], condition [B, K] or None, x [B, D] -> [S, B] nats."""
+        on_cpu = z.device.type == "cpu"
+        if on_cpu and len(z) >= SAMPLES_OF_ONE and self.of_one is not None:
+            conditions = [None] * len(x) if condition is None else list(condition)
+            columns = [self._nll_of_one(self.of_one, *its) for its in zip(z.unbind(1), conditions, x, strict=True)]
+            return torch.stack(columns, 1)
+        parts = z.split(max(1, (ROWS_AT_ONCE if on_cpu else ROWS_ELSEWHERE) // len(x)))
+        outputs = (self.model.decode_samples(part, condition).unflatten(0, part.shape[:2]) for part in parts)
+        return torch.cat([self._scored(output, x) for output in outputs])
+
+    def _nll_of_one(self, of_one: OfOne, z: Tensor, condition: Tensor | None, x: Tensor) -> Tensor:
+        """Z [S, L], and its example's condition [K] and x [D] -> [S] nats."""
+        parts = z.split(ROWS_AT_ONCE)
+        likelihood, scored = self.model.likelihood, self.model.conditioning.scored
+        if not isinstance(likelihood, BernoulliLikelihood) or scored is not None or not ((x == 0) | (x == 1)).all():
+            decode = of_one.decoder(condition)
+            return torch.cat([self._scored(decode(part).unsqueeze(1), x.unsqueeze(0))[:, 0] for part in parts])
+        decode = of_one.decoder(condition, times=2 * x - 1)  # puts out the logits of what x shows
+        found = []
+        for part in parts:
+            nll = nll_of_seen(decode(part))
+            found.append(summed_cross_entropy(decode(part), torch.ones_like(x)) if nll is None else nll)
+        return torch.cat(found)
+
+    def _scored(self, output: Tensor, x: Tensor) -> Tensor:
+        """[S, B, outputs_per_dimension × D], x [B, D] -> [S, B] nats. May overwrite ``output``."""
+        likelihood = self.model.likelihood
+        if self.model.conditioning.scored is None and isinstance(likelihood, OfSamples):
+            return likelihood.nll_of_samples(output, x)
+        return self.model.score(output.flatten(0, 1), x.repeat(len(output), 1)).view(len(output), -1)
 
 
 class OfOne:
@@ -81,9 +104,22 @@ class OfOne:
                 weight, bias = 2 * weight, 2 * bias
             self.layers.append((weight, bias))
 
-    def __call__(self, z: Tensor, condition: Tensor | None) -> Tensor:
-        """Z [S, L], and its example's condition [K] or None -> [S, outputs_per_dimension × D]."""
-        layers = [self._told(index, condition) for index in range(len(self.layers))]
+    def decoder(self, condition: Tensor | None, times: Tensor | None = None) -> Callable[[Tensor], Tensor]:
+        """For one example, by its condition [K] or None: z [S, L] -> [S, outputs], each output ``times`` [outputs]."""
+        layers = []
+        for (weight, bias), takes_condition in zip(self.layers, self.takes_condition, strict=True):
+            if takes_condition:
+                assert condition is not None, "a conditional network is only called with its condition"
+                own = len(weight) - len(condition)
+                layers.append((weight[:own], torch.addmv(bias, weight[own:].t(), condition)))
+            else:
+                layers.append((weight, bias))
+        if times is not None:
+            weight, bias = layers[-1]
+            layers[-1] = (weight * times, bias * times)
+        return partial(self._decode, layers)
+
+    def _decode(self, layers: list[tuple[Tensor, Tensor]], z: Tensor) -> Tensor:
         weight, bias = layers[0]
         read = z.t()  # what a layer reads, [units, S]
         for outer, shift in layers[1:]:
@@ -91,7 +127,7 @@ class OfOne:
             if self.tanh:
                 read, weight, bias = h.sigmoid_(), outer, shift
                 continue
-            off, on = h.amax(1) <= 0, h.amin(1) > 0
+            off, on = h.amax(1) <= 0, h.amin(1) > 0  # together a fifth of what h.aminmax takes (torch 2.15, CPU)
             if (off | on).sum() - len(read) > len(h) // 8:
                 bends, on = (~(off | on)).nonzero()[:, 0], on.nonzero()[:, 0]
                 through = outer.index_select(0, on)
@@ -101,12 +137,3 @@ class OfOne:
             else:
                 read, weight, bias = h.relu_(), outer, shift
         return torch.addmm(bias, read.t(), weight)
-
-    def _told(self, index: int, condition: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Weight and bias of a layer, what it is told of the ``condition`` in the bias."""
-        weight, bias = self.layers[index]
-        if not self.takes_condition[index]:
-            return weight, bias
-        assert condition is not None, "a conditional network is only called with its condition"
-        own = len(weight) - len(condition)
-        return weight[:own], torch.addmv(bias, weight[own:].t(), condition)

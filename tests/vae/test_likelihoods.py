@@ -15,6 +15,7 @@ from torch.distributions import Categorical as TorchCategorical
 from torch.distributions import ContinuousBernoulli as TorchContinuousBernoulli
 from torch.distributions import Laplace as TorchLaplace
 from torch.distributions import Normal
+from torch.nn import functional
 
 from vae.config import ConfigError
 from vae.data import Mnist, load_test
@@ -29,6 +30,7 @@ from vae.likelihoods import (
     LikelihoodConfig,
     OfSamples,
 )
+from vae.likelihoods.cross_entropy import nll_of_seen
 
 LOGITS = torch.tensor([[-3.0, 0.0, 0.4, 7.0]])
 WIDE = Gaussian(variance=0.04, learned="per_pixel")
@@ -376,6 +378,24 @@ def test_the_way_for_many_samples_is_the_sum_over_dimensions(config, dimensions,
     expected = by_dimension.sum(1).view(7, 3).float()
     found = likelihood.float().nll_of_samples(output, x)
     assert torch.allclose(found, expected, rtol=1e-6, atol=1e-5)
+
+
+@pytest.mark.parametrize("dimensions", [1, 15, 16, 17, 65, 784])
+@pytest.mark.parametrize("size", [0.1, 3.0])
+def test_the_logits_of_what_was_seen_are_enough_for_binary_x(dimensions, size):
+    """−Σ log σ(±l) to 1e-6 of it."""
+    logits = size * torch.randn((7, dimensions), generator=torch.Generator().manual_seed(dimensions))
+    expected = -functional.logsigmoid(logits.double()).sum(1).float()
+    assert torch.allclose(nll_of_seen(logits), expected, rtol=1e-6, atol=1e-5)
+
+
+def test_the_logits_of_what_was_seen_are_given_up_where_a_product_loses_digits():
+    """Sixteen of one log σ each: down to the smallest number with all its digits, and not below."""
+    smallest = math.log(torch.finfo(torch.float32).tiny) / 16
+    held, lost = (torch.full((1, 16), -math.log(math.expm1(-each))) for each in (smallest + 0.01, smallest - 0.01))
+    assert nll_of_seen(held).item() == pytest.approx(-16 * (smallest + 0.01), rel=1e-6)
+    assert nll_of_seen(lost) is None
+    assert nll_of_seen(torch.tensor([[math.nan, 0.0]])).isnan()
 
 
 @pytest.mark.parametrize("config", [WIDE, DiscretisedLogistic(floor=0.01)], ids=named)

@@ -12,7 +12,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from vae.conditioning import OnLabel, OnQuadrants, Unconditional
 from vae.data import Digits
 from vae.likelihoods import Bernoulli, Binomial, Gaussian
-from vae.many_samples import SAMPLES_OF_ONE, OfOne, nll_of_samples
+from vae.likelihoods.cross_entropy import nll_of_seen
+from vae.many_samples import SAMPLES_OF_ONE, ManySamples, OfOne
 from vae.networks import Conv, Mlp, Sizes
 from vae.train import build
 
@@ -55,7 +56,10 @@ def test_a_decoder_of_one_examples_codes_puts_out_what_it_does_else(hidden, acti
     z = codes(spread)
     expected = decoder(z, None if condition is None else condition.expand(len(z), -1))
     before = {name: value.clone() for name, value in decoder.state_dict().items()}
-    assert torch.allclose(OfOne(decoder)(z, condition), expected, rtol=1e-11, atol=1e-11)
+    of_one = OfOne(decoder)
+    assert torch.allclose(of_one.decoder(condition)(z), expected, rtol=1e-11, atol=1e-11)
+    times = torch.randn(expected.shape[1]).double()
+    assert torch.allclose(of_one.decoder(condition, times)(z), expected * times, rtol=1e-11, atol=1e-11)
     assert all(torch.equal(value, before[name]) for name, value in decoder.state_dict().items())
 
 
@@ -64,11 +68,11 @@ def test_a_decoder_of_one_examples_codes_puts_out_what_it_does_else(hidden, acti
 def test_units_that_do_not_bend_cost_nothing(hidden):
     """With codes next to each other the products by the layers' outputs are left out: matrices of L columns remain."""
     decoder = decoder_of(Mlp(hidden=hidden))
-    of_one = OfOne(decoder)
+    decode = OfOne(decoder).decoder(None)
     with FlopCounterMode(display=False) as usual:
         decoder(codes(0.0), None)
     with FlopCounterMode(display=False) as less:
-        of_one(codes(0.0), None)
+        decode(codes(0.0))
     widths = (LATENT, *hidden, 70)
     samples = 300
     assert usual.get_total_flops() == 2 * samples * sum(before * after for before, after in pairwise(widths))
@@ -94,7 +98,7 @@ def test_a_diverged_decoder_is_not_made_finite_by_leaving_units_out(where, layer
     z = torch.randn(SAMPLES_OF_ONE, 2, config.latent_size)
     one_by_one = model.nll(z, None, x).isfinite()
     assert not one_by_one.all()
-    assert torch.equal(nll_of_samples(model, z, None, x).isfinite(), one_by_one)
+    assert torch.equal(ManySamples(model).nll(z, None, x).isfinite(), one_by_one)
 
 
 @torch.no_grad()
@@ -122,4 +126,23 @@ def test_many_samples_are_scored_as_each_is(conditioning, likelihood, network, s
     condition = model.condition(x, pixels.labels[:3])
     z = torch.randn(3, config.latent_size) + 0.1 * torch.randn(samples, 3, config.latent_size)
     expected = torch.cat([model.nll(some, condition, x) for some in z.split(1 if samples == 6 else 100)])
-    assert torch.allclose(nll_of_samples(model, z, condition, x), expected, rtol=1e-5)
+    assert torch.allclose(ManySamples(model).nll(z, condition, x), expected, rtol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("spread", [0.1, 30.0, 1000.0])
+def test_binary_pixels_too_unlikely_for_a_product_are_scored_as_each_is(spread):
+    """Where sixteen probabilities multiply to nothing the logits are summed instead; in the same call for some examples and not for others."""
+    config = small_config(network=Mlp(hidden=(64,)), likelihood=Bernoulli(), data=Digits(binarisation="static"))
+    model = build(config, few_digits()).eval()
+    model.decoder.affine[-1].bias.copy_(spread * torch.randn(64))
+    x = torch.stack(
+        [torch.zeros(64), torch.ones(64), (torch.rand(64) < 0.5).float(), (model.decoder.affine[-1].bias > 0).float()]
+    )
+    z = torch.randn(2 * SAMPLES_OF_ONE, len(x), config.latent_size)
+    logits = model.decode_samples(z, None).unflatten(0, z.shape[:2]) * (2 * x - 1)
+    vanishing = [nll_of_seen(of_one.clone()) is None for of_one in logits.unbind(1)]
+    assert vanishing == [spread > 1] * 3 + [False]
+    expected = model.nll(z, None, x)
+    assert expected.isfinite().all()
+    assert torch.allclose(ManySamples(model).nll(z, None, x), expected, rtol=1e-5, atol=1e-4)
