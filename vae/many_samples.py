@@ -132,8 +132,14 @@ class OfOne:
                 bends, on = (~(off | on)).nonzero()[:, 0], on.nonzero()[:, 0]
                 through = outer.index_select(0, on)
                 bias = torch.addmv(shift, through.t(), bias.index_select(0, on))
-                weight = torch.cat([outer.index_select(0, bends), weight.index_select(1, on) @ through])
-                read = torch.cat([h.index_select(0, bends).relu_(), read])
+                # In place, where torch.cat would copy them a second time.
+                count = len(bends)
+                both, units = outer.new_empty(count + len(weight), outer.shape[1]), h.new_empty(count + len(read), h.shape[1])
+                torch.index_select(outer, 0, bends, out=both[:count])
+                torch.mm(weight.index_select(1, on), through, out=both[count:])
+                torch.index_select(h, 0, bends, out=units[:count]).relu_()
+                units[count:] = read
+                read, weight = units, both
             else:
                 read, weight, bias = h.relu_(), outer, shift
         return torch.addmm(bias, read.t(), weight)
