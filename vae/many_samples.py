@@ -134,7 +134,8 @@ class OfOne:
                 bias = torch.addmv(shift, through.t(), bias.index_select(0, on))
                 # In place, where torch.cat would copy them a second time.
                 count = len(bends)
-                both, units = outer.new_empty(count + len(weight), outer.shape[1]), h.new_empty(count + len(read), h.shape[1])
+                both = outer.new_empty(count + len(weight), outer.shape[1])
+                units = h.new_empty(count + len(read), h.shape[1])
                 torch.index_select(outer, 0, bends, out=both[:count])
                 torch.mm(weight.index_select(1, on), through, out=both[count:])
                 torch.index_select(h, 0, bends, out=units[:count]).relu_()

@@ -69,6 +69,7 @@ def as_nobody(place: Path) -> list[str]:
     return done.stdout.strip().splitlines()
 
 
+@pytest.mark.faults
 @pytest.mark.fault(UNWRITABLE)
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody without rights")
 def test_a_directory_without_the_right_to_write_is_named(sweep, tmp_path, tally):

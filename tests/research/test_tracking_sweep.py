@@ -161,6 +161,7 @@ def test_the_front_is_a_table(tmp_path: Path) -> None:
     assert {entry[1] for entry in importances(ledger)[1]} == {"val/elbo", "val/reconstruction"}
 
 
+@pytest.mark.slow
 def test_kept_models_are_artifacts_of_their_runs(tmp_path: Path, start: Start) -> None:
     """Name, files, aliases by rank; the run has its rows once; another session with the same models writes nothing."""
     sweep = tmp_path / "sweep"
@@ -224,6 +225,7 @@ def test_what_was_uploaded_is_not_written_again(tmp_path: Path, start: Start) ->
     assert sweeps[0].rows[0]["_step"] == first.rows[0]["_step"] < sweeps[1].rows[0]["_step"]
 
 
+@pytest.mark.slow
 def test_finalists_name_their_parents(tmp_path: Path, start: Start) -> None:
     """Group, job type, tag, the parent's run; and the parent's own run shows them."""
     sweep = tmp_path / "sweep"
