@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -30,9 +30,12 @@ class ManySamples:
 
     def __init__(self, model: VAE) -> None:
         self.model = model
-        self.of_one: OfOne | None = None
-        if isinstance(model.decoder, MlpDecoder) and OfOne.knows(model.decoder):
-            self.of_one = OfOne(model.decoder)
+
+    @cached_property
+    def of_one(self) -> OfOne | None:
+        """Made when it is first asked for: its copy of the weights is of no use for few samples, or on a GPU."""
+        decoder = self.model.decoder
+        return OfOne(decoder) if isinstance(decoder, MlpDecoder) and OfOne.knows(decoder) else None
 
     @torch.no_grad()
     def nll(self, z: Tensor, condition: Tensor | None, x: Tensor) -> Tensor:
