@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -139,7 +140,9 @@ def test_the_deadline_holds(tmp_path: Path, start: Start, monkeypatch: pytest.Mo
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "stub"))
     sink = start(sweep)
     pid = child_of(sink)
-    (problem,) = sink.close(1.0)  # and not W&B's 600 seconds
+    begin = time.monotonic()
+    (problem,) = sink.close(1.0)
+    assert time.monotonic() - begin < 5
     assert "was not done in time; log the rest with: python -m research.tracking" in problem
     assert not alive(pid)
 
@@ -297,7 +300,9 @@ def test_online_without_a_server_becomes_offline(
     ledger = new_ledger(sweep)
     sink = start(sweep, "online")
     append_trial(ledger, 0, 2)
+    begin = time.monotonic()
     wait_for(lambda: any((sweep / "wandb").glob("offline-run-*")))
+    assert time.monotonic() - begin < 20  # of which importing wandb on a busy machine is most
     append_trial(ledger, 1, 3, "pruned")
     (problem,) = sink.close(60.0)
     assert "online failed" in problem

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -48,12 +49,14 @@ all_sets = pytest.mark.parametrize("config", ALL, ids=[config.kind for config in
 @all_sets
 @pytest.mark.parametrize("exists", [True, False], ids=["empty directory", "no directory"])
 def test_offline(tmp_path: Path, config: DataConfig, capfd: pytest.CaptureFixture[str], *, exists: bool) -> None:
-    """Without a network: one line with set, directory, files and remedy; nothing left or printed."""
+    """Without a network: at once, one line with set, directory, files and remedy; nothing left or printed."""
     directory = tmp_path / "a" / "data"
     if exists:
         directory.mkdir(parents=True)
+    start = time.monotonic()
     with pytest.raises(DataError) as refusal:
         load_training(config, directory)
+    assert time.monotonic() - start < 5
     message = str(refusal.value)
     assert "\n" not in message
     file = "data_batch_1" if config.kind == "cifar10" else "train"
@@ -68,18 +71,17 @@ def test_offline(tmp_path: Path, config: DataConfig, capfd: pytest.CaptureFixtur
 def test_a_network_that_swallows_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where names and servers never answer, the wait is bounded."""
     over = threading.Event()
-    answers: list[str] = []
 
     def never(*_: object, **__: object) -> None:
-        over.wait(200)
-        answers.append("at last")
+        over.wait(60)
         raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
 
     monkeypatch.setattr(vae.data.download, "_PROBE_SECONDS", 0.3)
     monkeypatch.setattr(socket, "getaddrinfo", never)
+    start = time.monotonic()
     with pytest.raises(DataError, match=r"no answer from \S+ within 0\.3 seconds"):
         load_training(Mnist(), tmp_path / "data")
-    assert answers == []
+    assert time.monotonic() - start < 10
     over.set()
     assert list(tmp_path.iterdir()) == []
 
