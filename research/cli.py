@@ -721,7 +721,7 @@ def _assignment(text: str) -> tuple[str, Any]:
 
 def _config_of(name: str, seed: int) -> TrainConfig:
     """The config that ``name`` means: of a JSON file, a record, a model folder, or drawn from a space."""
-    from vae.serialization import from_dict, from_json  # noqa: PLC0415
+    from vae.serialization import from_json, from_record  # noqa: PLC0415
 
     path = local(name)
     if path.is_dir():
@@ -734,7 +734,7 @@ def _config_of(name: str, seed: int) -> TrainConfig:
         if '"config_hash"' in text:
             from research.records import TrialRecord  # noqa: PLC0415
 
-            return from_dict(TrialRecord.from_json(text, name).config)
+            return from_record(TrialRecord.from_json(text, name).config)
         return from_json(text)
     from research.spaces import load_space, survey  # noqa: PLC0415
 

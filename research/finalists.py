@@ -105,13 +105,13 @@ def _stack(parent: Ledger, best: Sequence[TrialView], trials: int, resources: Re
     """How many finalists a worker trains at once: as the sweep was told, else a slot's share where stacks are faster."""
     from research.gpu_memory import device_of  # noqa: PLC0415 - torch
     from vae.data import load_training  # noqa: PLC0415 - as above
-    from vae.serialization import from_dict  # noqa: PLC0415 - as above
+    from vae.serialization import from_record  # noqa: PLC0415 - as above
     from vae.stackable import pays  # noqa: PLC0415 - as above
 
     settings = parent.settings
     if settings.stack > 1:
         return settings.stack
-    configs = [from_dict(view.created.config) for view in best]
+    configs = [from_record(view.created.config) for view in best]
     data = load_training(configs[0].data, None if settings.data_dir is None else Path(settings.data_dir))
     if not all(pays(config, data, device_of(resources)) for config in configs):
         return 1
@@ -119,7 +119,7 @@ def _stack(parent: Ledger, best: Sequence[TrialView], trials: int, resources: Re
 
 
 def _created(number: int, view: TrialView, seed: int) -> TrialCreated:
-    from vae.serialization import config_hash, from_dict  # noqa: PLC0415 - as in fresh_seeds
+    from vae.serialization import config_hash, from_record  # noqa: PLC0415 - as in fresh_seeds
 
     config = {**view.created.config, "seed": seed}
     return TrialCreated(
@@ -127,7 +127,7 @@ def _created(number: int, view: TrialView, seed: int) -> TrialCreated:
         params=view.created.params,
         distributions=view.created.distributions,
         config=config,
-        config_hash=config_hash(from_dict(config)),
+        config_hash=config_hash(from_record(config)),
         seed=seed,
         sampler_seed=0,
         source=f"trial {view.number}",
@@ -233,7 +233,7 @@ def look_at_test(
     Nothing is chosen by what is seen. What was looked at before is read, not computed again.
     """
     from research.evaluation import evaluate_model  # noqa: PLC0415 - torch
-    from vae.serialization import from_dict  # noqa: PLC0415 - as above
+    from vae.serialization import from_record  # noqa: PLC0415 - as above
 
     chosen = found["configurations"][0]
     ledger = Ledger.open(found["directory"])
@@ -242,7 +242,7 @@ def look_at_test(
         for _, view in sorted(ledger.trials.items())
         if view.created.parent_trial == chosen["parent_trial"] and view.created.seed in chosen["seeds"]
     ]
-    config = from_dict(ledger.trials[chosen["kept_trial"]].created.config)
+    config = from_record(ledger.trials[chosen["kept_trial"]].created.config)
     if not config.posterior.has_density or config.data.binarisation == "expected":
         nll_k = 0  # there is no log p(x) to estimate
     rows = []

@@ -14,7 +14,7 @@ import torch
 from research.errors import UserError
 from research.replicates import train_together
 from vae.data import load_training
-from vae.serialization import from_dict
+from vae.serialization import from_record
 
 if TYPE_CHECKING:
     from research.settings import Resources
@@ -82,7 +82,7 @@ def measure(config: dict[str, Any], data_dir: str | None, replicates: int, metri
         torch.OutOfMemoryError: more than there is.
 
     """
-    chosen = from_dict(config)
+    chosen = from_record(config)
     data = load_training(chosen.data, None if data_dir is None else Path(data_dir))
     torch.cuda.reset_peak_memory_stats()
     next(train_together(chosen, data, replicates, metric=metric, device="cuda"))

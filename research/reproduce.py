@@ -12,7 +12,7 @@ from research.events import REPLICATES
 from research.replicates import train_together
 from research.trial_rows import describe_worker, finite
 from vae.data import load_training
-from vae.serialization import from_dict
+from vae.serialization import from_record
 from vae.stacked import train_stacked
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def reproduce(
     """
     if stacked and record.stacked is None:
         raise UserError(f"--stacked is for a trial that trained in a stack, and trial {record.trial} trained alone")
-    config = from_dict(record.config)
+    config = from_record(record.config)
     data = load_training(config.data, data_dir)
     surroundings = []
     if data.data_hash != record.data_hash:
@@ -106,7 +106,7 @@ def reproduce(
 
 def _rows_of_stack(stack: Stacked, data: TrainingData, device: str) -> Iterator[dict[str, Any]]:
     """The rows of the one at ``stack.position``; the others leave where they had left, or were, in the sweep."""
-    epochs = train_stacked([from_dict(config) for config in stack.configs], data, device=device)
+    epochs = train_stacked([from_record(config) for config in stack.configs], data, device=device)
     results = next(epochs)
     while stack.position in results:
         yield finite(results[stack.position].row)

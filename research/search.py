@@ -10,7 +10,7 @@ from research.gpu_memory import device_of
 from research.ledger import TrialFailed
 from research.settings import Grid
 from research.spaces import SpaceError
-from vae.serialization import from_dict
+from vae.serialization import from_record
 from vae.stackable import why_not
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ class LedgerSearcher(Searcher):
         if settings.stack == 1:
             return []
         device = device_of(settings.resources)
-        config, *rest = (from_dict(self.ledger.trials[each].created.config) for each in (number, *others))
+        config, *rest = (from_record(self.ledger.trials[each].created.config) for each in (number, *others))
         return [other for other, its in zip(others, rest, strict=True) if why_not([config, its], device) is None]
 
     def _new(self) -> list[int]:

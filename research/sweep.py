@@ -57,7 +57,7 @@ from research.watchdog import Watchdog
 from vae.data import load_training
 from vae.durable import sync_directory
 from vae.external import PATH_VARIABLE, external_sources, search_path
-from vae.serialization import from_dict
+from vae.serialization import from_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -151,7 +151,7 @@ def reopen(sweep_dir: Path, *, allow_changed_code: bool) -> tuple[Ledger, Space]
     if not allow_changed_code:
         _refuse_changed_externals(ledger)
     if ledger.trials:
-        config = from_dict(next(view.created.config for view in ledger.trials.values() if view.created.config))
+        config = from_record(next(view.created.config for view in ledger.trials.values() if view.created.config))
         data = load_training(config.data, data_directory(settings.data_dir))
         if (data.data_hash, data.split_hash) != (settings.data_hash, settings.split_hash):
             raise UserError(
@@ -182,7 +182,7 @@ def _refuse_changed_externals(ledger: Ledger) -> None:
     for view in ledger.trials.values():
         for row in view.rows.values():
             ran = row.worker.get("external")
-            now = external_sources(from_dict(view.created.config)) if ran else {}
+            now = external_sources(from_record(view.created.config)) if ran else {}
             if isinstance(ran, dict) and (changed := [path for path in ran if ran[path] != now.get(path)]):
                 raise UserError(
                     f"external part {changed[0]!r} has changed since trial {view.number} ran: trials would not compare; "

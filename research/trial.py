@@ -30,7 +30,7 @@ from vae.config import PositiveInt, part
 from vae.data import TrainingData, load_training
 from vae.data.dataset import DataError
 from vae.pause import Paused
-from vae.serialization import config_hash, from_dict
+from vae.serialization import config_hash, from_record
 from vae.stackable import groups, why_not
 from vae.stacked import train_stacked
 from vae.state import INFO_FILE, StateError, TrainState
@@ -88,7 +88,7 @@ def run_trial(config: dict[str, Any]) -> None:
             f"the code on {socket.gethostname()} is not the driver's ({here[:12]}, not {tasks[0].source_sha256[:12]}): "
             "install the same on every node"
         )
-    configs = [from_dict(task.config) for task in tasks]
+    configs = [from_record(task.config) for task in tasks]
     place = Workplace(tasks[0].sweep_dir, tasks[0].storage)  # one for all: each new one empties the process's scratch
     for group in groups(configs, tasks[0].device):
         trials = [_Trial(tasks[position], configs[position], place) for position in group]

@@ -14,7 +14,7 @@ from research.metrics import default_metric
 from research.options import named_value
 from research.records import RECORD, load_record
 from vae.config import ConfigError
-from vae.serialization import config_hash, from_dict, from_json, to_dict, with_values
+from vae.serialization import config_hash, from_json, from_record, to_dict, with_values
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,7 +55,7 @@ def read_subject(place: Path, rank: int) -> Subject:
             return Subject(config, default_metric([config]), None, None)
     record = load_record(place, rank)
     directory = data_directory(record.data_dir)
-    return Subject(from_dict(record.config), record.metric, directory, record.data_hash)
+    return Subject(from_record(record.config), record.metric, directory, record.data_hash)
 
 
 @dataclass(frozen=True)

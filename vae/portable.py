@@ -44,7 +44,7 @@ def load_model(folder: Path) -> tuple[TrainConfig, VAE]:
 
     """
     try:
-        config = from_json((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+        config = from_json((folder / CONFIG_FILE).read_text(encoding="utf-8"), recorded=True)
         with safetensors.safe_open(folder / WEIGHTS_FILE, framework="pt") as file:
             sizes = json.loads((file.metadata() or {})[_SIZES])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import TypeAdapter, ValidationError
 
 from vae.config import ConfigError, nearest
 from vae.train_config import TrainConfig
 
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
 _ADAPTER = TypeAdapter(TrainConfig)
 _DISCRIMINATOR = "kind"
+
+# Every field that a part gained after version 0.1.0, as (class, field), with the value that a record without it means:
+# what the code did before the field existed. Such a field is left out of the hash while it holds that value or its
+# default, so that the hashes in earlier ledgers, checkpoints and records still fit. A new field of any part that
+# TrainConfig can hold goes on this list.
+LATER_FIELDS: dict[tuple[str, str], JsonValue] = {}
 
 
 def to_dict(config: TrainConfig) -> dict[str, Any]:
@@ -26,12 +36,69 @@ def to_json(config: TrainConfig) -> str:
 
 
 def config_hash(config: TrainConfig) -> str:
-    """sha256 of the canonical JSON."""
-    return hashlib.sha256(to_json(config).encode()).hexdigest()
+    """Return the SHA-256 of the canonical JSON, without ``LATER_FIELDS`` that hold their default or earlier value."""
+    values = to_dict(config)
+    _leave_out_later_fields(config, values)
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
-def from_json(text: str) -> TrainConfig:
+def from_record(values: object) -> TrainConfig:
+    """Return the config that a ledger, a record or a model folder holds.
+
+    Recorded configs have every field of the version that wrote them. A field that is missing was added later: it gets
+    its value from ``LATER_FIELDS``, which may differ from today's default.
+
+    Raises:
+        ConfigError: as :func:`from_json` does.
+
+    """
+    config = from_dict(values)
+    return config if not LATER_FIELDS else cast("TrainConfig", _with_earlier_values(config, values))
+
+
+def _leave_out_later_fields(value: object, json_value: Any) -> None:  # noqa: ANN401 - any JSON value
+    """Delete from ``json_value``, the JSON of ``value``, every later field that does not have to be hashed."""
+    if dataclasses.is_dataclass(value):
+        for field in dataclasses.fields(value):
+            held = getattr(value, field.name)
+            owner = (type(value).__name__, field.name)
+            if owner in LATER_FIELDS and (held == _default(field) or json_value[field.name] == LATER_FIELDS[owner]):
+                del json_value[field.name]
+            else:
+                _leave_out_later_fields(held, json_value[field.name])
+    elif isinstance(value, tuple | list):
+        for entry, its_json in zip(value, json_value, strict=True):
+            _leave_out_later_fields(entry, its_json)
+
+
+def _with_earlier_values(value: Any, json_value: Any) -> Any:  # noqa: ANN401 - a part, and any JSON value
+    """Return ``value`` with the earlier value in each later field that its JSON ``json_value`` lacks."""
+    if dataclasses.is_dataclass(value) and isinstance(json_value, dict):
+        changes = {}
+        for field in dataclasses.fields(value):
+            owner, held = (type(value).__name__, field.name), getattr(value, field.name)
+            if field.name in json_value:
+                changed = _with_earlier_values(held, json_value[field.name])
+            else:
+                changed = LATER_FIELDS.get(owner, held)
+            if changed is not held:
+                changes[field.name] = changed
+        return dataclasses.replace(value, **changes) if changes and not isinstance(value, type) else value
+    if isinstance(value, tuple) and isinstance(json_value, list):
+        return tuple(_with_earlier_values(*pair) for pair in zip(value, json_value, strict=True))
+    return value
+
+
+def _default(field: dataclasses.Field[Any]) -> object:
+    """Return the default of a dataclass's field; ``MISSING`` where it has none."""
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+
+
+def from_json(text: str, *, recorded: bool = False) -> TrainConfig:
     """The config that ``text`` says. Keys left out take their defaults.
+
+    ``recorded``: the text was written by this program, see :func:`from_record`.
 
     Raises:
         ConfigError: one line with path, value, rule and nearest valid name.
@@ -48,7 +115,7 @@ def from_json(text: str) -> TrainConfig:
         if isinstance(error, ConfigError):
             raise
         raise ConfigError(f"not JSON that can be read: {error}") from None
-    return from_dict(values)
+    return from_record(values) if recorded else from_dict(values)
 
 
 def from_dict(values: object) -> TrainConfig:
