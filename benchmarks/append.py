@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parents[1] / "tests" / "research"), str(Path(__file__).parents[1])]
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 
 def main() -> None:
@@ -23,14 +23,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events", type=int, default=300)
     events = parser.parse_args().events
-    from store_server import BUCKET, CREDENTIALS, start_server
+    from tests.support.store_server import BUCKET, CREDENTIALS, start_server
 
     server, url = start_server()
     try:
         with tempfile.TemporaryDirectory() as folder:
             os.environ |= CREDENTIALS | {"AWS_ENDPOINT_URL": url, "RESEARCH_CACHE_DIR": f"{folder}/cache"}
-            from research.object_store import _filesystem
-            from research.storage import mirror_of, pull
+            from research.store.mirror import mirror_of, pull
+            from research.store.object_store import _filesystem
 
             _filesystem("s3").mkdir(BUCKET)
             print(f"{'one event, ms':24} {'median':>8} {'90 %':>8} {'longest':>8}")
@@ -48,7 +48,7 @@ def main() -> None:
 
 def appended(directory: Path, events: int) -> list[float]:
     """Seconds of each append of a row."""
-    from synthetic import new_ledger, row, trial
+    from tests.support.synthetic import new_ledger, row, trial
 
     ledger = new_ledger(directory)
     ledger.append(trial(0))

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from research.single import train_once
+from research.experiments.single import train_once
 from vae.classifier import accuracy, classifier_of, grey, samples_as_asked
 from vae.conditioning import OnLabel
 from vae.corruption import SaltAndPepper

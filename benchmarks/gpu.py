@@ -27,7 +27,7 @@ import torch
 
 import vae.train
 from vae.data import Mnist, load_training
-from vae.stacked import train_stacked
+from vae.fast.stacked import train_stacked
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "loops"))
 import handwritten

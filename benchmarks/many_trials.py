@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from research import provenance
-from research.ledger import Ledger
+from research.ledger.log import Ledger
 
 SPACE = Path(__file__).with_name("tiny_space.py")
 BINS = 10
@@ -30,7 +30,7 @@ TICKS = os.sysconf("SC_CLK_TCK")
 def go_on(sweep_dir: Path, trials: int, minutes: float | None, samples: Path) -> None:
     """One session, and what its driver used by the second."""
     hours = [] if minutes is None else ["--hours", f"{minutes / 60:.4f}"]
-    command = [sys.executable, "-m", "research.cli"]
+    command = [sys.executable, "-m", "research.cli.app"]
     if sweep_dir.exists():
         more = [] if minutes is None else ["--hours", f"+{minutes / 60:.4f}"]
         command += ["extend", str(sweep_dir), *more] if more else ["resume", str(sweep_dir)]

@@ -3,7 +3,7 @@
 Both get the same weights and the same binary images, each in a process of its own (benchmarks/loops/), one
 block in turn. The two estimates have to agree: they are of the same number. The decoder's matrix products alone tell
 how far this machine lets anybody go who leaves none of them out. Models as they start and as they are after some epochs: ours
-leaves out what a trained one's units don't ask for (vae/many_samples.py).
+leaves out what a trained one's units don't ask for (vae/fast/many_samples.py).
 """
 
 from __future__ import annotations

@@ -32,20 +32,22 @@ from typing import TYPE_CHECKING, Any
 import torch
 from rich.console import Console
 
-from research import preflight, provenance, settings
-from research.layout import trial_name
-from research.ledger import Ledger
-from research.live import LiveView
-from research.metrics import parse_metric
-from research.options import sampler_of, scheduler_of
-from research.spaces import load_space
-from research.sweep import Stop, _Session, create
+from research import provenance
+from research.driver.session import Stop, _Session, create
+from research.ledger import settings
+from research.ledger.log import Ledger
+from research.planning import preflight
+from research.planning.metrics import parse_metric
+from research.planning.options import sampler_of, scheduler_of
+from research.search.spaces import load_space
+from research.store.layout import trial_name
+from research.views.live import LiveView
 from vae.state import INFO_FILE, STATE_FILE, TrainState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from research.ledger import TrialView
+    from research.ledger.log import TrialView
 
 BINS = 10  # rows of the table
 OBJECTIVES = ("val/reconstruction:min", "val/kl:min")
@@ -100,7 +102,7 @@ class Worker:
             self.files = {name: (Path(folder) / "state" / name).read_bytes() for name in (STATE_FILE, INFO_FILE)}
 
     def report(self, view: TrialView, epoch: int) -> dict[str, Any]:
-        """The row of ``epoch`` as ``research.trial`` sends it, with as many figures."""
+        """The row of ``epoch`` as ``research.worker.trial`` sends it, with as many figures."""
         params = view.created.params
         key = json.dumps([sorted(params.items()), epoch])
         luck = random.Random(hashlib.sha256(key.encode()).digest())

@@ -1,6 +1,6 @@
 """Many models at once beside one after the other: a stack of K beside the same runs alone, in one process.
 
-Both are the program's own loops, ``vae.stacked.train_stacked`` and ``vae.train.train``, evaluation left out. A round asks
+Both are the program's own loops, ``vae.fast.stacked.train_stacked`` and ``vae.train.train``, evaluation left out. A round asks
 each stack for an epoch, and right before and after it a single run for one; ratios are taken there. Times are the
 thread's own CPU time, so that another process's work does not count. Of GPUs ``gpu.py`` tells. S is 64-64-8 on the digits, N
 784-64-10, M1 and M2 are those of ``training_loop.py``.
@@ -23,10 +23,10 @@ from training_loop import machine
 
 from vae.data import Digits, Mnist, TrainingData, load_training
 from vae.data.dataset import make_split
+from vae.fast.stacked import train_stacked
 from vae.likelihoods import Bernoulli
 from vae.networks import Mlp
 from vae.optimizers import Adam
-from vae.stacked import train_stacked
 from vae.train import train
 from vae.train_config import TrainConfig
 

@@ -25,13 +25,13 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from research import provenance
-from research.ledger import Ledger
+from research.ledger.log import Ledger
 
 if TYPE_CHECKING:
-    from research.ledger import TrialView
+    from research.ledger.log import TrialView
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent / "tests" / "research"))
+sys.path.insert(0, str(HERE.parent))
 SLOTS = 2
 DATA_DIR = os.environ.get("RESEARCH_DATA_DIR")
 PAGE = os.sysconf("SC_PAGE_SIZE") / 2**20
@@ -109,7 +109,7 @@ def sweep(
     """A sweep by the command line: its ledger, its wall clock from Enter to the end, its memory."""
     space = folder / f"{name}.py"
     space.write_text(SPACE.format(low=width[0], high=width[1], epochs=epochs, data=data))
-    command = [sys.executable, "-m", "research.cli", "sweep", str(space), "--trials", str(trials), "--name", name]
+    command = [sys.executable, "-m", "research.cli.app", "sweep", str(space), "--trials", str(trials), "--name", name]
     command += ["--storage", str(folder), "--scheduler", "none", "--wandb", "offline", "--concurrent", str(SLOTS)]
     command += ["--data-dir", DATA_DIR] if DATA_DIR else []
     began = time.time()
@@ -177,7 +177,7 @@ def plain(folder: Path, trials: int, epochs: int, *more: str) -> tuple[dict[str,
 
 def wandb_rows(folder: Path) -> tuple[int, int]:
     """How many runs W&B has, and how many rows in all."""
-    from wandb_reader import read_run
+    from tests.support.wandb_reader import read_run
 
     runs = [read_run(path) for path in folder.glob("wandb/offline-run-*")]
     runs = [run for run in runs if run.job_type != "sweep"]

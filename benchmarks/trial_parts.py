@@ -2,7 +2,7 @@
 
     RESEARCH_DATA_DIR=... python benchmarks/trial_parts.py [--space vae] [--epochs 10] [--draws 3]
 
-Runs ``research.trial.run_trial`` in this process, on one thread, with Tune's ``report`` replaced by nothing: what the
+Runs ``research.worker.trial.run_trial`` in this process, on one thread, with Tune's ``report`` replaced by nothing: what the
 driver does with a row is in scale.py. "Beyond" is all that is neither a step nor one forward pass over the validation
 images in an epoch.
 """
@@ -24,12 +24,12 @@ os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 import torch
 
-import research.trial
+import research.worker.trial
 import vae.run
 from research import provenance
-from research.settings import Metric
-from research.spaces import load_space, random_draws
-from research.trial import ASSIGNMENTS, Assignment
+from research.ledger.settings import Metric
+from research.search.spaces import load_space, random_draws
+from research.worker.trial import ASSIGNMENTS, Assignment
 from vae.data import load_training
 from vae.data.pixels import pixels_of
 from vae.serialization import to_dict
@@ -93,8 +93,8 @@ def run(config: TrainConfig, folder: Path) -> Spent:
     parts = {
         "held-out figures": (vae.run, "held_out_metrics"),
         "checkpoint": (TrainState, "save"),
-        "pictures": (research.trial, "draw_pictures"),
-        "old checkpoints": (research.trial, "_forget_all_but"),
+        "pictures": (research.worker.trial, "draw_pictures"),
+        "old checkpoints": (research.worker.trial, "_forget_all_but"),
         "state": (vae.run, "capture"),
         "checks": (vae.run, "_what_diverged"),
         "starting weights": (vae.run, "build"),
@@ -116,9 +116,9 @@ def run(config: TrainConfig, folder: Path) -> Spent:
         for part, (where, name) in parts.items():
             setattr(where, name, _measured(before[part], spent, part))
         vae.run.held_out_metrics = _measured(evaluated, spent, "held-out figures")  # type: ignore[assignment]
-        research.trial.tune.report = reports.append  # type: ignore[assignment]
+        research.worker.trial.tune.report = reports.append  # type: ignore[assignment]
         with _timed(spent, "the whole trial"):
-            research.trial.run_trial({"assignments": ASSIGNMENTS.dump_json([assignment]).decode()})
+            research.worker.trial.run_trial({"assignments": ASSIGNMENTS.dump_json([assignment]).decode()})
     finally:
         for part, (where, name) in parts.items():
             setattr(where, name, before[part])

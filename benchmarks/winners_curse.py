@@ -6,7 +6,7 @@ The space is pure seed noise: one small VAE on the bundled digits, every trial a
 best of its trials; its gap is that score minus the mean of fresh seeds. Its expectation without noise is 0, and with
 noise of standard deviation s and N trials about s · E[max of N normals] (Gumbel): both are printed. With R replicates a
 trial's score is the mean of R seeds, so s shrinks by √R, and the gap with it. Seeds and means are those of the harness
-(``research.replicates``), trials are run in this process, without Ray: a score depends on its seed alone.
+(``research.worker.replicates``), trials are run in this process, without Ray: a score depends on its seed alone.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from research.finalists import fresh_seeds
-from research.replicates import seeds_of
+from research.experiments.finalists import fresh_seeds
+from research.worker.replicates import seeds_of
 from vae.data import Digits, load_training
 from vae.likelihoods import Binomial
 from vae.networks import Mlp

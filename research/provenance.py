@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("vae", "research", "search_spaces")
-PACKED = "packed.json"  # in a copy of the code that research.pack made: what git said where it was made
+PACKED = "packed.json"  # in a copy of the code that research.clusters.pack made: what git said where it was made
 _VERSIONED = ("torch", "torchvision", "numpy", "ray", "optuna", "wandb")
 # The instruction sets that decide which kernels torch, oneDNN and OpenMP pick, so which bits come out.
 _INSTRUCTION_SETS = re.compile(r"(avx|fma|amx|sse4_2|f16c|neon|asimd|sve|bf16|i8mm)\w*")

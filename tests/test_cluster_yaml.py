@@ -5,13 +5,13 @@ from __future__ import annotations
 import copy
 import re
 import subprocess
-from pathlib import Path
 
 import pytest
 import yaml
 from jsonschema import ValidationError
 
-ROOT = Path(__file__).parent.parent
+from tests.support.places import ROOT
+
 CLOUDS = ("aws", "gcp", "azure")
 
 

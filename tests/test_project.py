@@ -7,14 +7,14 @@ import re
 import subprocess
 import sys
 import tomllib
-from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-ROOT = Path(__file__).parent.parent
+from tests.support.places import ROOT
+
 PINS = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line.strip()]
 DOCUMENTS = [
     *sorted(ROOT.glob("*.md")),
@@ -99,12 +99,12 @@ def test_every_direct_dependency_is_pinned():
 
 def test_help_is_quick():
     """`research --help` imports neither torch nor Ray: it answers at once."""
-    if importlib.util.find_spec("research.cli") is None:
-        pytest.skip("research.cli does not exist yet")
+    if importlib.util.find_spec("research.cli.app") is None:
+        pytest.skip("research.cli.app does not exist yet")
     program = """
 import sys
 sys.argv = ["research", "--help"]
-from research.cli import main
+from research.cli.app import main
 try:
     main()
 except SystemExit as end:

@@ -6,11 +6,11 @@ import dataclasses
 import json
 import math
 import re
-from pathlib import Path
 
 import pytest
 import torch
 
+from tests.support.places import ROOT
 from vae.data import Digits, TrainingData, load_test, load_training
 from vae.data.dataset import make_split
 from vae.data.pixels import pixels_of
@@ -21,7 +21,7 @@ from vae.optimizers import rate_factor
 from vae.serialization import from_json, to_dict, to_json
 from vae.train import train
 
-FOLDER = Path(__file__).parents[1] / "docs" / "protocols"
+FOLDER = ROOT / "docs" / "protocols"
 PROTOCOLS = sorted(FOLDER.glob("*.json"))
 PRESETS = FOLDER.parent / "presets.md"
 

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from vae import seeds
-from vae.allocator import keep_freed_memory
-from vae.many_samples import ManySamples
+from vae.fast.allocator import keep_freed_memory
+from vae.fast.many_samples import ManySamples
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,12 +12,12 @@ import torch
 from torch import nn
 
 from vae import seeds
-from vae.allocator import keep_freed_memory
 from vae.classifier import accuracy, classifier_of, grey, samples_as_asked
 from vae.config import ConfigError
 from vae.data.pixels import pixels_of
 from vae.data.support import check_support
 from vae.evaluate import held_out_metrics
+from vae.fast.allocator import keep_freed_memory
 from vae.measure import measure_of
 from vae.model import VAE, initialise
 from vae.networks.normalisation import has_batch_norm
@@ -89,7 +89,7 @@ def read(values: dict[str, list[Tensor]]) -> dict[str, Tensor]:
 
 
 def compiled(model: VAE) -> Callable[..., Terms]:
-    """``model.terms`` by torch.compile. Without its CUDA graphs: on a GPU the whole step is one (``vae.recorded``).
+    """``model.terms`` by torch.compile. Without its CUDA graphs: on a GPU the whole step is one (``vae.fast.recorded``).
 
     What was compiled in this process before is forgotten, and compiled again if it is still called. Torch counts
     compilations by function, those of all models together, and after eight computes without and says nothing to a user.

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, cast
 import torch
 
 from vae.corruption import NoCorruption
+from vae.fast.recorded import Recorded, why_not_recorded
 from vae.objectives.loss import Batch
 from vae.pause import Begun, Paused, paused, take_up
-from vae.recorded import Recorded, why_not_recorded
 from vae.run import EpochResult, Steps, begin, build, compiled, finished_epoch, read, watched
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from layers import MODELS, decoder_layers
 from protocol import serve
 from torch import nn
 
-from vae.allocator import keep_freed_memory
-from vae.many_samples import ROWS_AT_ONCE
+from vae.fast.allocator import keep_freed_memory
+from vae.fast.many_samples import ROWS_AT_ONCE
 
 if TYPE_CHECKING:
     from protocol import Block

@@ -11,12 +11,12 @@ import json
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from research.ledger import Ledger, SessionStarted, SweepCreated
-from research.schedule import LedgerScheduler
-from research.search import LedgerSearcher
-from research.settings import Metric, Resources, SpaceSource, SweepSettings
-from research.spaces import Space
-from research.study import StudyView
+from research.ledger.log import Ledger, SessionStarted, SweepCreated
+from research.ledger.settings import Metric, Resources, SpaceSource, SweepSettings
+from research.on_ray.tune_scheduler import LedgerScheduler
+from research.on_ray.tune_searcher import LedgerSearcher
+from research.search.spaces import Space
+from research.search.study import StudyView
 from vae.train_config import TrainConfig
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     import optuna
     from curves import Table
 
-    from research.ledger import TrialView
-    from research.settings import Sampler, Scheduler
+    from research.ledger.log import TrialView
+    from research.ledger.settings import Sampler, Scheduler
 
 ENDLESS = 1_000_000  # trials; the budget of epochs ends a replay
 

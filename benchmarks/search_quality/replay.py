@@ -22,15 +22,15 @@ from ours import EarlyAsFinal, LedgerEngine
 from simulator import replay
 from stock_ray import StockRayEngine
 
-from research.settings import Asha, NoScheduler, RandomSearch, Tpe
-from research.study import StudyView
+from research.ledger.settings import Asha, NoScheduler, RandomSearch, Tpe
+from research.search.study import StudyView
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from curves import Table
 
-    from research.settings import Sampler, Scheduler
+    from research.ledger.settings import Sampler, Scheduler
 
 HERE = Path(__file__).parent
 PEERS = HERE / ".peers-venv/bin/python"

@@ -15,7 +15,7 @@ from report import best_after, epochs_until
 from simulator import replay
 from stock_ray import StockRayEngine
 
-from research.settings import Asha, NoScheduler, RandomSearch, Tpe
+from research.ledger.settings import Asha, NoScheduler, RandomSearch, Tpe
 
 EPOCHS = 9
 BUDGET = 30 * EPOCHS

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-_TESTS = Path(__file__).parent.parent
-sys.path[:0] = [str(Path(__file__).parent), str(_TESTS / "integration"), str(_TESTS / "research")]
-
-from drivers import LASTING, end_all, undisturbed  # noqa: E402 - found by the line above
-from verbs import SPACE  # noqa: E402 - found by the line above
+from tests.support.drivers import LASTING, end_all, undisturbed
+from tests.support.verbs import SPACE
 
 if TYPE_CHECKING:
-    from research.ledger import Ledger
+    from pathlib import Path
+
+    from research.ledger.log import Ledger
 
 
 @pytest.fixture(autouse=True)

@@ -6,16 +6,14 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-from synthetic import settings
 
+from research.driver.session import create
 from research.errors import UserError
-from research.ledger import Ledger
-from research.sweep import create
-
-TESTS = Path(__file__).parent.parent
+from research.ledger.log import Ledger
+from tests.support.places import ROOT
+from tests.support.synthetic import settings
 
 
 @pytest.mark.faults
@@ -23,10 +21,9 @@ TESTS = Path(__file__).parent.parent
 @pytest.mark.fault("2 driver killed")
 def test_killed_at_every_step_of_its_beginning(tmp_path, tally):
     """SIGKILL before each change of the disk: both events and the space's copy, or no sweep and the name still free."""
-    paths = [str(TESTS.parent), str(TESTS / "research")]
     done = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("killed_beginner.py")), str(tmp_path / "storage")],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+        [sys.executable, "-m", "tests.support.killed_beginner", str(tmp_path / "storage")],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         check=True,

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import shutil
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from drivers import Driver, await_that, rows, start
 
-from research.ledger import Ledger
+from research.ledger.log import Ledger
+from tests.support.drivers import Driver, await_that, rows, start
+from tests.support.places import ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 FAULT = "16 resumed with changes"
-REPOSITORY = Path(__file__).parents[2]
 ARRAYS = '''
 from vae.data import Arrays
 from vae.likelihoods import Bernoulli
@@ -40,7 +43,7 @@ def killed(tmp_path_factory):
 
     place = tmp_path_factory.mktemp("changed")
     for package in ("research", "search_spaces", "vae"):
-        shutil.copytree(REPOSITORY / package, place / "code" / package, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / package, place / "code" / package, ignore=shutil.ignore_patterns("__pycache__"))
     np.savez(place / "images.npz", x=np.random.default_rng(0).integers(0, 2, (60, 4, 4)).astype(bool))
     (place / "a_space.py").write_text(ARRAYS.format(path=str(place / "images.npz")))
     driver = run(

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 
 import pytest
-from drivers import Driver, await_that, kill_node, kill_process, rows, seeded, start
-from verbs import losses, research, told
 
-from research.ledger import Ledger
+from research.ledger.log import Ledger
+from tests.support.drivers import Driver, await_that, kill_node, kill_process, rows, seeded, start
+from tests.support.verbs import losses, research, told
 
 pytestmark = [pytest.mark.faults, pytest.mark.long, pytest.mark.timeout(2400)]
 KILLS = ["worker"] * 5 + ["driver"] * 4 + ["raylet", "gcs_server"]

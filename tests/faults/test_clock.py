@@ -5,11 +5,12 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from synthetic import new_ledger, row, trial
 
-from research import budget, ledger
-from research.ledger import Ledger
-from research.settings import Budget
+from research.ledger import budget
+from research.ledger import log as ledger
+from research.ledger.log import Ledger
+from research.ledger.settings import Budget
+from tests.support.synthetic import new_ledger, row, trial
 
 FAULT = "26 clock set back"
 

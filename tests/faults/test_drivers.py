@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 import optuna
 import pytest
-from drivers import Driver, await_that, ended, rows, seeded, start
-from verbs import deterministic, losses, science, told
-from wandb_reader import read_runs
 
-from research.checkpoints import model_hash
-from research.folders import verify_folder
-from research.ledger import Ledger
-from research.local_ray import remove_leftovers
+from research.ledger.log import Ledger
+from research.models.looks import model_hash
+from research.on_ray.local import remove_leftovers
+from research.store.folders import verify_folder
+from tests.support.drivers import Driver, await_that, ended, rows, seeded, start
+from tests.support.verbs import deterministic, losses, science, told
+from tests.support.wandb_reader import read_runs
 from vae.data import load_training
 from vae.serialization import from_dict
 from vae.train import train

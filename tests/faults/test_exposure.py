@@ -17,9 +17,7 @@ from pathlib import Path
 
 import pytest
 
-sys.path[:0] = [str(Path(__file__).parent)]
-
-from services import SLOW_SPACE, listeners, start, wait_for_events  # noqa: E402 - found by the line above
+from tests.support.services import SLOW_SPACE, listeners, start, wait_for_events
 
 pytestmark = [
     pytest.mark.faults,

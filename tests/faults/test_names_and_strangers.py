@@ -13,10 +13,10 @@ import threading
 from contextlib import contextmanager
 
 import pytest
-from drivers import start
-from verbs import deterministic, environment
 
-from research.ledger import Ledger
+from research.ledger.log import Ledger
+from tests.support.drivers import start
+from tests.support.verbs import deterministic, environment
 
 pytestmark = pytest.mark.timeout(600)
 FAULT = "25 taken names, strange Rays"
@@ -162,7 +162,7 @@ def test_a_taken_name_is_refused(small_space, tmp_path, tally):
 @pytest.mark.fault(FAULT)
 def test_folders_of_dead_drivers_are_removed_and_no_others(tmp_path, monkeypatch, tally):
     """Of a process that is gone: removed. Of one that lives, or lives where its number is not ours: kept."""
-    from research.local_ray import remove_leftovers
+    from research.on_ray.local import remove_leftovers
 
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with subprocess.Popen(["true"]) as process:

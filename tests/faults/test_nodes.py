@@ -6,13 +6,13 @@ import json
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
-from drivers import LASTING, MARK, await_that, busy, kill_node, kill_process, start
-from verbs import deterministic, environment, losses, told
 
-from research.ledger import Ledger
+from research.ledger.log import Ledger
+from tests.support.drivers import LASTING, MARK, await_that, busy, kill_node, kill_process, start
+from tests.support.places import ROOT
+from tests.support.verbs import deterministic, environment, losses, told
 
 pytestmark = [pytest.mark.faults, pytest.mark.long, pytest.mark.timeout(900)]
 BOUND_S = 120  # for the driver to find out that nothing answers any more, and to leave
@@ -21,9 +21,14 @@ BOUND_S = 120  # for the driver to find out that nothing answers any more, and t
 @pytest.fixture
 def cluster():
     """Address and pids of two nodes with a CPU each; whatever a test left of them is ended."""
-    command = [sys.executable, str(Path(__file__).with_name("two_nodes.py"))]
+    command = [sys.executable, "-m", "tests.support.two_nodes"]
     with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment() | {MARK: "two nodes"}
+        command,
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment() | {MARK: "two nodes"},
     ) as process:
         try:
             yield json.loads(process.stdout.readline())

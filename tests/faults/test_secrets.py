@@ -5,20 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 import pytest
 
-sys.path[:0] = [str(Path(__file__).parent)]
-
-from services import command_line, family, start, wait_until  # noqa: E402 - found by the line above
-from verbs import SPACE, command, environment  # noqa: E402
-from wandb_help import alive  # noqa: E402
-
-from research import cli  # noqa: E402
-from research.ledger import Ledger  # noqa: E402
+from research.cli import app as cli
+from research.ledger.log import Ledger
+from tests.support.services import command_line, family, start, wait_until
+from tests.support.verbs import SPACE, command, environment
+from tests.support.wandb_help import alive
 
 CANARY = "canary0f5e7d"
 SECRETS = {

@@ -8,18 +8,18 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from drivers import LASTING, await_that, ended, rows, start
-from verbs import deterministic, losses, told
-from wandb_reader import read_runs
 
-from research.folders import verify_folder
-from research.ledger import Ledger
+from research.ledger.log import Ledger
+from research.store.folders import verify_folder
+from tests.support.drivers import LASTING, await_that, ended, rows, start
+from tests.support.verbs import deterministic, losses, told
+from tests.support.wandb_reader import read_runs
 from vae.state import TrainState
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from drivers import Driver
+    from tests.support.drivers import Driver
 
 pytestmark = [pytest.mark.faults, pytest.mark.long, pytest.mark.timeout(600)]
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}

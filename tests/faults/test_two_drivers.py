@@ -8,10 +8,10 @@ import signal
 import time
 
 import pytest
-from drivers import Driver, await_that, rows, start
-from verbs import deterministic, losses, told
 
-from research.ledger import Ledger
+from research.ledger.log import Ledger
+from tests.support.drivers import Driver, await_that, rows, start
+from tests.support.verbs import deterministic, losses, told
 
 pytestmark = [pytest.mark.faults, pytest.mark.long, pytest.mark.timeout(900)]
 FAULT = "15 two drivers at once"

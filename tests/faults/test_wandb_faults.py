@@ -13,18 +13,18 @@ import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-sys.path[:0] = [str(Path(__file__).parent)]
+from research.ledger.log import Ledger
+from tests.support.services import command_line, family, start, wait_for_events, wait_until
+from tests.support.verbs import SPACE, environment, research, told
+from tests.support.wandb_reader import read_runs
+from tests.support.wandb_server import Received, start_server
 
-from services import command_line, family, start, wait_for_events, wait_until  # noqa: E402 - found by the line above
-from verbs import SPACE, environment, research, told  # noqa: E402
-from wandb_reader import read_runs  # noqa: E402
-from wandb_server import Received, start_server  # noqa: E402
-
-from research.ledger import Ledger  # noqa: E402
+if TYPE_CHECKING:
+    from pathlib import Path
 
 pytestmark = [pytest.mark.faults, pytest.mark.long, pytest.mark.timeout(900)]
 

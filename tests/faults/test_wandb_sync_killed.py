@@ -7,20 +7,16 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "research")]
-
-from services import command_line, family, start  # noqa: E402 - found by the line above
-from synthetic import new_ledger  # noqa: E402
-from wandb_help import append_trial  # noqa: E402
-from wandb_reader import read_run  # noqa: E402
-from wandb_server import start_server  # noqa: E402
-
-from research.tracking import Sink  # noqa: E402
-from research.tracking_resend import copy_without_rows  # noqa: E402
+from research.tracking.resend import copy_without_rows
+from research.tracking.sink import Sink
+from tests.support.services import command_line, family, start
+from tests.support.synthetic import new_ledger
+from tests.support.wandb_help import append_trial
+from tests.support.wandb_reader import read_run
+from tests.support.wandb_server import start_server
 
 EPOCHS = 60
 

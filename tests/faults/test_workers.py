@@ -6,13 +6,13 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from drivers import LASTING, await_that, busy, kill_process, rows, seeded, start
-from verbs import deterministic, losses, told
+
+from tests.support.drivers import LASTING, await_that, busy, kill_process, rows, seeded, start
+from tests.support.verbs import deterministic, losses, told
 
 if TYPE_CHECKING:
-    from drivers import Driver
-
-    from research.ledger import Ledger
+    from research.ledger.log import Ledger
+    from tests.support.drivers import Driver
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 KILLS = 6

@@ -1,6 +1,6 @@
 """Damages every kind of file that a person may hand us and reads it: one of our own one-line errors, or success.
 
-    python tests/fuzz/fuzz_files.py --minutes 5 [--seed 0] [--only NAME]
+    python -m tests.fuzz.fuzz_files --minutes 5 [--seed 0] [--only NAME]
 
 Any other exception, one that computes for more than ten seconds, or one that takes more than a gigabyte is a finding: it is
 printed with the kind of file, the round and the seed that make it again, and the exit code is 1.
@@ -22,15 +22,12 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-sys.path[:0] = [str(Path(__file__).parent)]
-
-from mutations import damaged, damaged_json  # noqa: E402 - found by the line above
-from targets import Target, targets  # noqa: E402
-
-from research.errors import UserError  # noqa: E402
-from vae.config import ConfigError  # noqa: E402
-from vae.data.dataset import DataError  # noqa: E402
-from vae.state import StateError  # noqa: E402
+from research.errors import UserError
+from tests.fuzz.mutations import damaged, damaged_json
+from tests.fuzz.targets import Target, targets
+from vae.config import ConfigError
+from vae.data.dataset import DataError
+from vae.state import StateError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

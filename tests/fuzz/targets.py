@@ -7,9 +7,7 @@ import hashlib
 import io
 import json
 import struct
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,30 +15,29 @@ import pandas as pd
 import torch
 from PIL import Image
 
-sys.path[:0] = [str(Path(__file__).parent.parent / "research")]
-
-from synthetic import new_ledger, row, trial  # noqa: E402 - found by the line above
-
-from research import growth, results  # noqa: E402
-from research.apply import draw_mask, open_alone  # noqa: E402
-from research.cli import _config_of  # noqa: E402
-from research.ledger import Ledger  # noqa: E402
-from research.lock import SweepLock, holder_of  # noqa: E402
-from research.looks import count_looks, earlier_look, identity, write_look  # noqa: E402
-from research.records import TrialRecord, load_record  # noqa: E402
-from research.show import as_json, glance  # noqa: E402
-from research.spaces import load_space  # noqa: E402
-from research.variants import read_subject  # noqa: E402
-from vae.data import Arrays, CelebA, ImageFolder, Mnist, _load_test, _load_training, load_test, load_training  # noqa: E402
-from vae.model import VAE  # noqa: E402
-from vae.networks import Mlp  # noqa: E402
-from vae.portable import WEIGHTS_FILE, load_model, weights_file  # noqa: E402
-from vae.serialization import from_dict, to_dict  # noqa: E402
-from vae.state import INFO_FILE, STATE_FILE, TrainState, capture  # noqa: E402
-from vae.train_config import TrainConfig  # noqa: E402
+from research.cli.runs import _config_of
+from research.driver import growth
+from research.experiments.variants import read_subject
+from research.ledger.log import Ledger
+from research.ledger.records import TrialRecord, load_record
+from research.models.apply import draw_mask, open_alone
+from research.models.looks import count_looks, earlier_look, identity, write_look
+from research.search.spaces import load_space
+from research.store.lock import SweepLock, holder_of
+from research.views import results
+from research.views.show import as_json, glance
+from tests.support.synthetic import new_ledger, row, trial
+from vae.data import Arrays, CelebA, ImageFolder, Mnist, _load_test, _load_training, load_test, load_training
+from vae.model import VAE
+from vae.networks import Mlp
+from vae.portable import WEIGHTS_FILE, load_model, weights_file
+from vae.serialization import from_dict, to_dict
+from vae.state import INFO_FILE, STATE_FILE, TrainState, capture
+from vae.train_config import TrainConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 SIZES = {"channels": 1, "height": 8, "width": 8, "levels": 16, "num_classes": 10}
 

@@ -1,15 +1,10 @@
-"""A short run of the fuzzer: `python tests/fuzz/fuzz_files.py --minutes 60` is the long one."""
+"""A short run of the fuzzer: `python -m tests.fuzz.fuzz_files --minutes 60` is the long one."""
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
 
-sys.path[:0] = [str(Path(__file__).parent)]
-
-from fuzz_files import fuzz  # noqa: E402 - after the path
+from tests.fuzz.fuzz_files import fuzz
 
 
 @pytest.mark.fault("26 random damage to every file that is read")

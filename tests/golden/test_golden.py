@@ -9,8 +9,8 @@ import json
 from pathlib import Path
 
 import pytest
-from small import few_digits, run
 
+from tests.support.small import few_digits, run
 from vae.conditioning import OnLabel
 from vae.data import Digits
 from vae.likelihoods import Bernoulli

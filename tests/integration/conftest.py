@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent / "research")]
+from tests.support.store_server import gate, object_server  # noqa: F401 - fixtures
+from tests.support.verbs import SPACE, Finished, deterministic, research
 
-from store_server import gate, object_server  # noqa: E402, F401 - fixtures; found by the line above
-from verbs import SPACE, Finished, deterministic, research  # noqa: E402 - as above
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.fixture(scope="session")

@@ -14,12 +14,12 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from nodes import STORAGE, Machines, missing
-from on_premise import Launcher, fill_in
-from verbs import deterministic, told
 
-from research.folders import verify_folder
-from research.ledger import Ledger
+from research.ledger.log import Ledger
+from research.store.folders import verify_folder
+from tests.support.nodes import STORAGE, Machines, missing
+from tests.support.on_premise import Launcher, fill_in
+from tests.support.verbs import deterministic, told
 
 pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(1800)]
 

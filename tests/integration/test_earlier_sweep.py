@@ -7,13 +7,14 @@ import shutil
 from pathlib import Path
 
 import pytest
-from verbs import research
 
 from research import provenance
-from research.ledger import Ledger
-from research.records import load_record
+from research.ledger.log import Ledger
+from research.ledger.records import load_record
+from tests.support.places import FIXTURES
+from tests.support.verbs import research
 
-MADE_BY_0_1_0 = Path(__file__).parent.parent / "fixtures" / "small-digits"
+MADE_BY_0_1_0 = FIXTURES / "small-digits"
 BEST_TRIAL = 1
 RELATIVE = 1e-4  # how far figures may be apart where other kernels or threads computed them
 

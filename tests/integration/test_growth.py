@@ -8,11 +8,11 @@ import re
 import optuna
 import pandas as pd
 import pytest
-from verbs import research
-from wandb_reader import read_runs
 
-from research import finalists
-from research.ledger import Ledger
+from research.experiments import finalists
+from research.ledger.log import Ledger
+from tests.support.verbs import research
+from tests.support.wandb_reader import read_runs
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 CONCURRENT = ("--concurrent", "2")

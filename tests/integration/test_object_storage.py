@@ -10,15 +10,16 @@ import time
 from pathlib import Path
 
 import pytest
-from store_server import BUCKET
 from typer.testing import CliRunner
-from verbs import SPACE, command, deterministic, environment, told
 
-from research.cli import app
-from research.folders import verify_folder
-from research.ledger import Ledger
-from research.object_store import ObjectStore, _filesystem
-from research.storage import local
+from research.cli.app import app
+from research.ledger.log import Ledger
+from research.store.folders import verify_folder
+from research.store.mirror import local
+from research.store.object_store import ObjectStore, _filesystem
+from tests.support.places import ROOT
+from tests.support.store_server import BUCKET
+from tests.support.verbs import SPACE, command, deterministic, environment, told
 
 pytestmark = [pytest.mark.faults, pytest.mark.long, pytest.mark.timeout(2400)]
 SWEEPS = f"s3://{BUCKET}/sweeps"
@@ -37,7 +38,7 @@ class Machine:
     def start(self, *arguments: str | Path, **variables: str) -> subprocess.Popen[str]:
         """Begin ``research`` there."""
         environ = environment() | {"RESEARCH_CACHE_DIR": str(self.cache)} | variables
-        environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[2]), environ.get("PYTHONPATH", "")])
+        environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), environ.get("PYTHONPATH", "")])
         return subprocess.Popen(
             command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environ, cwd=self.root
         )

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import optuna
 import pytest
-from verbs import Finished, command, environment, research, science, told
 
-from research.folders import verify_folder
-from research.ledger import Ledger
+from research.ledger.log import Ledger
+from research.store.folders import verify_folder
+from tests.support.verbs import Finished, command, environment, research, science, told
 from vae.data import load_training
 from vae.serialization import from_dict
 from vae.train import train

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from verbs import command, deterministic, environment, research, told
 
-from research.folders import verify_folder
-from research.ledger import Ledger
+from research.ledger.log import Ledger
+from research.store.folders import verify_folder
+from tests.support.verbs import command, deterministic, environment, research, told
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

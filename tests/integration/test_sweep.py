@@ -6,12 +6,12 @@ import json
 
 import optuna
 import pytest
-from verbs import research, science
-from wandb_reader import read_runs
 
-from research.folders import verify_folder
-from research.ledger import Ledger
-from research.records import load_record
+from research.ledger.log import Ledger
+from research.ledger.records import load_record
+from research.store.folders import verify_folder
+from tests.support.verbs import research, science
+from tests.support.wandb_reader import read_runs
 from vae.serialization import config_hash, from_dict
 
 pytestmark = pytest.mark.timeout(400)

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from verbs import command, environment, research, told
 
-from research.ledger import Ledger, TrialRetried
+from research.ledger.log import Ledger, TrialRetried
+from tests.support.verbs import command, environment, research, told
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -376,7 +376,9 @@ def begun_steps(file: Path) -> list[tuple[int, int]]:
 ONE_GPU = """
 import functools, sys
 import ray
-from research import cli, resources, sweep
+from research.cli import app as cli
+from research.planning import resources
+from research.driver import session as sweep
 resources.local_gpus = lambda: 1
 sweep.device_of = lambda _: "cpu"
 ray.init = functools.partial(ray.init, num_gpus=1)
@@ -430,7 +432,7 @@ SMALL_CLUSTER = """
 import sys
 import ray
 context = ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False, _temp_dir=sys.argv[1])
-from research import cluster
+from research.on_ray import capacity as cluster
 print(context.address_info["gcs_address"], cluster.grows(), cluster.addable_nodes(), flush=True)
 sys.stdin.read()
 """

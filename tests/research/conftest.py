@@ -1,24 +1,22 @@
-"""Lets the tests of this folder import the helpers beside them, and starts W&B sinks for them."""
+"""What tests of several packages of `research` ask for: W&B sinks, an object store, and the command line."""
 
 from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.support.store_server import gate, object_server  # noqa: F401 - fixtures
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
-    from research.tracking import Sink
+    from research.tracking.sink import Sink
 
     Start = Callable[..., Sink]
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from store_server import gate, object_server  # noqa: F401 - fixtures; found by the line above
 
 
 @pytest.fixture
@@ -35,7 +33,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def start(home: Path) -> Iterator[Start]:
     """Starts sinks, and ends at the test's end those that it left."""
-    from research.tracking import Sink
+    from research.tracking.sink import Sink
 
     started = []
 
@@ -60,7 +58,7 @@ def cluster_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def research(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Any, str]]:
     """Run a command line in this process; its exit code and what it said."""
-    from research import cli
+    from research.cli import app as cli
 
     def run(*words: str) -> tuple[Any, str]:
         monkeypatch.setattr(sys, "argv", ["research", *words])

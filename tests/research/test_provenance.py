@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from research import provenance
+from tests.support.places import ROOT
 
-REPOSITORY = Path(__file__).parents[2]
+if TYPE_CHECKING:
+    from pathlib import Path
+
 GIT = ["git", "-c", "user.name=t", "-c", "user.email=t@example.org"]
 
 
@@ -88,7 +91,7 @@ def test_facts_are_json_import_nothing_heavy_and_hold_no_secret() -> None:
     environment = {"PATH": "/usr/bin:/bin", "WANDB_API_KEY": "canary-" * 5, "GIT_DIR": "/nowhere"}
     result = subprocess.run(
         [sys.executable, "-c", script],
-        cwd=REPOSITORY,
+        cwd=ROOT,
         env=environment,
         capture_output=True,
         text=True,

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from research.errors import UserError
-from research.events import SweepCreated, TrialFailed
-from research.preflight import check_address
+from research.ledger.events import SweepCreated, TrialFailed
+from research.planning.preflight import check_address
 from research.redaction import redacted, redacted_command
-from research.tracking import unreachable
+from research.tracking.sink import unreachable
 
 CANARY = "canary-5f0e7d"
 
@@ -82,7 +82,7 @@ def test_a_command_line_loses_what_is_given_to_a_telling_name(monkeypatch):
 @pytest.mark.fault("23 secrets")
 def test_an_event_can_not_hold_a_secret(monkeypatch, tally):
     """Command, reason and traceback are redacted as the event is made: no writer can forget it."""
-    from synthetic import sweep
+    from tests.support.synthetic import sweep
 
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", CANARY)
     failed = TrialFailed(trial=0, kind="bug", reason=f"no {CANARY}", detail=f"Traceback\n{CANARY}")

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import optuna
 import pytest
-from small import digits, few_digits
 
 import search_spaces
-from research.metrics import check_metric, default_metric
-from research.preflight import resolve_scheduler
-from research.settings import Asha, rungs
-from research.spaces import load_space, survey
+from research.ledger.settings import Asha, rungs
+from research.planning.metrics import check_metric, default_metric
+from research.planning.preflight import resolve_scheduler
+from research.search.spaces import load_space, survey
+from tests.support.small import digits, few_digits
 from vae.measure import measure_of
 from vae.serialization import config_hash, from_json, to_dict, to_json
 from vae.train import train

@@ -1,11 +1,7 @@
-"""Lets these tests import the helpers beside them."""
+"""Has pytest rewrite the assertions of the checks, which are no test module, so that they say what failed."""
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
 
-pytest.register_assert_rewrite("checks")
-sys.path.insert(0, str(Path(__file__).parent))
+pytest.register_assert_rewrite("tests.support.checks")

@@ -8,8 +8,8 @@ from functools import cache
 
 import pytest
 import torch
-from small import few_digits, held_out, small_config
 
+from tests.support.small import few_digits, held_out, small_config
 from vae import apply
 from vae.conditioning import OnLabel, OnQuadrants
 from vae.config import ConfigError

@@ -7,8 +7,8 @@ import math
 
 import pytest
 import torch
-from small import few_digits, run, small_config
 
+from tests.support.small import few_digits, run, small_config
 from vae.corruption import GaussianCorruption, Masking
 from vae.data import Arrays, Digits
 from vae.data.dataset import content_digest, make_split

@@ -7,10 +7,10 @@ import math
 
 import pytest
 import torch
-from affine import affine
-from small import few_digits, held_out, noise_images, run, small_config
 from torch.distributions import Binomial, Normal
 
+from tests.support.affine import affine
+from tests.support.small import few_digits, held_out, noise_images, run, small_config
 from vae import seeds
 from vae.conditioning import OnLabel
 from vae.data import Digits, Mnist

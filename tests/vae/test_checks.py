@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from checks import CHECKS
+
+from tests.support.checks import CHECKS
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)

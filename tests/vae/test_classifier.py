@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import torch
-from small import digits, few_digits, run, small_config
 
+from tests.support.small import digits, few_digits, run, small_config
 from vae.classifier import accuracy, classifier_of, grey, samples_as_asked
 from vae.conditioning import OnLabel
 from vae.data import Digits

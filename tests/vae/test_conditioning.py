@@ -6,10 +6,10 @@ import math
 
 import pytest
 import torch
-from small import few_digits, held_out, noise_images, run, small_config
 from torch.distributions import Bernoulli as TorchBernoulli
 from torch.distributions import Normal
 
+from tests.support.small import few_digits, held_out, noise_images, run, small_config
 from vae.conditioning import OnLabel, OnQuadrants, Unconditional, seen_pixels
 from vae.config import ConfigError
 from vae.data import Digits

@@ -9,8 +9,8 @@ import random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies import train_configs
 
+from tests.support.strategies import train_configs
 from vae.config import ConfigError
 from vae.corruption import Masking
 from vae.networks import Conv, Mlp

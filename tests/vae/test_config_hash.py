@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from pathlib import Path
 
 import pytest
 
+from tests.support.places import FIXTURES
 from vae import serialization
 from vae.conditioning import OnLabel, OnQuadrants
 from vae.corruption import SaltAndPepper
@@ -21,7 +21,7 @@ from vae.priors import LabelConditional, Mixture, Vamp
 from vae.serialization import config_hash, from_dict, from_json, from_record, to_dict
 from vae.train_config import Evaluation, Initialisation, TrainConfig
 
-FIXTURE = Path(__file__).parent.parent / "fixtures" / "small-digits"
+FIXTURE = FIXTURES / "small-digits"
 GREY = Mnist(binarisation="static")
 
 # Hashes of version 0.1.0. One that changes makes the checkpoints and records of earlier sweeps unusable.

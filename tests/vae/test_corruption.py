@@ -7,8 +7,8 @@ import math
 
 import pytest
 import torch
-from small import few_digits, held_out, noise_images, run, small_config
 
+from tests.support.small import few_digits, held_out, noise_images, run, small_config
 from vae.corruption import GaussianCorruption, Masking, NoCorruption, SaltAndPepper
 from vae.evaluate import denoise_error, evaluate
 from vae.measure import measure_of

@@ -7,8 +7,8 @@ import math
 
 import pytest
 import torch
-from small import few_digits, small_config
 
+from tests.support.small import few_digits, small_config
 from vae.objectives import Elbo
 from vae.optimizers import SGD, Adam, RMSprop
 from vae.train import train

@@ -6,19 +6,19 @@ import hashlib
 import math
 import pickle
 import textwrap
-from pathlib import Path
 
 import pytest
 import torch
-from small import few_digits, run
 
+from tests.support.parts import OUTSIDE
+from tests.support.small import few_digits, run
 from vae.config import ConfigError
 from vae.data import load_test, load_training
 from vae.external import External, external_sources
 from vae.serialization import config_hash, from_dict, from_json, to_dict, to_json
 from vae.train_config import TrainConfig
 
-SOURCE = Path(__file__).with_name("outside.py").read_text(encoding="utf-8")
+SOURCE = OUTSIDE.read_text(encoding="utf-8")
 PARTS = {"objective": "Tempered", "likelihood": "Probit", "network": "Linear", "data": "Stripes"}
 SMALL = {"epochs": 1, "batch_size": 8, "latent_size": 2, "network": {"kind": "mlp", "hidden": [4]}}
 

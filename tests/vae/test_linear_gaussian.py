@@ -5,19 +5,17 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 
+from tests.support.places import ROOT
 from vae.data import load_training
 from vae.data.pixels import pixels_of
 from vae.serialization import from_json
 from vae.train import build
 
-_SPEC = importlib.util.spec_from_file_location(
-    "linear_gaussian", Path(__file__).parents[2] / "benchmarks" / "linear_gaussian.py"
-)
+_SPEC = importlib.util.spec_from_file_location("linear_gaussian", ROOT / "benchmarks" / "linear_gaussian.py")
 assert _SPEC is not None
 assert _SPEC.loader is not None
 exact = importlib.util.module_from_spec(_SPEC)

@@ -6,8 +6,8 @@ import dataclasses
 import itertools
 
 import pytest
-from small import few_digits, noise_images, run, small_config
 
+from tests.support.small import few_digits, noise_images, run, small_config
 from vae.conditioning import OnLabel
 from vae.data import Digits, Mnist
 from vae.data.dataset import make_split

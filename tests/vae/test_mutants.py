@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 
-import checks
 import pytest
 import torch
 
 import vae.data
 import vae.posteriors.diagonal
 import vae.run
+from tests.support import checks
 from vae import seeds
 from vae.data.pixels import pixels_of
 from vae.likelihoods.binomial import BinomialLikelihood

@@ -5,13 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 import warnings
-from pathlib import Path
 
 import pytest
 import torch
-from small import few_digits, run, small_config
 from torch.optim import lr_scheduler
 
+from tests.support.places import ROOT
+from tests.support.small import few_digits, run, small_config
 from vae.optimizers import (
     SGD,
     Adam,
@@ -35,8 +35,7 @@ TORCH = {
 }
 WITHOUT_COMPILER = """
 import sys
-sys.path.insert(0, {tests!r})
-from small import few_digits, small_config
+from tests.support.small import few_digits, small_config
 from vae.conditioning import OnLabel
 from vae.optimizers import SGD, Adam, Adamax, AdamW, RMSprop
 from vae.train import train
@@ -139,9 +138,8 @@ def test_adam_is_torchs_fused_one_to_the_last_bit(kind, amsgrad):
 
 def test_no_compiler_is_imported():
     """Neither to train, nor to go on, nor for the classifier: it would be two seconds of each worker's start."""
-    here = Path(__file__).parent
-    program = [sys.executable, "-c", WITHOUT_COMPILER.format(tests=str(here))]
-    done = subprocess.run(program, cwd=here.parents[1], capture_output=True, text=True, check=True, timeout=120)
+    program = [sys.executable, "-c", WITHOUT_COMPILER]
+    done = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, check=True, timeout=120)
     assert done.stdout.split() == ["5", "resumed", "compiler:", "False"]
 
 

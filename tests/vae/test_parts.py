@@ -6,9 +6,9 @@ import dataclasses
 import math
 
 import pytest
-from parts import config_with, kind_of, kinds, walk
-from small import few_digits, noise_images, run
 
+from tests.support.parts import config_with, kind_of, kinds, walk
+from tests.support.small import few_digits, noise_images, run
 from vae.config import ConfigError
 from vae.data import Digits, load_training
 from vae.serialization import config_hash, from_dict, from_json, to_dict, to_json

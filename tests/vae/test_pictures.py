@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small import few_digits, held_out, noise_images, small_config
 
+from tests.support.small import few_digits, held_out, noise_images, small_config
 from vae.conditioning import OnLabel
 from vae.data import Digits
 from vae.data.pixels import pixels_of

@@ -8,8 +8,8 @@ import json
 import pytest
 import safetensors.torch
 import torch
-from small import few_digits, held_out, small_config
 
+from tests.support.small import few_digits, held_out, small_config
 from vae.conditioning import OnLabel
 from vae.config import ConfigError
 from vae.data import Digits

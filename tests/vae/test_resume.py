@@ -8,11 +8,12 @@ import json
 
 import pytest
 import torch
-from small import few_digits, run, small_config, without_times
 
+from tests.support.small import few_digits, run, small_config, without_times
 from vae.conditioning import OnLabel
 from vae.corruption import GaussianCorruption
 from vae.data import Digits
+from vae.fast.stacked import train_stacked
 from vae.likelihoods import Bernoulli, Gaussian
 from vae.networks import Conv, Mlp
 from vae.objectives import Cyclical, Elbo, FactorVae, LinearWarmup
@@ -20,7 +21,6 @@ from vae.optimizers import SGD, Adam, Adamax, AdamW, Cosine, Exponential, Milest
 from vae.pause import Paused
 from vae.priors import LabelConditional
 from vae.serialization import config_hash
-from vae.stacked import train_stacked
 from vae.state import INFO_FILE, STATE_FILE, StateError, TrainState
 from vae.train import train
 from vae.train_config import Evaluation, Initialisation

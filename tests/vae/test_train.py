@@ -8,13 +8,13 @@ import math
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
-from small import few_digits, held_out, noise_images, raw_weights, run, small_config, without_times
 
 import vae.run
+from tests.support.places import ROOT
+from tests.support.small import few_digits, held_out, noise_images, raw_weights, run, small_config, without_times
 from vae.conditioning import OnLabel
 from vae.data import Digits
 from vae.data.dataset import make_split
@@ -32,27 +32,24 @@ from vae.serialization import config_hash, to_dict
 from vae.train import build, train
 from vae.train_config import Evaluation
 
-ROOT = Path(__file__).parents[2]
-
 OTHER_PROCESS = """
 import json, random, sys
-sys.path.insert(0, {tests!r})
 import torch
 torch.set_num_threads(1)
 torch.manual_seed(random.randrange(10**6))
-from small import few_digits, run
+from tests.support.small import few_digits, run
 from vae.serialization import config_hash, from_dict
 values = json.loads(sys.stdin.read())
 config = from_dict(dict(reversed(values.items())))
 rows, tensors = run(config, few_digits())
-print(json.dumps([config_hash(config), rows, {{name: t.double().sum().item() for name, t in tensors.items()}}]))
+print(json.dumps([config_hash(config), rows, {name: t.double().sum().item() for name, t in tensors.items()}]))
 """
 
 
 def in_another_process(config):
     """Hash, rows and sums of tensors of ``config``, its keys in another order, from a Python that knows nothing."""
     done = subprocess.run(
-        [sys.executable, "-c", OTHER_PROCESS.format(tests=str(Path(__file__).parent))],
+        [sys.executable, "-c", OTHER_PROCESS],
         input=json.dumps(to_dict(config)),
         capture_output=True,
         text=True,

@@ -37,7 +37,7 @@ class Batch:
     def settings_of(self, objective: Scheduled) -> Mapping[str, float | Tensor]:
         """What ``objective`` says for this step, but as scalars on the device where the step is recorded.
 
-        There numbers would ever be those of the step that was recorded (``vae.recorded``).
+        There numbers would ever be those of the step that was recorded (``vae.fast.recorded``).
         """
         return {**objective.settings_at(self.progress), **self.settings}
 

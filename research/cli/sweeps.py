@@ -1,0 +1,442 @@
+"""The verbs that drive a sweep. What each needs is imported when it runs: ``--help`` waits for nothing."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from research.cli.options import AsJson, DataDir, console_of, data_dir_of, one_of, set_threads
+from research.errors import UserError
+from research.store.data_copy import data_address, data_directory
+from research.store.mirror import local, place
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+Directory = Annotated[
+    Path,
+    typer.Argument(help="A sweep's directory, or its address (s3://...).", parser=local, metavar="DIRECTORY"),
+]
+
+
+def sweep(
+    space: Annotated[str, typer.Argument(help="A name in search_spaces/ or the path of your own file.")],
+    trials: Annotated[int, typer.Option(min=1, help="How many configs to try.")] = 20,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Full budget of a trial. Default: the space's own.")] = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What trials are ranked by. Default: val/elbo, where there is one that orders them. "
+            "Given twice or more: objectives of a Pareto front, e.g. val/reconstruction:min and val/kl:min."
+        ),
+    ] = None,
+    stop_by: Annotated[
+        str | None,
+        typer.Option(help="With several --metric: the scalar of early stopping and of each trial's best epoch."),
+    ] = None,
+    constraint: Annotated[
+        list[str] | None,
+        typer.Option(help="What a model must satisfy, e.g. 'val/active_units>=5'; others rank below. Repeatable."),
+    ] = None,
+    data: Annotated[str | None, typer.Option(help="Another data set than the space's own, e.g. digits.")] = None,
+    keep: Annotated[int, typer.Option(min=1, help="How many of the sweep's best models to keep.")] = 3,
+    data_dir: DataDir = None,
+    name: Annotated[str | None, typer.Option(help="The sweep's name. Default: the space's, with the time.")] = None,
+    storage: Annotated[
+        Path,
+        typer.Option(
+            help="The sweep lives in STORAGE/NAME: a folder, s3://BUCKET/... or gs://BUCKET/...",
+            parser=place,
+            metavar="PATH",
+        ),
+    ] = Path("sweeps"),
+    cpus_per_trial: Annotated[
+        float | None, typer.Option(help="CPUs for each trial. Default: cores / concurrent.")
+    ] = None,
+    gpus_per_trial: Annotated[
+        str,
+        typer.Option(
+            help="1, or a share: 0.25 puts four trials on each GPU; auto measures how many fit. 0: on the CPU."
+        ),
+    ] = "0",
+    concurrent: Annotated[int | None, typer.Option(min=1, help="Trials at a time. Default: as many as fit.")] = None,
+    address: Annotated[str | None, typer.Option(help="An existing Ray cluster. Default: a Ray of its own.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="The sweep's seed: all else follows from it.")] = 0,
+    deterministic: Annotated[
+        bool,
+        typer.Option(help="Make the sweep a function of seed and slots: trials wait for those before them."),
+    ] = False,
+    sampler: Annotated[
+        str, typer.Option(help="tpe, random, grid, quasi-random, nsga2, or an Optuna sampler by its class name.")
+    ] = "tpe",
+    sampler_option: Annotated[
+        list[str] | None, typer.Option(help="NAME=VALUE for the sampler, e.g. startup_trials=20. Repeatable.")
+    ] = None,
+    scheduler: Annotated[str, typer.Option(help="Early stopping: asha, hyperband, median or none.")] = "asha",
+    grace: Annotated[
+        int | None, typer.Option(min=1, help="The first epoch at which a trial may stop. Default: past any warm-up.")
+    ] = None,
+    reduction: Annotated[
+        int, typer.Option(min=2, help="ASHA and HyperBand keep the best 1/REDUCTION at each rung.")
+    ] = 3,
+    min_population: Annotated[
+        int | None,
+        typer.Option(
+            min=2, help="Nobody is judged at a rung before so many trials have been there. Default: 3; median 5."
+        ),
+    ] = None,
+    hours: Annotated[
+        float | None, typer.Option(help="Stop after so many hours of wall clock; running trials can be resumed.")
+    ] = None,
+    trial_hours: Annotated[
+        float | None, typer.Option(help="Start no more trials after so many hours of training, all trials together.")
+    ] = None,
+    total_epochs: Annotated[int | None, typer.Option(help="Start no more trials after so many epochs in all.")] = None,
+    patience: Annotated[
+        int | None, typer.Option(help="Start no more trials after so many without a better one.")
+    ] = None,
+    max_failed: Annotated[
+        int, typer.Option(min=1, help="Start no more trials after so many in a row have failed.")
+    ] = 10,
+    stuck_minutes: Annotated[
+        float,
+        typer.Option(
+            min=0.0,
+            help="A trial that reports no epoch for so long, and ten times as long as the slowest epoch took, is ended "
+            "and run again once. 0: never.",
+        ),
+    ] = 120.0,
+    replicates: Annotated[
+        int, typer.Option(min=1, help="Seeds of each config: a row is their mean, early stopping judges the mean.")
+    ] = 1,
+    stack: Annotated[
+        int,
+        typer.Option(
+            min=1, help="Train so many trials as one batched model, where shapes allow it; for GPUs above all."
+        ),
+    ] = 1,
+    start_from: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Configs to try first: a sweep's best, a record, a model, or JSON of parameters. Repeatable."
+        ),
+    ] = None,
+    learn_from: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="A sweep whose finished trials the sampler learns from. Repeatable.",
+            parser=local,
+            metavar="DIRECTORY",
+        ),
+    ] = None,
+    wandb: Annotated[
+        str | None,
+        typer.Option(help="offline, online or disabled. Default: online when logged in, else offline."),
+    ] = None,
+    wandb_project: Annotated[str, typer.Option(help="The W&B project.")] = "vae-research",
+    elsewhere: Annotated[bool, typer.Option(hidden=True)] = False,
+) -> None:
+    """Search a space: many trials, the best models kept, every number in the ledger."""
+    from research.driver import growth  # noqa: PLC0415
+    from research.ledger import settings  # noqa: PLC0415
+    from research.planning import preflight  # noqa: PLC0415
+    from research.planning.free_space import check_free_space, check_temporary  # noqa: PLC0415
+    from research.planning.metrics import parse_constraint, parse_metric  # noqa: PLC0415
+    from research.planning.options import budget_of, sampler_of, scheduler_of  # noqa: PLC0415
+    from research.planning.resources import NO_GPU, automatic_share, gpu_share, local_gpus, resources_of  # noqa: PLC0415
+    from research.search.samplers import rehearse  # noqa: PLC0415
+    from research.search.spaces import load_space  # noqa: PLC0415
+    from research.store.mirror import relative  # noqa: PLC0415
+    from research.tracking.sink import default_mode  # noqa: PLC0415
+
+    loaded = load_space(space)
+    stem = Path(space).stem
+    sweep_dir = preflight.check_place(storage, f"{stem}-{datetime.now(UTC):%Y%m%d-%H%M%S}" if name is None else name)
+    asked_for = tuple(parse_metric(text) for text in metric or [])
+    if stop_by is not None and len(asked_for) < 2:  # noqa: PLR2004 - a front has two
+        raise UserError(f"--stop-by {stop_by!r} is for two or more --metric; one is stopped by itself")
+    objectives = asked_for if len(asked_for) > 1 else ()
+    scalar = parse_metric(stop_by) if stop_by is not None else None if objectives or not asked_for else asked_for[0]
+    constraints = tuple(parse_constraint(text) for text in constraint or [])
+    if constraints and scheduler != "none":
+        raise UserError(
+            "--constraint needs --scheduler none: early stopping looks at the metric alone and would end the trials that "
+            "satisfy the constraint first"
+        )
+    if stack > 1 and replicates > 1:
+        raise UserError(
+            f"--stack {stack} is for trials of one seed, got --replicates {replicates}; leave one of them out"
+        )
+    chosen_sampler = sampler_of(sampler, sampler_option or [])
+    stopping = scheduler_of(scheduler, reduction=reduction, min_population=min_population)
+    budget = budget_of(hours=hours, trial_hours=trial_hours, total_epochs=total_epochs, patience=patience)
+    firsts = [start for source in start_from or [] for start in growth.start_from(source)]
+    directory = data_dir_of(data_dir)
+    if address is not None and not elsewhere:
+        preflight.check_address(address)
+    asked: dict[str, Any] = {"concurrent": concurrent, "cpus_per_trial": cpus_per_trial, "address": address}
+    share = gpu_share(gpus_per_trial)
+    # Of auto the rest is known here already: what is refused whatever the share is refused now.
+    resources = resources_of(**asked, gpus_per_trial=1.0 if share is None else share)
+    if elsewhere:  # research submit asks what can be asked without the cluster's data and machines
+        drawn, _ = preflight.check_draws(
+            loaded, metric=scalar, epochs=epochs, seed=seed, data=data, constraints=constraints, objectives=objectives
+        )
+        preflight.resolve_scheduler(stopping, drawn.configs, grace=grace)
+        return
+    if share is None and local_gpus() == 0:
+        raise UserError(f"--gpus-per-trial auto measures on a GPU of this machine, and {NO_GPU}")
+    found = preflight.check_space(
+        loaded,
+        metric=scalar,
+        epochs=epochs,
+        seed=seed,
+        data_dir=directory,
+        data=data,
+        constraints=constraints,
+        objectives=objectives,
+    )
+    if share is None:
+        share, why = automatic_share(
+            loaded,
+            found.data,
+            gpus=local_gpus() if address is None else 1,
+            at_once=concurrent or preflight.available_cpus(),
+            epochs=epochs,
+            seed=seed,
+            data_set=data,
+            data_dir=directory,
+            replicates=replicates,
+            metric=found.metric.name,
+        )
+        console_of().print(why, highlight=False, soft_wrap=True)
+        resources = resources_of(**asked, gpus_per_trial=share)
+    chosen = settings.SweepSettings(
+        name=sweep_dir.name,
+        space=loaded.source,
+        metric=found.metric,
+        objectives=objectives,
+        constraints=constraints,
+        data=data,
+        trials=trials,
+        epochs=epochs,
+        keep=keep,
+        seed=seed,
+        sampler=chosen_sampler,
+        scheduler=preflight.resolve_scheduler(stopping, found.survey.configs, grace=grace),
+        budget=budget,
+        start_from=tuple(firsts),
+        replicates=replicates,
+        stack=stack,
+        deterministic=deterministic,
+        resources=resources,
+        max_failed=max_failed,
+        stuck_minutes=stuck_minutes,
+        measure=found.measure,
+        data_hash=found.data.data_hash,
+        split_hash=found.data.split_hash,
+        data_dir=data_address(directory),
+        wandb=one_of("--wandb", wandb or default_mode(), {mode: mode for mode in ("offline", "online", "disabled")}),
+        wandb_project=wandb_project,
+    )
+    if address is None:
+        check_temporary()
+    check_free_space(
+        storage,
+        found.survey.configs,
+        found.data,
+        concurrent=resources.concurrent,
+        replicates=replicates,
+        keep=min(keep, trials),
+    )
+    budgets = {config.epochs for config in found.survey.configs}
+    learned = [growth.learn_from(source, chosen, budgets) for source in learn_from or []]
+    rehearse(loaded, chosen, [trial for event in learned for trial in event.trials])
+    from research.driver.session import check_cluster, create, reopen  # noqa: PLC0415 - Ray takes seconds to import: after the checks
+
+    check_cluster(address, resources)
+
+    console = console_of()
+    if objectives:
+        ranking = f"front of {', '.join(o.name for o in objectives)}, stopped by {found.metric.name}"
+    else:
+        ranking = f"ranked by {found.metric.name} ({found.metric.direction})"
+    console.print(
+        f"sweep {relative(sweep_dir)}: {trials} trials of space {space}, {ranking}, "
+        f"{resources.concurrent} at a time on {resources.threads} thread{'s' if resources.threads > 1 else ''} each",
+        highlight=False,
+        soft_wrap=True,
+    )
+    create(sweep_dir, chosen, sys.argv, learned)
+    _drive(*reopen(sweep_dir, allow_changed_code=False), console, address)
+
+
+def resume(
+    directory: Directory,
+    address: Annotated[str | None, typer.Option(help="An existing Ray cluster. Default: a Ray of its own.")] = None,
+    allow_changed_code: Annotated[
+        bool, typer.Option(help="Go on although the code is not what the sweep was begun with.")
+    ] = False,
+) -> None:
+    """Continue a sweep that was stopped or killed, from its ledger. Nothing that ended runs again."""
+    if address is not None:
+        from research.planning.preflight import check_address  # noqa: PLC0415
+
+        check_address(address)
+    from research.driver.session import check_cluster, reopen  # noqa: PLC0415
+
+    ledger, space = reopen(directory, allow_changed_code=allow_changed_code)
+    check_cluster(address, ledger.settings.resources)
+    _drive(ledger, space, console_of(), address)
+
+
+def extend(
+    directory: Directory,
+    trials: Annotated[str | None, typer.Option(help="+N more trials, or a new total.")] = None,
+    space: Annotated[str | None, typer.Option(help="Draw from another space from here on, e.g. a wider one.")] = None,
+    hours: Annotated[str | None, typer.Option(help="+HOURS of wall clock, or a new limit.")] = None,
+    trial_hours: Annotated[str | None, typer.Option(help="+HOURS of training, or a new limit.")] = None,
+    total_epochs: Annotated[str | None, typer.Option(help="+N epochs, or a new limit.")] = None,
+    patience: Annotated[str | None, typer.Option(help="+N trials without a better one, or a new limit.")] = None,
+    address: Annotated[str | None, typer.Option(help="An existing Ray cluster. Default: a Ray of its own.")] = None,
+    allow_changed_code: Annotated[
+        bool, typer.Option(help="Go on although the code is not what the sweep was begun with.")
+    ] = False,
+) -> None:
+    """Give a sweep more to do and go on: its sampler knows all that was tried."""
+    from research.driver.growth import extend as write_down  # noqa: PLC0415
+    from research.ledger.budget import More  # noqa: PLC0415
+
+    if address is not None:
+        from research.planning.preflight import check_address  # noqa: PLC0415
+
+        check_address(address)
+    from research.driver.session import check_cluster, check_code, reopen  # noqa: PLC0415
+    from research.ledger.log import Ledger  # noqa: PLC0415
+    from research.store.mirror import relative  # noqa: PLC0415
+
+    ledger = Ledger.open(directory)
+    check_code(ledger, allow_changed_code=allow_changed_code)
+    check_cluster(address, ledger.settings.resources)
+    more = More(hours=hours, trial_hours=trial_hours, total_epochs=total_epochs, patience=patience)
+    event = write_down(ledger, trials=trials, space=space, more=more)
+
+    console = console_of()
+    console.print(f"sweep {relative(directory)}: {event.trials} trials in all", highlight=False, soft_wrap=True)
+    _drive(*reopen(directory, allow_changed_code=allow_changed_code), console, address)
+
+
+def finalists(
+    directory: Directory,
+    top: Annotated[int, typer.Option(min=1, help="How many of the best configs.")] = 5,
+    seeds: Annotated[int, typer.Option(min=2, help="How many fresh seeds of each.")] = 5,
+    nll: Annotated[
+        int, typer.Option(min=0, max=5000, help="Importance samples for -log p(x) on test; 0: the bound alone.")
+    ] = 500,
+    images: Annotated[int, typer.Option(min=1, help="For --nll: the first so many examples.")] = 1000,
+    test: Annotated[bool, typer.Option(help="Look at the test split, once for each seed of the chosen config.")] = True,
+    concurrent: Annotated[int | None, typer.Option(min=1, help="Trials at a time. Default: the sweep's.")] = None,
+    data_dir: DataDir = None,
+    address: Annotated[str | None, typer.Option(help="An existing Ray cluster. Default: a Ray of its own.")] = None,
+    allow_changed_code: Annotated[
+        bool, typer.Option(help="Go on although the code is not what the sweep was begun with.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train a sweep's best configs again with fresh seeds, at full budget: how sure is its answer?"""
+    if address is not None:
+        from research.planning.preflight import check_address  # noqa: PLC0415
+
+        check_address(address)
+    from research.driver.session import RAY, check_cluster, check_code, reopen  # noqa: PLC0415
+    from research.experiments import finalists as again  # noqa: PLC0415
+    from research.ledger.log import Ledger  # noqa: PLC0415
+    from research.planning.resources import resources_of  # noqa: PLC0415
+
+    ledger = Ledger.open(directory)
+    check_code(ledger, allow_changed_code=allow_changed_code)
+    resources = None
+    if concurrent is not None:
+        share = ledger.settings.resources.gpus_per_trial
+        resources = resources_of(concurrent=concurrent, cpus_per_trial=None, gpus_per_trial=share, address=address)
+    check_cluster(address, resources or ledger.settings.resources)
+    place = again.prepare(ledger, top=top, seeds=seeds, resources=resources, command=sys.argv)
+    console = console_of(quiet=as_json)
+    if (place / RAY).exists() or any(not view.terminal for view in Ledger.open(place).trials.values()):
+        console.print(f"finalists {place}: the best {top} configs, {seeds} fresh seeds of each", highlight=False)
+        _run(*reopen(place, allow_changed_code=allow_changed_code), console, address)
+    found = again.results(ledger)
+    assert found is not None, "they were trained above"
+    if found["configurations"][0]["mean"] is None:
+        raise UserError(f"no finalist gave a result: research show {place} has the reasons")
+    if test:
+        set_threads(1)
+        chosen_data = data_dir_of(data_dir) or data_directory(ledger.settings.data_dir)
+        found["test"] = again.look_at_test(found, nll_k=nll, images=images, data_dir=chosen_data, device="cpu")
+    if as_json:
+        typer.echo(json.dumps(found, indent=1))
+    console.print(again.table(found), highlight=False)
+
+
+VERBS = (sweep, resume, extend, finalists)
+
+
+def _drive(ledger: Any, space: Any, console: Console, address: str | None) -> None:  # noqa: ANN401 - Ledger and Space, imported late
+    """Run a session and say how it ended.
+
+    Exit 0: all trials ended; 1: none gave a result, or too many in a row failed; 128 + signal: stopped.
+    """
+    from research.driver.failures import summary  # noqa: PLC0415
+    from research.store.mirror import relative  # noqa: PLC0415
+    from research.views.show import glance  # noqa: PLC0415
+
+    outcome = _run(ledger, space, console, address, before_leaving=glance)
+    if outcome.budget is not None:
+        option = outcome.budget.split()[0]
+        console.print(
+            f"{outcome.budget}: nothing more was started. research extend {relative(ledger.directory)} {option} +N goes on",
+            highlight=False,
+            soft_wrap=True,
+        )
+    if outcome.failing is not None:
+        console.print(
+            f"{outcome.failing}: nothing more was started. When that is mended: research resume {relative(ledger.directory)}",
+            highlight=False,
+            soft_wrap=True,
+        )
+    if (failed := summary(ledger)) is not None:
+        console.print(failed, highlight=False, soft_wrap=True)
+    if not ledger.ranked():
+        console.print("no trial gave a result; all reasons: research show --json", highlight=False)
+    if not ledger.ranked() or outcome.failing is not None:
+        raise typer.Exit(1)
+
+
+def _run(ledger: Any, space: Any, console: Console, address: str | None, before_leaving: Any = None) -> Any:  # noqa: ANN401 - Ledger, Space, a page and Outcome, imported late
+    """Run a session; ``before_leaving`` is printed after it. Exit 128 + signal: stopped."""
+    from research.driver.session import run  # noqa: PLC0415
+    from research.store.mirror import relative  # noqa: PLC0415
+    from research.views.live import LiveView  # noqa: PLC0415
+
+    go_on = f"Continue with: research resume {relative(ledger.directory)}"
+    try:
+        outcome = run(ledger, space, LiveView(console, ledger), address=address)
+    except Exception as error:
+        if not isinstance(error, UserError):
+            sys.stderr.write(f"the driver failed, what was done is in the ledger. {go_on}\n")
+        raise
+    if before_leaving is not None:
+        console.print(before_leaving(ledger), highlight=False)
+    for problem in outcome.problems:
+        console.print(f"problem: {problem}", highlight=False, soft_wrap=True)
+    if outcome.signal is not None or outcome.lost is not None:
+        why = "stopped" if outcome.lost is None else outcome.lost
+        console.print(f"{why}. {go_on}", highlight=False, soft_wrap=True)
+        raise typer.Exit(1 if outcome.signal is None else 128 + outcome.signal)
+    return outcome

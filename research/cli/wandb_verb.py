@@ -1,0 +1,54 @@
+"""The verb that sends W&B what was written offline. What it needs is imported when it runs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from research.store.mirror import local
+
+Sweep = Annotated[Path, typer.Argument(help="A sweep's directory or address.", parser=local, metavar="DIRECTORY")]
+
+
+def sync(
+    directory: Sweep,
+    *,
+    project: Annotated[str | None, typer.Option(help="Another W&B project than the sweep's.")] = None,
+    entity: Annotated[str | None, typer.Option(help="The W&B user or team. Default: your default one.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be uploaded.")] = False,
+    timeout: Annotated[
+        float, typer.Option(min=1.0, help="Seconds to wait for a run, beside those that its size needs.")
+    ] = 60.0,
+) -> None:
+    """Upload the W&B runs that were written offline: those that have ended, each once, in order.
+
+    Run it again after more trials, or after a failure: what is there is not sent again. Includes the finalists.
+    """
+    from research.tracking.sync import UploadError, check_access, pending, upload  # noqa: PLC0415
+
+    waiting = pending(directory)
+    if not waiting:
+        typer.echo(f"nothing to upload: every finished W&B run of {directory} is there already")
+        return
+    if dry_run:
+        for one in waiting:
+            typer.echo(f"would upload {one.identity}  {one.bytes / 1e6:.1f} MB  {one.directory}")
+        return
+    done = 0
+    try:
+        check_access(waiting[0])
+        for one in waiting:
+            upload(one, project=project, entity=entity, patience_s=timeout)
+            done += 1
+            typer.echo(f"uploaded {one.identity} ({done} of {len(waiting)})")
+    except UploadError as error:
+        sys.stderr.write(
+            f"error: {error}; {done} of {len(waiting)} are there, research sync {directory} sends the rest\n"
+        )
+        raise typer.Exit(1) from None
+
+
+VERBS = (sync,)

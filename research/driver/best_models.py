@@ -1,0 +1,206 @@
+"""The sweep's best K models: derived from the ledger, each bound to the row that earned its place.
+
+A trial's checkpoints stay under ``DIR/trials`` until it has ended. Then the weights of its best row become a
+model folder, if it is among the best K, and the checkpoints go. All of this may be killed at any moment and
+run again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from research.errors import CorruptFile, StorageError, UserError
+from research.ledger.records import RECORD, TrialRecord, pretty, row_json
+from research.models.model_card import model_card
+from research.store.folders import clear_leftovers, inside, remove_folder, verify_folder, write_folder
+from research.store.layout import epoch_folder, replicate_folder, trial_name
+from research.store.mirror import (
+    fetch_folder,
+    fetch_pictures,
+    push_folder,
+    remove_folder_there,
+    store_of,
+    whole_folders,
+)
+from research.worker.replicates import KEPT, row_of_kept, seeds_of
+from vae.portable import WEIGHTS_FILE as WEIGHTS
+from vae.portable import weights_file
+from vae.state import STATE_FILE, StateError, TrainState
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from research.ledger.events import RowReported
+    from research.ledger.log import Ledger, TrialView
+    from research.store.object_store import ObjectStore
+
+_TRIAL = re.compile(r"trial-(\d{4,})")
+
+
+def keep_best(ledger: Ledger, sweep_dir: Path) -> list[str]:
+    """Make ``DIR/models`` hold the best K ended trials' models and remove what is then not needed any more.
+
+    New models are complete before anything is removed. Returns one line per problem (a missing or corrupt
+    checkpoint, a full disk) and raises for none: the sweep goes on. A place that can't be filled leaves
+    the next best model that is still there in ``models``, and the checkpoints of its trial where they are.
+    Only the holder of the sweep's lock may call this.
+
+    Of a sweep in an object store, checkpoints come from there and models go there; the mirror holds the same models.
+    """
+    models, problems = sweep_dir / "models", list[str]()
+    store = store_of(sweep_dir)
+    try:
+        there = set() if store is None else whole_folders(store, "models")
+        checkpoints_there = set() if store is None else _trials_there(store)
+    except StorageError as error:
+        return [f"the best models could not be kept: {error}"]
+    clear_leftovers(models)
+    clear_leftovers(sweep_dir / "trials")
+    others = ledger.in_order()
+    desired = list(islice(others, ledger.settings.keep))
+    missing = set[int]()
+    for trial in desired:
+        target = models / trial_name(trial.number)
+        try:
+            try:
+                verify_folder(target)
+            except CorruptFile:
+                if store is not None:
+                    _fetch_what_it_is_made_of(ledger, store, trial)
+                write_folder(target, _model_files(ledger, sweep_dir, trial))
+                there.discard(target.name)
+            if store is not None and target.name not in there:
+                push_folder(store, sweep_dir, f"models/{target.name}")
+        except (OSError, StateError, UserError) as error:
+            missing.add(trial.number)
+            problems.append(f"the model of trial {trial.number} could not be kept: {error}")
+    present = _trials_in(models)
+    stand_ins = [trial.number for trial in others if trial.number in present] if missing else []
+    kept = {trial.number for trial in desired} | set(stand_ins[: len(missing)])
+    unneeded = [path for number, path in present.items() if number not in kept]
+    unneeded += [
+        path for number, path in _trials_in(sweep_dir / "trials").items() if _needless(ledger, number, missing)
+    ]
+    for path in unneeded:
+        try:
+            remove_folder(path)
+        except OSError as error:
+            problems.append(f"{path} could not be removed ({error.strerror})")
+    if store is not None:
+        gone = [f"models/{name}" for name in there if (n := _number(name)) is not None and n not in kept]
+        gone += [f"trials/{name}" for name in checkpoints_there if _needless(ledger, _number(name), missing)]
+        try:
+            for relative in sorted(gone):
+                remove_folder_there(store, relative)
+        except StorageError as error:
+            problems.append(f"what is not needed any more could not be removed: {error}")
+    return problems
+
+
+def last_whole(sweep_dir: Path, trial: TrialView, replicates: int) -> tuple[RowReported | None, list[str]]:
+    """The latest row of a running trial whose checkpoint is whole, and a line for each later one that is not.
+
+    Training continues from there; None: from the start. A row's epoch that is trained again changes nothing in the
+    ledger. Raises ``StorageError`` where a store can't be read. Of the earlier checkpoints only the best is kept, so that one that is gone is no problem to tell of.
+    """
+    problems, store = list[str](), store_of(sweep_dir)
+    with_checkpoint = [row for _, row in sorted(trial.rows.items(), reverse=True) if row.checkpoint]
+    for row in with_checkpoint:
+        assert row.checkpoint is not None, "chosen above"
+        try:
+            kept = inside(sweep_dir, row.checkpoint)
+            if store is not None:
+                fetch_folder(store, epoch_folder(row.checkpoint, replicates), sweep_dir)
+            if row is not with_checkpoint[0] and not kept.exists():
+                continue
+            _check_sha256(kept, row)
+            for index in range(replicates):
+                TrainState.load(
+                    sweep_dir / replicate_folder(epoch_folder(row.checkpoint, replicates), index, replicates)
+                )
+        except StorageError:
+            raise
+        except (OSError, StateError, UserError) as error:
+            problems.append(f"the checkpoint of epoch {row.epoch} can't be used: {error}")
+        else:
+            return row, problems
+    return None, problems
+
+
+def _needless(ledger: Ledger, number: int | None, missing: set[int]) -> bool:
+    """Whether a trial's checkpoints are needed no more."""
+    view = None if number is None else ledger.trials.get(number)
+    return view is not None and view.terminal and view.number not in missing
+
+
+def _model_files(ledger: Ledger, sweep_dir: Path, trial: TrialView) -> dict[str, bytes | Path]:
+    """The content of a trial's model folder; raises what ``keep_best`` reports."""
+    row = trial.best(ledger.settings.metric)
+    if row is None or row.checkpoint is None:
+        raise UserError("its best row has no checkpoint")
+    checkpoint = inside(sweep_dir, row.checkpoint)
+    _check_sha256(checkpoint, row)
+    # Of several replicates one is kept: the config and the figures beside the weights are that one's.
+    kept = row.metrics.get(KEPT)
+    seed = seeds_of(trial.created.seed, ledger.settings.replicates)[kept if isinstance(kept, int) else 0]
+    metrics = row_of_kept(row.metrics)
+    files: dict[str, bytes | Path] = {
+        "config.json": pretty({**trial.created.config, "seed": seed}).encode(),
+        WEIGHTS: weights_file(TrainState.load(checkpoint)),
+        "metrics.json": pretty(row_json(row.epoch, metrics)).encode(),
+        RECORD: TrialRecord.of(ledger, trial.number).to_json().encode(),
+    }
+    for name, relative in _latest_pictures(trial).items():
+        picture = inside(sweep_dir, relative)
+        if picture.is_file():  # a model without its picture is still a model
+            files[f"{name}{picture.suffix}"] = picture
+    record = json.loads(TrialRecord.of(ledger, trial.number).to_json())
+    pictures = sorted(name for name in files if name.endswith(".png"))
+    config = {**record["config"], "seed": seed}
+    files["README.md"] = model_card(config, row_json(row.epoch, metrics), record, pictures).encode()
+    return files
+
+
+def _fetch_what_it_is_made_of(ledger: Ledger, store: ObjectStore, trial: TrialView) -> None:
+    """Bring the best row's checkpoint and the trial's latest pictures into the mirror."""
+    best = trial.best(ledger.settings.metric)
+    if best is not None and best.checkpoint is not None:
+        fetch_folder(store, best.checkpoint, ledger.directory)
+    fetch_pictures(ledger.directory, _latest_pictures(trial).values())
+
+
+def _latest_pictures(trial: TrialView) -> dict[str, str]:
+    """By name, where they are in the sweep's directory; empty for a trial without."""
+    pictured = (trial.rows[epoch].pictures for epoch in sorted(trial.rows, reverse=True))
+    return next((pictures for pictures in pictured if pictures), {})
+
+
+def _trials_there(store: ObjectStore) -> set[str]:
+    return {name.split("/")[1] for name in store.names("trials")}
+
+
+def _check_sha256(checkpoint: Path, row: RowReported) -> None:
+    state = checkpoint / STATE_FILE
+    try:
+        digest = hashlib.sha256(state.read_bytes()).hexdigest()
+    except OSError as error:
+        raise CorruptFile(f"{state} can't be read ({error.strerror})") from None
+    if digest != row.checkpoint_sha256:
+        raise CorruptFile(f"{state} is damaged (its sha256 is not the ledger's)")
+
+
+def _trials_in(directory: Path) -> dict[int, Path]:
+    """The folders of ``directory`` that are named after a trial, by its number."""
+    if not directory.is_dir():
+        return {}
+    named = {path: _number(path.name) for path in directory.iterdir()}
+    return {number: path for path, number in named.items() if number is not None}
+
+
+def _number(name: str) -> int | None:
+    match = _TRIAL.fullmatch(name)
+    return None if match is None else int(match[1])

@@ -1,0 +1,1 @@
+"""Runs around a sweep: a single run, a reproduction, finalists, an ablation."""

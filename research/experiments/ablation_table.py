@@ -1,0 +1,218 @@
+"""An ablation's figures: means over seeds, paired differences from the full config, as Markdown, LaTeX or CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import statistics
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from research.experiments.variants import FULL
+from research.intervals import standard_error, student_half_width
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from research.experiments.ablation import Ablation, RunResult
+
+
+@dataclass(frozen=True)
+class Mean:
+    """Over ``count`` runs; ``error`` is the standard error, None of fewer than two."""
+
+    value: float
+    error: float | None
+    count: int
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Row minus full config over the seeds that both have: mean, and the 95 % interval of Student's t."""
+
+    value: float
+    low: float | None
+    high: float | None
+    pairs: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """One variant. ``figures`` by metric, where any run has it."""
+
+    label: str
+    figures: dict[str, Mean]
+    difference: Difference | None
+    incomparable: str | None
+    failed: dict[int, str] = field(default_factory=dict)  # by seed: why
+
+
+def mean_of(values: Sequence[float]) -> Mean:
+    """Mean and standard error."""
+    return Mean(statistics.fmean(values), standard_error(values), len(values))
+
+
+def paired_difference(own: Sequence[float | None], full: Sequence[float | None]) -> Difference | None:
+    """Of two rows of figures by seed; None where no seed has both."""
+    differences = [a - b for a, b in zip(own, full, strict=True) if a is not None and b is not None]
+    if not differences:
+        return None
+    mean = mean_of(differences)
+    if mean.error is None:
+        return Difference(mean.value, None, None, 1)
+    half = student_half_width(mean.error, len(differences))
+    return Difference(mean.value, mean.value - half, mean.value + half, len(differences))
+
+
+def columns(ablation: Ablation) -> list[str]:
+    """The ranking metric and the two terms of the bound."""
+    return list(dict.fromkeys((ablation.metric.name, "val/reconstruction", "val/kl")))
+
+
+def summarise(ablation: Ablation, results: Sequence[Sequence[RunResult]]) -> list[Row]:
+    """The rows of the table, the full config first."""
+    name = ablation.metric.name
+    full = [_figure(result, name) for result in results[0]]
+    rows = []
+    for variant, runs in zip(ablation.variants, results, strict=True):
+        figures = {}
+        for column in columns(ablation):
+            values = [value for run in runs if (value := _figure(run, column)) is not None]
+            if values:
+                figures[column] = mean_of(values)
+        compared = variant.label != FULL and variant.incomparable is None
+        difference = paired_difference([_figure(run, name) for run in runs], full) if compared else None
+        failed = {seed: run.failed for seed, run in zip(ablation.seeds, runs, strict=True) if run.failed is not None}
+        rows.append(Row(variant.label, figures, difference, variant.incomparable, failed))
+    return rows
+
+
+def _figure(result: RunResult, name: str) -> float | None:
+    value = None if result.row is None else result.row.get(name)
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def caption(ablation: Ablation) -> list[str]:
+    """What the table is of."""
+    config = ablation.variants[0].config
+    sense = "higher" if ablation.metric.direction == "maximize" else "lower"
+    count = len(ablation.seeds)
+    return [
+        (
+            f"Mean ± standard error over {count} seed{'s' if count > 1 else ''}, {config.epochs} epochs, validation split, "
+            f"at each run's best epoch by {ablation.metric.name} ({sense} is better); nats per example."
+        ),
+        "Δ: row minus full config, paired by seed, with the 95 % interval of Student's t for each row by itself.",
+        f"Measure: {ablation.measure}",
+    ]
+
+
+def notes(rows: Sequence[Row]) -> list[str]:
+    """What is wrong with which row."""
+    told = [f"{row.label}: not comparable: {row.incomparable}" for row in rows if row.incomparable]
+    told += [f"{row.label}, seed {seed}: failed: {why}" for row in rows for seed, why in row.failed.items()]
+    return told
+
+
+def as_markdown(ablation: Ablation, rows: Sequence[Row]) -> str:
+    """A table with its caption, and notes below it."""
+    names = columns(ablation)
+    lines = [*caption(ablation), ""]
+    lines.append("| " + " | ".join(["change", *names, f"Δ {ablation.metric.name} [95 %]", "runs"]) + " |")
+    lines.append("|---|" + "---:|" * (len(names) + 2))
+    for row in rows:
+        cells = [f"`{row.label}`" if row.label != FULL else FULL]
+        cells += [_mean(row.figures.get(name)) for name in names]
+        cells += [_difference(row), _runs(ablation, row)]
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    below = notes(rows)
+    return "\n".join([*lines, *(["", *[f"- {line}" for line in below]] if below else [])]) + "\n"
+
+
+def as_latex(ablation: Ablation, rows: Sequence[Row]) -> str:
+    """A booktabs tabular; caption and notes as comments above and below it."""
+    names = columns(ablation)
+    lines = [f"% {line}" for line in caption(ablation)]
+    lines += ["% \\usepackage{booktabs}", f"\\begin{{tabular}}{{l{'r' * (len(names) + 2)}}}", "\\toprule"]
+    head = ["change", *names, f"$\\Delta$ {escape(ablation.metric.name)} [95\\,\\%]", "runs"]
+    lines.append(" & ".join([escape(head[0]), *map(escape, names), *head[-2:]]) + " \\\\")
+    lines.append("\\midrule")
+    for row in rows:
+        cells = [escape(row.label) if row.label == FULL else f"\\texttt{{{escape(row.label)}}}"]
+        cells += [_mean(row.figures.get(name)) for name in names]
+        cells += [_difference(row), _runs(ablation, row)]
+        lines.append(" & ".join([cells[0], *[_in_math(cell) for cell in cells[1:]]]) + " \\\\")
+        if row.label == FULL:
+            lines.append("\\midrule")
+    lines += ["\\bottomrule", "\\end{tabular}", *[f"% {line}" for line in notes(rows)]]
+    return "\n".join(lines) + "\n"
+
+
+def as_csv(ablation: Ablation, rows: Sequence[Row]) -> str:
+    """Every digit, one line for each row; empty where there is no figure."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    names = columns(ablation)
+    writer.writerow(
+        [
+            "change",
+            *[f"{name}{suffix}" for name in names for suffix in ("", "_standard_error", "_runs")],
+            *(f"difference{suffix}" for suffix in ("", "_low", "_high", "_pairs")),
+            "not_comparable",
+            "failed",
+            "metric",
+            "measure",
+        ]
+    )
+    for row in rows:
+        figures = [row.figures.get(name) for name in names]
+        cells = [
+            cell for one in figures for cell in (("", "", 0) if one is None else (one.value, one.error, one.count))
+        ]
+        own = row.difference
+        cells += ["", "", "", ""] if own is None else [own.value, own.low, own.high, own.pairs]
+        failed = "; ".join(f"seed {seed}: {why}" for seed, why in row.failed.items())
+        writer.writerow([row.label, *cells, row.incomparable or "", failed, ablation.metric.name, ablation.measure])
+    return out.getvalue()
+
+
+FORMATS = {"markdown": as_markdown, "latex": as_latex, "csv": as_csv}
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+}
+
+
+def escape(text: str) -> str:
+    """``text`` as LaTeX prints it."""
+    return "".join(_LATEX.get(character, character) for character in text)
+
+
+def _in_math(cell: str) -> str:
+    """Figures with a true minus; words and dashes as they are."""
+    if not any(character.isdigit() for character in cell) or "/" in cell:
+        return escape(cell)
+    return f"${cell.replace('±', chr(92) + 'pm')}$"
+
+
+def _mean(mean: Mean | None) -> str:
+    if mean is None:
+        return "-"
+    return f"{mean.value:.2f}" + ("" if mean.error is None else f" ± {mean.error:.2f}")
+
+
+def _difference(row: Row) -> str:
+    if row.incomparable is not None:
+        return "not comparable"
+    own = row.difference
+    if own is None:
+        return "-"
+    return f"{own.value:+.2f}" + ("" if own.low is None else f" [{own.low:+.2f}, {own.high:+.2f}]")
+
+
+def _runs(ablation: Ablation, row: Row) -> str:
+    done = len(ablation.seeds) - len(row.failed)
+    return str(done) if not row.failed else f"{done}/{len(ablation.seeds)}"

@@ -1,0 +1,176 @@
+"""TrialRecord: what is kept of a trial, enough to train it again and to say whether it came out the same."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Literal, Self
+
+from pydantic import JsonValue, TypeAdapter, ValidationError
+
+from research.errors import UserError
+from research.ledger.events import Facts
+from research.ledger.log import Ledger, Status
+from research.ledger.settings import Metric
+from research.store.folders import verify_folder
+from research.store.layout import MANIFEST
+from research.store.mirror import local
+from vae.config import NonNegativeInt, PositiveInt, part
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+RECORD = "record.json"
+
+
+@part
+class Stacked:
+    """The stack in which a trial's first epoch was trained, itself included, in the order of its members."""
+
+    position: NonNegativeInt
+    configs: list[Facts]
+    epochs: list[PositiveInt]  # that each had trained when the record was made
+
+    @classmethod
+    def of(cls, ledger: Ledger, trial: int) -> Self | None:
+        """Of trial number ``trial``; None where it trained alone."""
+        rows = ledger.trials[trial].rows
+        stack = rows[min(rows)].worker.get("stack") if rows else None
+        if not isinstance(stack, dict):
+            return None
+        members, position = stack.get("members"), stack.get("position")
+        if not isinstance(members, list) or not isinstance(position, int):
+            return None
+        views = [ledger.trials[number] for number in members if isinstance(number, int)]
+        return cls(
+            position=position,
+            configs=[view.created.config for view in views],
+            epochs=[max(1, len(view.rows)) for view in views],
+        )
+
+
+@part
+class TrialRecord:
+    """One trial of one sweep, as its ledger has it.
+
+    ``rows`` are in order of epochs, their units nats per example. ``code`` and ``versions`` are those of the
+    driver in the session that wrote the last row; ``hardware``, ``threads`` and ``device`` those of the
+    worker that computed the best row (the last one where there is no best).
+    """
+
+    format: Literal[1] = 1
+    sweep: str
+    trial: NonNegativeInt
+    space: str
+    space_sha256: str
+    params: Facts
+    config: Facts
+    config_hash: str
+    seed: int
+    status: Status
+    reason: str | None
+    metric: Metric
+    best_epoch: int | None
+    rows: list[Facts]
+    measure: str
+    data_hash: str
+    split_hash: str
+    data_dir: str | None
+    code: Facts
+    versions: dict[str, str]
+    hardware: Facts
+    threads: int | None
+    device: str | None
+    replicates: PositiveInt = 1  # seeds that each row is the mean of
+    stacked: Stacked | None = None
+
+    @classmethod
+    def of(cls, ledger: Ledger, trial: int) -> Self:
+        """The record of trial number ``trial``, as far as it has come."""
+        view, settings = ledger.trials[trial], ledger.settings
+        best = view.best(settings.metric)
+        row = best or view.rows.get(max(view.rows, default=-1))
+        worker = row.worker if row is not None else {}
+        session = ledger.sessions[view.session] if ledger.sessions else None
+        hardware = worker.get("hardware")
+        threads, device = worker.get("threads"), worker.get("device")
+        return cls(
+            sweep=settings.name,
+            trial=trial,
+            space=settings.space.name,
+            space_sha256=settings.space.sha256,
+            params=view.created.params,
+            config=view.created.config,
+            config_hash=view.created.config_hash,
+            seed=view.created.seed,
+            status=view.status,
+            reason=view.reason,
+            metric=settings.metric,
+            best_epoch=best.epoch if best is not None else None,
+            rows=[row_json(view.rows[epoch].epoch, view.rows[epoch].metrics) for epoch in sorted(view.rows)],
+            measure=settings.measure,
+            data_hash=settings.data_hash,
+            split_hash=settings.split_hash,
+            data_dir=settings.data_dir,
+            code=code_of(session.code if session is not None else ledger.created.code, worker),
+            versions=session.versions if session is not None else ledger.created.versions,
+            hardware=hardware if isinstance(hardware, dict) else session.hardware if session is not None else {},
+            threads=threads if isinstance(threads, int) else None,
+            device=device if isinstance(device, str) else None,
+            replicates=settings.replicates,
+            stacked=Stacked.of(ledger, trial),
+        )
+
+    def to_json(self) -> str:
+        """Indented JSON with sorted keys; equal records give equal text."""
+        return pretty(_ADAPTER.dump_python(self))
+
+    @classmethod
+    def from_json(cls, text: str | bytes, source: str) -> TrialRecord:
+        """The record in ``text``; ``UserError`` naming ``source`` for anything else."""
+        try:
+            return _ADAPTER.validate_json(text)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            place = ".".join(str(step) for step in first["loc"])[:100] or "the whole text"
+            raise UserError(f"{source} is not a record of format 1 ({place}: {first['msg'][:200]})") from error
+
+
+_ADAPTER: TypeAdapter[TrialRecord] = TypeAdapter(TrialRecord)
+
+
+def load_record(path: str | Path, rank: int = 1) -> TrialRecord:
+    """The record at ``path``: a ``record.json``, a model folder (verified), or a sweep's trial of ``rank``.
+
+    Raises ``UserError`` for anything else, ``CorruptFile`` naming a damaged file.
+    """
+    path = local(path)
+    if (path / "ledger").is_dir():
+        ledger = Ledger.open(path)
+        ranked = ledger.ranked()
+        if not 1 <= rank <= len(ranked):
+            raise UserError(f"rank {rank} of {path}: {len(ranked)} trials have a finite {ledger.settings.metric.name}")
+        return TrialRecord.of(ledger, ranked[rank - 1].number)
+    file = path / RECORD if path.is_dir() else path
+    if not file.is_file():
+        raise UserError(f"{path} is neither a {RECORD}, nor a model folder, nor a sweep directory")
+    if rank != 1:
+        raise UserError(f"rank {rank} of {path}: only a sweep directory has ranks")
+    if file.name == RECORD and (file.parent / MANIFEST).exists():
+        verify_folder(file.parent)
+    return TrialRecord.from_json(file.read_bytes(), str(file))
+
+
+def code_of(code: Facts, worker: Facts) -> Facts:
+    """The driver's ``code``, and the sources from outside the tree that the worker ran, by path, where there were any."""
+    external = worker.get("external")
+    return {**code, "external": external} if external else code
+
+
+def row_json(epoch: int, metrics: Facts) -> Facts:
+    """A row as it is kept outside the ledger: its metrics, the epoch among them."""
+    return {**metrics, "epoch": epoch}
+
+
+def pretty(value: JsonValue) -> str:
+    """JSON for people: indented, sorted, finite."""
+    return json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n"

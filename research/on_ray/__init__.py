@@ -1,0 +1,1 @@
+"""The adapters to Ray and Ray Tune."""

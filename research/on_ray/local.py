@@ -1,0 +1,123 @@
+"""A sweep's own Ray: on this machine alone, behind a token of its own, in a folder that only its user can enter.
+
+Whoever can talk to Ray can run code as its user. Left to itself Ray (2.60) listens on every network interface,
+keeps one token for all of a user's clusters in a file that others may read, and makes its folders writable by all.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import shutil
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from unittest import mock
+
+import ray
+from ray._private import ray_constants, utils
+from ray._private.authentication.authentication_utils import is_token_auth_enabled
+from ray._private.node import Node
+from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined] # its stub leaves it out
+
+from research.errors import UserError
+from research.on_ray.watch import shut_down
+from research.planning.free_space import check_temporary
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+LOOPBACK = "127.0.0.1"
+_PREFIX = "rr-"
+# What the user may have set for other clusters: none of them is joined unasked, and this one has its own token.
+_THEIRS = ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+# Ray (2.60) starts these beside itself and waits for them, wanted or not: its dashboard, its autoscaler, and what brings
+# workers' prints to the driver. Nobody asks them anything here.
+_UNUSED: dict[str, Any] = dict.fromkeys(
+    ("start_api_server", "start_monitor", "start_log_monitor"), lambda *_, **__: None
+)
+# Its agent on the node then is the small one, as where Ray is installed without its dashboard.
+_MINIMAL = ("get_dashboard_dependency_error", lambda: ImportError("not wanted"))
+
+
+@contextmanager
+def private_ray(**arguments: Any) -> Iterator[None]:  # noqa: ANN401 - of ray.init
+    """A Ray of this process's own, for as long as the context lasts; its folder is removed after it.
+
+    Raises:
+        UserError: this version of Ray can't be kept to itself. StorageError: its disk has no room.
+
+    """
+    remove_leftovers()
+    check_temporary()
+    # Short: Ray puts sockets there, whose paths may have 107 characters. Made for this user alone (0700); Ray opens
+    # to everybody the folder that it is given, so that is one inside.
+    folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
+    held = os.open(folder, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)  # the kernel lets go of it when this process dies
+    token = folder / "token"
+    token.touch(mode=0o600)
+    token.write_text(secrets.token_hex(32), encoding="ascii")
+    before = {name: os.environ.pop(name, None) for name in _THEIRS}
+    cluster = ray_constants.ENABLE_RAY_CLUSTER
+    try:
+        os.environ["RAY_AUTH_TOKEN_PATH"] = str(token)  # workers and Ray's own processes inherit it
+        AuthenticationTokenLoader.instance().reset_cache()
+        # Everything that Ray starts listens where its node is. It takes a node at 127.0.0.1 only where it makes no
+        # clusters: RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0, which it has read as it was imported.
+        ray_constants.ENABLE_RAY_CLUSTER = False
+        # `create`: another version of Ray may lack one of these, and starts slower; without a dashboard all the same.
+        with mock.patch.multiple(Node, create=True, **_UNUSED), mock.patch.object(utils, *_MINIMAL, create=True):
+            ray.init(
+                address="local",
+                include_dashboard=False,
+                _node_ip_address=LOOPBACK,
+                _temp_dir=str(folder / "r"),
+                **arguments,
+            )
+        if ray.util.get_node_ip_address() != LOOPBACK or not asks_for_token():
+            raise UserError(
+                f"Ray {ray.__version__} does not keep to {LOOPBACK} behind a token: others could run code as you; "
+                "install the version of constraints.txt"
+            )
+        yield
+    finally:
+        shut_down()
+        ray_constants.ENABLE_RAY_CLUSTER = cluster
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+        AuthenticationTokenLoader.instance().reset_cache()
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(held)
+
+
+def asks_for_token() -> bool:
+    """Whether the Ray that this process is connected to answers only who has its token."""
+    return is_token_auth_enabled()
+
+
+def remove_leftovers() -> None:
+    """Ray's folders of drivers that were killed: nobody else would ever remove them.
+
+    A folder is another's as long as there is a process of the number in its name, or one that holds its lock: a
+    driver in another container, which shares the folder for temporary files but not the numbers.
+    """
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        pid = folder.name.removeprefix(_PREFIX).partition("-")[0]
+        if not pid.isdigit() or Path(f"/proc/{pid}").exists():
+            continue
+        try:
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        except OSError:
+            continue  # another user's, or gone
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
+        except BlockingIOError:
+            pass
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,137 @@
+"""Looks whether Ray is still there while a driver needs it, and gets the driver out when it is not."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Protocol
+
+import ray
+
+from research.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+_LOOK_EVERY_S = 2.0
+# Tune would wait for ever. A cluster's head that is started again is back by then; of one's own Ray nothing comes back.
+_CLUSTER_PATIENCE_S = 20.0
+_PATIENCE_S = 5.0
+_ANSWER_S = 10.0
+_LEAVE_S = 15.0  # for the driver to come out of whatever it was asking of Ray
+_SHUTDOWN_S = 5.0
+_END_S = 60.0  # and for its views to be brought up to date after that: W&B has 30
+_gone = threading.Event()
+
+
+class Stoppable(Protocol):
+    """What is told that Ray is gone; ``research.driver.stopping.Stop`` is one."""
+
+    signal: int | None
+    lost: str | None
+    how_to_go_on: str
+
+
+class RayLostError(BaseException):
+    """Ray is gone under the driver. Not an ``Exception``: Tune's loop catches those, and waits on."""
+
+
+@contextmanager
+def watched_ray(address: str | None, stop: Stoppable) -> Iterator[None]:
+    """Watch the Ray that this process is connected to until the block ends.
+
+    Raises:
+        RayLostError: Ray died under the block. Where the block can't be interrupted the process ends, exit code 1.
+
+    """
+    watch: _Watch | None = None
+    # A Ray client (ray://) sees neither head nor nodes, and its own connection tells when they are gone.
+    if address is None or not address.startswith("ray://"):
+        watch = _Watch(stop, head_patience_s=_PATIENCE_S if address is None else _CLUSTER_PATIENCE_S)
+        watch.start()
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if watch is None or not (missing := watch.missing()):
+            raise
+        _gone.set()
+        stop.lost = stop.lost or f"Ray is gone: {' and '.join(missing)} does not answer"
+        raise RayLostError(stop.lost) from error
+    finally:
+        if watch is not None:
+            watch.block_ended.set()
+
+
+def shut_down() -> None:
+    """``ray.shutdown``; it waits for answers, so with nobody there to give them it is not waited for."""
+    if not _gone.is_set():
+        ray.shutdown()
+        return
+    last = threading.Thread(target=ray.shutdown, daemon=True)
+    last.start()
+    last.join(_SHUTDOWN_S)
+
+
+class _Watch(threading.Thread):
+    """Looks whether the head and the driver's own node still listen; Tune would wait for ever for one that is gone.
+
+    Without its node a driver is dead to Ray, wherever its trials run: their workers end with it.
+    """
+
+    def __init__(self, stop: Stoppable, *, head_patience_s: float) -> None:
+        super().__init__(name="ray-watch", daemon=True)
+        self.stop = stop
+        self.block_ended = threading.Event()
+        context = ray.get_runtime_context()
+        host, _, port = context.gcs_address.rpartition(":")
+        own = next(node for node in ray.nodes() if node["NodeID"] == context.get_node_id())
+        self.places = {
+            "its head": (host.strip("[]"), int(port), head_patience_s),
+            "this driver's node": (own["NodeManagerAddress"], int(own["NodeManagerPort"]), _PATIENCE_S),
+        }
+
+    def run(self) -> None:
+        since: dict[str, float] = {}
+        while not self.block_ended.wait(_LOOK_EVERY_S):
+            missing = self.missing()
+            now = time.monotonic()
+            since = {what: since.get(what, now) for what in missing}
+            for what, patience_s in missing.items():
+                # Asked to stop, nobody waits for a head to come back: the same signal may have ended Ray, too.
+                if now - since[what] >= (0.0 if self.stop.signal is not None else patience_s):
+                    self.leave(f"{what} does not answer")
+                    return
+
+    def missing(self) -> dict[str, float]:
+        """What does not listen any more, and how long it may take to come back."""
+        found = {}
+        for what, (host, port, patience_s) in self.places.items():
+            try:
+                socket.create_connection((host, port), timeout=_ANSWER_S).close()
+            except OSError:
+                found[what] = patience_s
+        return found
+
+    def leave(self, reason: str) -> None:
+        """Get the driver out of Tune's loop; end the process if it won't come."""
+        if self.block_ended.is_set():
+            return
+        _gone.set()
+        self.stop.lost = f"Ray is gone: {reason}"
+        # Said now: a minute after its head Ray's own code ends the process, whatever it is doing.
+        sys.stderr.write(f"\n{self.stop.lost}\n{self.stop.how_to_go_on}\n")
+        sys.stderr.flush()
+        main = threading.main_thread().ident
+        assert main is not None
+        signal.pthread_kill(main, signal.SIGUSR1)
+        if self.block_ended.wait(_LEAVE_S):
+            time.sleep(_END_S)
+        os._exit(1 if self.stop.signal is None else 128 + self.stop.signal)

@@ -1,0 +1,1 @@
+"""Spaces, samplers, the Optuna study as a view of the ledger, and early-stopping decisions."""

@@ -1,0 +1,79 @@
+"""A trial of the ledger as Optuna's own: its state, values, curve and constraints, told the truth.
+
+COMPLETE has the best value of its curve, or the objectives at that row; PRUNED has its curve; all else has no value.
+With several objectives there are no curves, which Optuna refuses there.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from optuna.distributions import json_to_distribution
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from research.ledger.log import Ledger, TrialView
+    from research.ledger.settings import Constraint
+
+STATES = {
+    "COMPLETE": TrialState.COMPLETE,
+    "PRUNED": TrialState.PRUNED,
+    "FAIL": TrialState.FAIL,
+    "SKIPPED": TrialState.FAIL,  # Optuna has no word for a draw that was never trained
+    "RUNNING": TrialState.RUNNING,
+}
+_CONSTRAINT_PREFIX = "constraints:"  # where Trial.set_constraint of Optuna 5 writes, and its samplers look
+
+
+def frozen_trial(ledger: Ledger, view: TrialView, *, ended: bool) -> FrozenTrial:
+    """The trial as it ended, or as RUNNING with the curve that it has."""
+    state = STATES[view.status] if ended else TrialState.RUNNING
+    distributions = {name: json_to_distribution(text) for name, text in view.created.distributions.items()}
+    return create_trial(
+        state=state,
+        values=values_of(ledger, view, state),
+        # A config that was not drawn may have parameters without a distribution, which Optuna does not take.
+        params={name: value for name, value in view.created.params.items() if name in distributions},
+        distributions=distributions,
+        system_attrs=dict(view.created.sampler_attributes) | (constraints_of(ledger, view) if ended else {}),
+        user_attrs=attributes_of(ledger, view) if ended else {},
+        intermediate_values=curve_of(ledger, view),
+    )
+
+
+def curve_of(ledger: Ledger, view: TrialView) -> dict[int, float]:
+    """The metric by epoch."""
+    return {} if len(ledger.settings.targets) > 1 else view.curve(ledger.settings.metric.name)
+
+
+def values_of(ledger: Ledger, view: TrialView, state: TrialState) -> list[float] | None:
+    """The best of the curve, or the objectives at that row, for COMPLETE; the last for PRUNED; else None."""
+    if state is TrialState.COMPLETE:
+        point = ledger.point(view)
+        assert point is not None, "a trial without a finite row has failed"
+        return list(point)
+    return list(curve_of(ledger, view).values())[-1:] or None if state is TrialState.PRUNED else None
+
+
+def constraints_of(ledger: Ledger, view: TrialView) -> dict[str, Any]:
+    """By how much the trial misses each constraint, in Optuna's form: at most 0 is feasible."""
+    return constraint_attributes(ledger.settings.constraints, ledger.violations(view))
+
+
+def constraint_attributes(constraints: Sequence[Constraint], violations: Sequence[float]) -> dict[str, Any]:
+    """The same of any trial, by the constraints' names: trials of one study must have the same."""
+    return {f"{_CONSTRAINT_PREFIX}{one}": missed for one, missed in zip(constraints, violations, strict=True)}
+
+
+def attributes_of(ledger: Ledger, view: TrialView) -> dict[str, Any]:
+    """What a person who looks at the study wants to know beside it."""
+    best = view.best(ledger.settings.metric)
+    return {
+        "config_hash": view.created.config_hash,
+        "seed": view.created.seed,
+        "best_epoch": None if best is None else best.epoch,
+        "fail_kind": view.fail_kind,
+        "reason": view.reason,
+    }

@@ -1,0 +1,1 @@
+"""Where a sweep lives: folders, locks, object stores."""

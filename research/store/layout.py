@@ -1,0 +1,23 @@
+"""What is called what in a sweep's directory. Imports nothing: the command line needs these names before all else."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+
+MANIFEST = "manifest.json"  # of a folder that is written whole: the sha256 of its files
+FINALISTS = "finalists"  # the sweep of a sweep's best configurations
+
+
+def trial_name(number: int) -> str:
+    """What a trial's folders and files are called."""
+    return f"trial-{number:04d}"
+
+
+def epoch_folder(checkpoint: str, replicates: int) -> str:
+    """The folder of all that an epoch left, from the checkpoint that its row names."""
+    return checkpoint if replicates == 1 else str(PurePosixPath(checkpoint).parent)
+
+
+def replicate_folder(folder: str, index: int, replicates: int) -> str:
+    """Where one replicate's state is, inside an epoch's folder; of a single run, the folder itself."""
+    return folder if replicates == 1 else f"{folder}/replicate-{index}"

@@ -1,0 +1,142 @@
+"""One driver per sweep on an object store, which has no locks: an object that says who drives, written again and again.
+
+It keeps people from starting two drivers by mistake. What makes two impossible is the ledger: each event is created
+exclusively by the store, so that of two drivers the second to write an event's number ends there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import socket
+import sys
+import threading
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from research.errors import StorageError, UserError
+from research.store.mirror import store_of
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from research.store.object_store import ObjectStore
+
+NAME = "lock"
+RENEW_SECONDS = 15.0
+STALE_SECONDS = 60.0  # without a renewal: its holder is dead
+LONG_DEAD_SECONDS = 3600.0  # by the clocks of two machines, which need not agree to the minute
+
+
+class Lease:
+    """Context manager that holds the sweep that ``directory`` mirrors; of any other directory it does nothing.
+
+    Entering raises ``UserError`` naming the holder when it is seen to be alive. A holder that released it, died on
+    this machine, or does not renew it while we watch for ``STALE_SECONDS``, is succeeded.
+    """
+
+    def __init__(self, directory: str | Path) -> None:
+        self.store = store_of(directory)
+        self._token = secrets.token_hex(8)
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> Self:
+        if self.store is None:
+            return self
+        while not self.store.create(NAME, self._text()):
+            holder = _read(self.store)
+            if holder is not None:
+                _wait_until_dead(self.store, holder)
+                self.store.remove([NAME])
+        self._thread = threading.Thread(target=self._renew, args=(self.store,), name="lease", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        if self.store is None or self._thread is None or isinstance(error, StorageError):
+            return  # a store that is gone is not asked again: the lease goes stale by itself
+        self._thread.join(timeout=RENEW_SECONDS)
+        with contextlib.suppress(StorageError):
+            if (_read(self.store) or {}).get("token") == self._token:
+                self.store.remove([NAME])
+
+    def _renew(self, store: ObjectStore) -> None:
+        while not self._ended.wait(RENEW_SECONDS):
+            with contextlib.suppress(StorageError):
+                if (_read(store) or {}).get("token") != self._token:
+                    return  # succeeded by another: our next event will be refused
+                store.write(NAME, self._text())
+
+    def _text(self) -> bytes:
+        facts = {"pid": os.getpid(), "host": socket.gethostname(), "machine": _machine(), "token": self._token}
+        return json.dumps({**facts, "time": datetime.now(UTC).isoformat(timespec="milliseconds")}).encode()
+
+
+def lease_holder(directory: str | Path) -> str | None:
+    """Who drives the sweep that ``directory`` mirrors, in words, by this machine's clock; None where nobody does."""
+    store = store_of(directory)
+    holder = None if store is None else _read(store)
+    return None if holder is None or _age(holder) > STALE_SECONDS or _died_here(holder) else _words(holder)
+
+
+def _wait_until_dead(store: ObjectStore, holder: dict[str, Any]) -> None:
+    """Return when the lease may be taken; raise ``UserError`` when its holder lives."""
+    if _died_here(holder) or _age(holder) > LONG_DEAD_SECONDS:
+        return
+    sys.stderr.write(
+        f"{store.url} was last held by {_words(holder)}: watching for {STALE_SECONDS:.0f} s whether it is alive\n"
+    )
+    sys.stderr.flush()
+    until = time.monotonic() + STALE_SECONDS
+    while time.monotonic() < until:
+        time.sleep(min(2.0, STALE_SECONDS / 10))
+        now = _read(store)
+        if now is None:
+            return  # released
+        if now != holder:
+            raise UserError(f"{store.url} is in use by {_words(now)}: wait for it, or stop it first")
+
+
+def _read(store: ObjectStore) -> dict[str, Any] | None:
+    try:
+        holder = json.loads(store.read(NAME))
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        holder = {}
+    return holder if isinstance(holder, dict) else {}
+
+
+def _words(holder: dict[str, Any]) -> str:
+    if "pid" not in holder:
+        return "another process"
+    return f"process {holder['pid']} on {holder.get('host')} (renewed {holder.get('time')})"
+
+
+def _age(holder: dict[str, Any]) -> float:
+    try:
+        return (datetime.now(UTC) - datetime.fromisoformat(str(holder["time"]))).total_seconds()
+    except (KeyError, ValueError, TypeError):
+        return 0.0
+
+
+def _died_here(holder: dict[str, Any]) -> bool:
+    """Whether it is a process of this machine that is no more: no need to wait for it."""
+    return holder.get("machine") == _machine() and not Path(f"/proc/{holder.get('pid')}").exists()
+
+
+def _machine() -> str:
+    """This boot of this machine, and the numbering of processes that its processes see; "" where unknown."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return f"unknown {secrets.token_hex(4)}"  # equal to none

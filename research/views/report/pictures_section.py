@@ -1,0 +1,69 @@
+"""What the kept models draw, side by side."""
+
+from __future__ import annotations
+
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from research.store.mirror import relative
+from research.views.report.elements import command, figure, paragraph, picture
+from research.views.report.section import Section
+
+if TYPE_CHECKING:
+    from research.views.report.section import Context
+
+
+def pictures(context: Context) -> Section:
+    """What the kept models draw, side by side: a row for each kind of picture."""
+    models = _models(context)
+    names = sorted({path.name for _, _, folder in models for path in folder.glob("*.png")}, key=_picture_order)
+    if not models:
+        return Section("pictures", "Pictures of the kept models", paragraph("No model has been kept yet."))
+    if not names:
+        parts = [paragraph("The kept models have no pictures: what they were trained on is no image.")]
+    else:
+        parts = [
+            paragraph(
+                "Of each model's kept weights. Reconstructions are rows of held-out examples, each above what comes back; samples "
+                "are means E[x|z] of draws from the prior, not draws of pixels. Any .png that lies in a model's folder is shown here."
+            )
+        ]
+    for name in names:
+        shown = [
+            f"<figure>{picture(folder / name, f'{name}, {label}')}<figcaption>{label}{score}</figcaption></figure>"
+            for label, score, folder in models
+            if (folder / name).is_file()
+        ]
+        title = name.removesuffix(".png").replace("_", " ").replace("-", " ")
+        parts.append(f'<h3>{escape(title)}</h3><div class="pictures" tabindex="0">{"".join(shown)}</div>')
+    folder = relative(models[0][2])
+    parts.append(
+        command(
+            f"research sample {folder} --out samples.png",
+            f"research traverse {folder} --out {folder}/traverse.png",
+            f"research encode {folder} --picture {folder}/codes.png --by pca",
+        )
+    )
+    return Section("pictures", "Pictures of the kept models", "".join(parts))
+
+
+def _models(context: Context) -> list[tuple[str, str, Path]]:
+    """Each kept model: what it is, its score as markup, its folder. Finalists after the search's own."""
+    metric = escape(context.metric)
+    found = [
+        (f"rank {one['rank']}, trial {one['trial']}", f", {metric} {figure(one['value'])}", Path(one["model"]))
+        for one in context.facts["best"]
+        if one["model"]
+    ]
+    for one in (context.facts["finalists"] or {}).get("configurations", []):
+        if one.get("model"):
+            score = "" if one["mean"] is None else f", mean {metric} {figure(one['mean'])}"
+            folder = context.ledger.directory / one["model"]  # an absolute path stays one
+            found.append((f"finalist {one['rank']}, of trial {one['parent_trial']}", score, folder))
+    return found
+
+
+def _picture_order(name: str) -> tuple[int, str]:
+    first = ("reconstruct", "sample", "travers")
+    return next((place for place, start in enumerate(first) if name.startswith(start)), len(first)), name

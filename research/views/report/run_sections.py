@@ -1,0 +1,261 @@
+"""How the sweep was run: what it is, its rungs, failures and hours, every trial."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from research.views.report import charts
+from research.views.report.elements import (
+    Raw,
+    by_parameter,
+    command,
+    counted,
+    data,
+    details,
+    duration,
+    facts_list,
+    figure,
+    note,
+    paragraph,
+    table,
+)
+from research.views.report.section import Section
+from research.views.show import continued_by
+
+if TYPE_CHECKING:
+    from research.views.report.section import Context
+
+_COMMIT = 12  # digits of a hash that tell commits and sets apart
+
+
+def header(context: Context) -> Section:
+    """What the sweep is: everything that its figures depend on."""
+    facts = context.facts
+    states = facts["states"]
+    named = ", ".join(f"{number} {name}" for name, number in states.items() if number) or "none"
+    parts = []
+    if states["RUNNING"] or sum(states.values()) - states["SKIPPED"] < facts["budget"]["trials"]:
+        parts.append(
+            note(
+                f"Not finished: at the ledger's latest event, {facts['updated']}, {counted(states['RUNNING'], 'trial')} had not ended, and "
+                f"{facts['budget']['trials']} were asked for. The figures below will change; the same command draws the page "
+                "again."
+            )
+        )
+    if facts["interrupted"]:
+        parts.append(
+            note(
+                f"Stopped: {facts['interrupted']}. research {continued_by(context.ledger)} {context.place} continues it."
+            )
+        )
+    if facts["code_changed"]:
+        parts.append(
+            note("The code was changed between sessions (--allow-changed-code): trials may not be of one program.")
+        )
+    parts += [
+        facts_list(_header(facts, named)),
+        command(f"research show {context.place}", f"research report {context.place} --json"),
+    ]
+    return Section("sweep", "The sweep", "".join(parts))
+
+
+def _header(facts: dict[str, Any], named: str) -> list[tuple[str, object]]:
+    code, examples, budget = facts["code"], facts["data"], facts["budget"]
+    commit = str(code.get("commit") or "unknown")[:_COMMIT]
+    dirty = ", with uncommitted changes (code-0.diff)" if code.get("dirty") else ""
+    looks = facts["looks_at_test"]
+    limits = ", ".join(
+        f"{name.replace('_', ' ')} {budget[name]:g}"
+        for name in ("hours", "trial_hours", "total_epochs", "patience")
+        if budget.get(name)
+    )
+    pairs: list[tuple[str, object]] = [
+        ("space", f"{facts['space']} (sha256 {facts['space_sha256'][:_COMMIT]})"),
+        (
+            "data",
+            f"{examples['kind'] or 'unknown'} (hash {examples['data_hash'][:_COMMIT]}, split {examples['split_hash'][:_COMMIT]})",
+        ),
+        ("measure", facts["measure"]),
+        ("metric", f"{facts['metric']['name']} ({facts['metric']['direction']})"),
+    ]
+    if facts["objectives"]:
+        pairs.append(("objectives", ", ".join(f"{o['name']} ({o['direction']})" for o in facts["objectives"])))
+    if facts["constraints"]:
+        pairs.append(("subject to", " and ".join(facts["constraints"])))
+    pairs += [
+        ("trials", f"{named}; {budget['trials']} asked for"),
+        (
+            "budget",
+            f"{budget['epochs'] or 'each configuration’s own number of'} epochs" + (f"; {limits}" if limits else ""),
+        ),
+        ("sampler", _told(facts["sampler"])),
+        ("early stopping", _told(facts["scheduler"])),
+        ("seed", f"{facts['seed']}" + (", deterministic" if facts["deterministic"] else "")),
+    ]
+    if facts["replicates"] > 1:
+        pairs.append(("replicates", f"{facts['replicates']} seeds of each configuration; a row is their mean"))
+    if facts["parent"] is not None:
+        pairs.append(("finalists of", facts["parent"]["name"]))
+    if facts["learned_from"]:
+        pairs.append(("sampler was told of", ", ".join(facts["learned_from"])))
+    pairs += [
+        ("looks at test", f"{looks}" + (" (nothing here was selected on test)" if looks == 0 else "")),
+        ("code", f"commit {commit}{dirty}"),
+        ("versions", ", ".join(f"{name} {version}" for name, version in facts["versions"].items())),
+    ]
+    if facts["hardware"]:
+        units = {"cpu": "", "usable_cores": " usable cores", "memory_gib": " GiB memory"}
+        told = [f"{facts['hardware'][name]}{unit}" for name, unit in units.items() if facts["hardware"].get(name)]
+        pairs.append(("driver's hardware", ", ".join(told) or "–"))
+    pairs.append(("latest event", f"{facts['updated']}, of {counted(facts['sessions'], 'session')}"))
+    return pairs
+
+
+def _told(part: dict[str, Any]) -> str:
+    rest = ", ".join(
+        f"{name.replace('_', ' ')} {value}"
+        for name, value in part.items()
+        if name != "kind" and value not in ({}, None)
+    )
+    return f"{part['kind']} ({rest})" if rest else str(part["kind"])
+
+
+def rungs(context: Context) -> Section:
+    """Where trials were stopped, and what it saved."""
+    found = context.facts["rungs"]
+    if found is None:
+        html = paragraph("Every trial was trained to its full budget (--scheduler none).")
+        return Section("rungs", "Early stopping", html)
+    rows = [
+        [rung["epoch"], rung["reached"], rung["stopped"], rung["reached"] - rung["stopped"]] for rung in found["rungs"]
+    ]
+    share = 100 * found["epochs_saved"] / found["epochs_full"] if found["epochs_full"] else 0.0
+    html = (
+        (context.chart(charts.rungs(found)) if rows else "")
+        + table(["rung (epoch)", "reached it", "stopped there", "went on"], rows, name="rungs")
+        + facts_list(
+            [
+                ("epochs trained", Raw(figure(found["epochs_trained"]))),
+                ("the same trials in full", Raw(figure(found["epochs_full"]))),
+                ("saved", Raw(f"{figure(found['epochs_saved'])} epochs, {share:.0f} %")),
+            ]
+        )
+        + paragraph(
+            f"Of the {counted(found['trials'], 'trial')} that ended complete or stopped early, by {_told(context.facts['scheduler'])}; failed "
+            "and running ones are not counted as savings. Epochs are not hours: see below."
+        )
+        + command(f"research report {context.place} --json    # rungs")
+    )
+    return Section("rungs", "Early stopping", html)
+
+
+def failures(context: Context) -> Section:
+    """By kind, with an example."""
+    failed, skipped = context.facts["failures"], context.facts["skipped"]
+    parts = []
+    if not failed and not skipped:
+        parts.append(paragraph("None."))
+    for found, title in ((failed, "Failed"), (skipped, "Drawn and not trained")):
+        if not found:
+            continue
+        rows = [[one["kind"], one["count"], one["example"]["trial"], one["example"]["reason"]] for one in found]
+        parts.append(
+            f"<h3>{title}</h3>"
+            + table(["kind", "trials", "e.g. trial", "its reason"], rows, name=title.split()[0].lower())
+        )
+        for one in found:
+            if one["example"]["detail"]:
+                inside = f"<pre>{escape(one['example']['detail'])}</pre>"
+                parts.append(details(f"Traceback of trial {one['example']['trial']} ({one['kind']})", inside))
+    if failed:
+        parts.append(
+            paragraph(
+                "Failed trials count towards the number asked for, are never ranked, and tell the sampler nothing."
+            )
+        )
+    if skipped:
+        parts.append(
+            paragraph("Draws that were impossible by the space's own word, or trained already, count for nothing.")
+        )
+    if failed or skipped:
+        parts.append(command(f"research show {context.place} --json    # trials[].reason, .fail_kind"))
+    return Section("failures", "Failures", "".join(parts))
+
+
+def time(context: Context) -> Section:
+    """Where the hours went."""
+    found = context.facts["time"]
+    if not found["trials"]:
+        return Section("time", "Time", paragraph("No epoch has ended yet."))
+
+    pairs: list[tuple[str, object]] = [
+        ("training and evaluating, all trials", duration(found["trial_seconds"])),
+        ("of it training", duration(found["train_seconds"])),
+        ("of it evaluating", duration(found["evaluation_seconds"])),
+        ("a trial, median", duration(found["median_trial_seconds"])),
+        ("the longest", duration(found["longest_trial_seconds"])),
+        ("wall clock, all sessions", duration(found["wall_seconds"])),
+        ("slots", str(found["slots"])),
+    ]
+    if found["occupied"] is not None:
+        pairs.append(("slots held by a trial", Raw(_share(found["occupied"]))))
+    if found["utilisation"] is not None:
+        pairs.append(("workers' utilisation", Raw(_share(found["utilisation"]))))
+    replicates = context.facts["replicates"]
+    html = (
+        context.drawn(lambda: [("", context.optuna.timeline())])
+        + paragraph(
+            "From each trial's draw to its end, in the time of the machine that drew this page. One that was interrupted has a bar over the pause."
+        )
+        + facts_list(pairs)
+        + paragraph(f"Slots held: {found['occupied_is']}. Utilisation: {found['utilisation_is']}.")
+        + (
+            note("Above 100 %: the clocks of rows and ledger disagree, or a row holds several trainings.")
+            if (found["utilisation"] or 0) > 1
+            else ""
+        )
+        + (
+            note(f"Rows are means over {replicates} seeds: their seconds are the sum over them.")
+            if replicates > 1
+            else ""
+        )
+        + command(f"research report {context.place} --csv trials.csv    # seconds, of each trial")
+    )
+    return Section("time", "Time", html)
+
+
+def _share(value: float) -> str:
+    return data(value, f"{100 * value:.0f} %")
+
+
+def every_trial(context: Context) -> Section:
+    """All trials, whatever became of them."""
+    ranks = {one["trial"]: one["rank"] for one in context.facts["best"]}
+    sampled, cells = by_parameter([trial["params"] for trial in context.facts["trials"]])
+    rows = [
+        [
+            trial["trial"],
+            trial["status"],
+            ranks.get(trial["trial"]),
+            None if trial["metrics"] is None else trial["metrics"][context.metric],
+            trial["best_epoch"],
+            trial["epochs"],
+            trial["seconds"],
+            str(trial["seed"]),
+            *own,
+            trial["reason"] or "",
+        ]
+        for trial, own in zip(context.facts["trials"], cells, strict=True)
+    ]
+    columns = ["trial", "state", "rank", context.metric, "best epoch", "epochs", "seconds", "seed", *sampled, "reason"]
+    html = (
+        paragraph("Figures are rounded for reading; each has all its digits under the pointer, and in the files below.")
+        + details(counted(len(rows), "trial"), table(columns, rows, name="trials"))
+        + command(
+            f"research report {context.place} --csv FOLDER",
+            f"research report {context.place} --parquet FOLDER",
+            f"research show {context.place} --json",
+        )
+    )
+    return Section("trials", "Every trial", html)

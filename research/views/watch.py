@@ -1,0 +1,149 @@
+"""A sweep that another process drives, followed from its ledger. Nothing in its directory is written."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Literal
+
+from research.ledger.events import SKIPPED, RowReported, SessionStarted, TrialCreated, TrialFailed, TrialRetried
+from research.ledger.settings import Budget
+from research.store.lease import lease_holder
+from research.store.lock import holder_of
+from research.store.mirror import follow, relative
+from research.views.live import LiveView
+from research.views.show import counts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rich.console import Console
+
+    from research.ledger.log import Event, Ledger
+
+POLL_SECONDS = 0.5
+ASK_SECONDS = 2.0  # between two looks at the lock
+GONE_SECONDS = 10.0  # without a driver before it is called gone: a new one may be starting
+SILENT_SECONDS = 300.0  # without an event before a driver that holds its lock is called silent
+
+Ending = Literal["ended", "interrupted", "gone"]
+
+
+class Follower:
+    """Feeds a :class:`LiveView` from the ledger in its driver's place."""
+
+    def __init__(self, ledger: Ledger, console: Console, *, now: Callable[[], datetime] | None = None) -> None:
+        """What happened before is taken in without a line; the clock is that of the driver's latest session."""
+        self.ledger = ledger
+        self.now = now or (lambda: datetime.now(UTC))
+        self.view = LiveView(console, ledger)
+        self.without_driver: datetime | None = None  # since when
+        self.told_silent_after = ""  # the event's time after which it was said that nothing comes
+        self._take_up_session()
+
+    def catch_up(self) -> None:
+        """Read what is new and tell the view."""
+        follow(self.ledger.directory)
+        for event in self.ledger.refresh():
+            self._tell(event)
+        self.view.refresh()
+
+    def ending(self) -> Ending | None:
+        """How the sweep has ended, as its ledger has it; None while it has not, whoever drives it."""
+        running = any(not view.terminal for view in self.ledger.trials.values())
+        if not running and self.ledger.trained >= self.ledger.settings.trials:
+            return "ended"
+        return "interrupted" if self.ledger.interrupted is not None else None
+
+    def driver(self) -> str | None:
+        """Who drives the sweep now, in words."""
+        return holder_of(self.ledger.directory) or lease_holder(self.ledger.directory)
+
+    def ask_for_driver(self) -> Ending | None:
+        """Look at the lock: "gone" when nobody has held it for a while; a note when its holder writes nothing."""
+        now = self.now()
+        holder = self.driver()
+        if holder is None:
+            self.without_driver = self.without_driver or now
+            return "gone" if (now - self.without_driver).total_seconds() >= GONE_SECONDS else None
+        self.without_driver = None
+        silent = (now - datetime.fromisoformat(self.ledger.updated)).total_seconds()
+        if silent >= SILENT_SECONDS and self.told_silent_after != self.ledger.updated:
+            self.told_silent_after = self.ledger.updated
+            self.view.note(f"nothing was written for {silent / 60:.0f} min, but {holder} still drives the sweep")
+        return None
+
+    def _tell(self, event: Event) -> None:
+        trials = self.ledger.trials
+        match event:
+            case SessionStarted():
+                self._take_up_session()
+            case TrialCreated():
+                # What was drawn and was no config never started. Rows that were read in one go with it come after it.
+                if trials[event.trial].fail_kind not in {"config", *SKIPPED}:
+                    self.view.started(dataclasses.replace(trials[event.trial], rows={}))
+            case TrialRetried():
+                self.view.started(trials[event.trial])
+            case RowReported():
+                self.view.row(event)
+                if event.decision != "continue":
+                    self.view.ended(trials[event.trial])
+            case TrialFailed() if event.kind not in SKIPPED:
+                self.view.ended(trials[event.trial])
+            case _:
+                pass
+
+    def _take_up_session(self) -> None:
+        """Set the view's clock and counts as if it had been there since the latest session began."""
+        if not self.ledger.spans:
+            return
+        began = datetime.fromisoformat(self.ledger.spans[-1][0])
+        # Without a driver the clock stands where the last event left it.
+        now = self.now() if self.driver() is not None else datetime.fromisoformat(self.ledger.updated)
+        clock = time.monotonic()
+        self.view.began = clock - max(0.001, (now - began).total_seconds())
+        self.view.rows_seen = self.ledger.session_rows
+        first = self.ledger.first_row
+        self.view.first_row = None if first is None else clock - (now - datetime.fromisoformat(first)).total_seconds()
+        session = len(self.ledger.spans) - 1
+        ended = [view for view in self.ledger.trials.values() if view.terminal]
+        self.view.ended_before = sum(view.session != session for view in ended)
+
+
+def watch(ledger: Ledger, console: Console) -> Ending:
+    """Follow until the sweep has ended, was stopped, or has no driver any more."""
+    follower = Follower(ledger, console)
+    asked = -ASK_SECONDS
+    try:
+        while True:
+            follower.catch_up()
+            how = follower.ending()
+            if how is None and time.monotonic() - asked >= ASK_SECONDS:
+                asked = time.monotonic()
+                how = follower.ask_for_driver()
+            if how is not None:
+                # Its last events may have come between reading the ledger and looking at the lock.
+                follower.catch_up()
+                return follower.ending() or how
+            time.sleep(POLL_SECONDS)
+    finally:
+        follower.view.close()
+
+
+def ending_line(ledger: Ledger, how: Ending) -> str:
+    """One line for a person."""
+    place = relative(ledger.directory)
+    states = counts(ledger)
+    if how == "ended":
+        return f"the sweep has ended: {ledger.settings.trials} trials, {states['FAIL']} of them failed"
+    left = ledger.settings.trials - ledger.trained + states["RUNNING"]
+    if how == "interrupted":
+        assert ledger.interrupted is not None
+        why = f"was stopped ({ledger.interrupted.reason})"
+    else:
+        spent = "spent its budget, " if ledger.settings.budget != Budget() else ""
+        since = ledger.updated[:19].replace("T", " ")
+        why = f"has no driver: it {spent}gave up or was killed; the last event is of {since} UTC"
+    trials = "1 trial is" if left == 1 else f"{left} trials are"
+    return f"the sweep {why}; {trials} left. Continue with: research resume {place}"

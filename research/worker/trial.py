@@ -1,0 +1,302 @@
+"""One trial on a worker: drives ``vae.train``, saves after every epoch, reports to Tune."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from pydantic import TypeAdapter
+from ray import tune
+from ray.tune.trainable.function_trainable import wrap_function
+
+from research.errors import storing
+from research.ledger.settings import Metric
+from research.provenance import running_sha256
+from research.store.data_copy import data_directory
+from research.store.layout import epoch_folder, replicate_folder, trial_name
+from research.store.mirror import Workplace
+from research.worker import notice
+from research.worker.ended_trials import ended_among
+from research.worker.gpu_memory import limit_memory
+from research.worker.pictures import draw_pictures
+from research.worker.replicates import Together, train_together
+from research.worker.rows import describe_worker, finite
+from vae.config import PositiveInt, part
+from vae.data import TrainingData, load_training
+from vae.data.dataset import DataError
+from vae.fast.stackable import groups, why_not
+from vae.fast.stacked import train_stacked
+from vae.pause import Paused
+from vae.serialization import config_hash, from_record
+from vae.state import INFO_FILE, StateError, TrainState
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from vae.fast.stacked import Results
+    from vae.pause import Asked
+    from vae.train_config import TrainConfig
+
+
+@part
+class Assignment:
+    """What the driver sends a worker, as one JSON text: all that a trial needs besides code and data."""
+
+    sweep_dir: str
+    storage: str | None  # the sweep's address in an object store; None: sweep_dir is seen by all nodes
+    trial: int
+    attempt: int
+    config: dict[str, Any]
+    replicates: PositiveInt
+    metric: Metric
+    threads: int
+    device: str
+    gpus: float  # its share
+    source_sha256: str  # of the driver's code
+    data_dir: str | None
+    data_hash: str
+    split_hash: str
+    picture_epochs: list[int]  # where the trial may end, so that its last pictures exist
+    resume_from: str | None  # a checkpoint, relative to the sweep directory
+    resume_sha256: str | None  # as its row has it
+    again: dict[int, str]  # epochs after it that have a row, whose checkpoints are lost: the folders where those belong
+    stop_file: str | None  # appears when the driver is to stop
+    best_checkpoint: str | None  # of the epochs before the resume
+    best_value: float | None
+
+
+ASSIGNMENTS = TypeAdapter(list[Assignment])  # as driver and worker pass them, in JSON
+
+
+def run_trial(config: dict[str, Any]) -> None:
+    """Tune's trainable. ``config["assignments"]`` is a list of :class:`Assignment` as JSON: one trial, or several.
+
+    Several are trained as a stack, as far as their configs allow it; those that can't be are trained one after the
+    other.
+    """
+    tasks = ASSIGNMENTS.validate_json(config["assignments"])
+    # The process has run other trials and will run more: everything that lasts is set here, at each start.
+    torch.set_num_threads(tasks[0].threads)
+    limit_memory(tasks[0].device, tasks[0].gpus)
+    if (here := running_sha256()) != tasks[0].source_sha256:
+        raise RuntimeError(
+            f"the code on {socket.gethostname()} is not the driver's ({here[:12]}, not {tasks[0].source_sha256[:12]}): "
+            "install the same on every node"
+        )
+    configs = [from_record(task.config) for task in tasks]
+    place = Workplace(tasks[0].sweep_dir, tasks[0].storage)  # one for all: each new one empties the process's scratch
+    for group in groups(configs, tasks[0].device):
+        trials = [_Trial(tasks[position], configs[position], place) for position in group]
+        if len(trials) > 1:
+            _train_stack(trials)
+            continue
+        if len(tasks) > 1:
+            others = [other for position, other in enumerate(configs) if position != group[0]]
+            reason = next(filter(None, (why_not([configs[group[0]], other], tasks[0].device) for other in others)))
+            trials[0].worker["stack"] = {"alone": reason}
+        _train_alone(trials[0], among_others=len(tasks) > 1)
+
+
+class TrialWorker(wrap_function(run_trial)):  # type: ignore[misc] # Tune's is untyped
+    """Tune's actor around :func:`run_trial`, which listens for notice; Tune itself sets handlers nowhere."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """In the process's first thread; the trial runs in another."""
+        notice.listen()
+        super().setup(config)
+
+    @classmethod
+    def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
+        """What Tune asks Ray for: as every trial's, but for one that needs a whole GPU."""
+        bundle = {"CPU": config["cpus"], "GPU": config["gpus"]}
+        return tune.PlacementGroupFactory([{name: count for name, count in bundle.items() if count}])
+
+
+def _train_alone(trial: _Trial, *, among_others: bool) -> None:
+    """``among_others``: the worker has other trials to train when the driver ends this one.
+
+    Raises:
+        Preempted: the worker was told to end.
+
+    """
+    task = trial.task
+    if task.replicates > 1:
+        _train(trial, among_others=among_others, pause=None)
+        return
+    trial.take_up_pause()
+    stop = notice.StopFile(task.stop_file)
+    with notice.heard():
+        try:
+            _train(trial, among_others=among_others, pause=lambda: notice.told() or stop.there())
+        except Paused as paused:
+            trial.save_pause(paused.state)
+            why = "the worker was told to end (SIGTERM)" if notice.told() else "the sweep stops"
+            where = f"saved after step {paused.state.step}, in epoch {paused.state.epoch + 1}"
+            raise notice.Preempted(f"{why}; {where}") from None
+
+
+def _train(trial: _Trial, *, among_others: bool, pause: Asked | None) -> None:
+    task = trial.task
+    for together in train_together(
+        trial.config,
+        trial.data,
+        task.replicates,
+        metric=task.metric.name,
+        resume=trial.resume,
+        device=task.device,
+        pause=pause,
+    ):
+        if together.stacked:
+            trial.worker["stack"] = {"replicates": task.replicates}
+        trial.report(together)
+        if among_others and ended_among([task.trial]):
+            return
+        trial.forget()
+
+
+def _train_stack(trials: list[_Trial]) -> None:
+    numbers = [trial.task.trial for trial in trials]
+    epochs = train_stacked(
+        [trial.config for trial in trials],
+        trials[0].data,
+        [None if trial.resume is None else trial.resume[0] for trial in trials],
+        trials[0].task.device,
+    )
+    ended: set[int] | None = None
+    while (results := _next(epochs, ended)) is not None:
+        for position, result in results.items():
+            trial = trials[position]
+            now = [numbers[each] for each in results]
+            trial.worker["stack"] = {"members": now, "position": now.index(trial.task.trial)}
+            trial.report(Together(finite(result.row), [result], 0, result.diverged))
+        over = ended_among(numbers)
+        ended = {position for position in results if numbers[position] in over}
+        for position in results.keys() - ended:
+            trials[position].forget()
+
+
+def _next(epochs: Generator[Results, set[int] | None, None], ended: set[int] | None) -> Results | None:
+    try:
+        return epochs.send(ended)
+    except StopIteration:
+        return None
+
+
+class _Trial:
+    """One trial as its worker has it: what it starts from, and what is saved and reported after each epoch."""
+
+    def __init__(self, task: Assignment, config: TrainConfig, place: Workplace) -> None:
+        self.task = task
+        self.config = config
+        self.data = load_checked(config, task.data_dir, task.data_hash, task.split_hash)
+        self.place = place
+        self.resume = _load_checkpoints(place, task)
+        self.worker = describe_worker(task.threads, task.device, config)
+        self.best_value, self.best_checkpoint = task.best_value, task.best_checkpoint
+        self.last_checkpoint: str | None = None
+        self.paused = f"trials/{trial_name(task.trial)}/paused"
+
+    def report(self, together: Together) -> None:
+        """Save an epoch and tell the driver; returns after the driver has written the row.
+
+        It does not return at all when the driver has ended every trial of this worker.
+        """
+        task, metrics, sweep_dir = self.task, together.row, self.place.directory
+        checkpoint = checkpoint_sha256 = None
+        pictures: dict[str, str] = {}
+        if together.diverged is None:
+            epoch = int(metrics["epoch"])
+            folder = task.again.get(epoch, f"trials/{trial_name(task.trial)}/epoch-{epoch:04d}-{task.attempt}")
+            for index, result in enumerate(together.results):
+                state = replicate_folder(folder, index, task.replicates)
+                with storing(sweep_dir / state):
+                    sha256 = result.state.save(sweep_dir / state)
+                if index == together.kept:
+                    checkpoint, checkpoint_sha256 = state, sha256
+            if epoch in task.picture_epochs:
+                kept = together.results[together.kept]
+                pictures = draw_pictures(sweep_dir, task.trial, kept, seed=self.config.eval.seed)
+            self.place.keep(folder, pictures.values())
+        report = {
+            "trial": task.trial,
+            "metrics": metrics,
+            "epochs": self.config.epochs,
+            "attempt": task.attempt,
+            "diverged": together.diverged,
+            "checkpoint": checkpoint,
+            "checkpoint_sha256": checkpoint_sha256,
+            "pictures": pictures,
+            "worker": self.worker,
+        }
+        tune.report({"report": json.dumps(report, allow_nan=False)})
+        self.last_checkpoint = checkpoint
+        value = metrics.get(task.metric.name)
+        if value is not None and (self.best_value is None or task.metric.better(value, self.best_value)):
+            self.best_value, self.best_checkpoint = value, checkpoint
+
+    def save_pause(self, state: TrainState) -> None:
+        """Save the run in the middle of an epoch. No row names it: it is of use to the same trial after the same epoch."""
+        with storing(self.place.directory / self.paused):
+            state.save(self.place.directory / self.paused)
+        self.place.keep(self.paused)
+
+    def take_up_pause(self) -> None:
+        """Continue from the middle of the epoch, where an earlier attempt has left the run and that is whole."""
+        if self.task.attempt == 0:
+            return
+        self.place.fetch(self.paused)
+        try:
+            state = TrainState.load(self.place.directory / self.paused)
+        except StateError:  # there is none, or it was cut off: the epoch is begun again
+            return
+        before = 0 if self.resume is None else self.resume[0].epoch
+        if (state.config_hash, state.epoch) == (config_hash(self.config), before):
+            self.resume = [state]
+            self.worker["continued_after_step"] = state.step
+
+    def forget(self) -> None:
+        """Delete the checkpoints that the trial, which goes on, needs no more."""
+        _forget_all_but(self.place, self.task, {self.last_checkpoint, self.best_checkpoint})
+
+
+def _load_checkpoints(place: Workplace, task: Assignment) -> list[TrainState] | None:
+    """The states to continue from. One that is torn or altered raises StateError: never a silent fresh start."""
+    if task.resume_from is None:
+        return None
+    folder = epoch_folder(task.resume_from, task.replicates)
+    place.fetch(folder)
+    states = [replicate_folder(folder, index, task.replicates) for index in range(task.replicates)]
+    loaded = [TrainState.load(place.directory / state) for state in states]
+    # Each is what its own folder says; that the folder is the one which the ledger means, only the row can say.
+    if json.loads((place.directory / task.resume_from / INFO_FILE).read_bytes())["sha256"] != task.resume_sha256:
+        raise StateError(f"{task.resume_from} is not what its row names: its sha256 is another")
+    return loaded
+
+
+def _forget_all_but(place: Workplace, task: Assignment, needed: set[str | None]) -> None:
+    """Delete the trial's other checkpoints: the last (to continue) and the best (to keep) are in the ledger by now."""
+    folders = {
+        Path(path).parts[2] for path in needed if path is not None
+    }  # trials/trial-0007/epoch-0003-0[/replicate-1]
+    parent = f"trials/{trial_name(task.trial)}"
+    with storing(place.directory / parent):
+        present = list((place.directory / parent).iterdir())
+    for old in present:
+        if old.name not in folders:
+            shutil.rmtree(old, ignore_errors=True)
+    place.forget(parent, but=folders)
+
+
+def load_checked(config: TrainConfig, data_dir: str | None, data_hash: str, split_hash: str) -> TrainingData:
+    """The training data; refused if it is not what the sweep was begun with."""
+    data = load_training(config.data, data_directory(data_dir))  # read once per process
+    if (data.data_hash, data.split_hash) != (data_hash, split_hash):
+        raise DataError(
+            f"data {config.data.kind!r} on {socket.gethostname()} is not the sweep's: its hash is {data.data_hash[:12]}, "
+            f"the sweep's {data_hash[:12]}; put the same files on every node"
+        )
+    return data

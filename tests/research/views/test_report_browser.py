@@ -1,0 +1,122 @@
+"""The report in a real browser: it opens from disk, asks for nothing, answers the pointer, and fits a phone."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from research.views.report.page import html
+from tests.support.invented import TWO, models, whole
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+CHROMIUM = next(
+    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH")
+
+WIDTHS = (1280, 390)  # a laptop's and a phone's
+OVERFLOW = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory):
+    """Two reports on disk: of one objective, and of two sweeps with two objectives side by side."""
+    folder = tmp_path_factory.mktemp("pages")
+    one = whole(folder / "one", conditional=True)
+    models(one, "reconstructions.png", "samples.png")
+    several = [whole(folder / name, name=name, objectives=TWO) for name in ("first", "second")]
+    for name, ledgers in {"one": [one], "front": several[:1], "several": several}.items():
+        (folder / f"{name}.html").write_text(html(ledgers))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A headless chromium."""
+    with sync_api.sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def opened(browser, pages):
+    """Opens a report from disk; in the end, no complaint and no request may have been heard."""
+    heard, contexts = [], []
+
+    def open_page(name, width=1280):
+        context = browser.new_context(viewport={"width": width, "height": 800})
+        contexts.append(context)
+
+        def answer(route):
+            if route.request.url.startswith(("file:", "data:", "blob:")):
+                route.continue_()
+            else:
+                heard.append(f"request: {route.request.url}")
+                route.abort()
+
+        context.route("**/*", answer)
+        page = context.new_page()
+        page.on("console", lambda message: heard.append(message.text) if message.type in {"error", "warning"} else None)
+        page.on("pageerror", lambda error: heard.append(str(error)))
+        page.goto((pages / f"{name}.html").as_uri())
+        page.wait_for_function("[...document.querySelectorAll('.plotly-graph-div')].every(chart => chart._fullLayout)")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert heard == []
+
+
+@pytest.mark.parametrize("name", ["one", "front", "several"])
+def test_the_page_fits(opened, name):
+    """Nothing is wider than the window, on a laptop as on a phone: tables and charts scroll in their own boxes."""
+    page = opened(name, WIDTHS[0])
+    assert page.locator(".js-plotly-plot").count() >= 3
+    for width in WIDTHS:
+        page.set_viewport_size({"width": width, "height": 800})
+        page.wait_for_timeout(300)
+        assert page.evaluate(OVERFLOW) <= 0, width
+
+
+def test_contents_and_pictures_are_there(opened):
+    """Every entry of the table of contents is a place in the page, and each kept model's pictures were decoded."""
+    page = opened("one")
+    places = page.eval_on_selector_all("nav a", "links => links.map(link => link.getAttribute('href'))")
+    assert len(places) > 8
+    assert all(page.locator(f"section{place}").count() == 1 for place in places)
+    widths = page.eval_on_selector_all(".pictures img", "images => images.map(image => image.naturalWidth)")
+    assert widths == [1] * 4
+
+
+def test_a_click_on_the_legend_hides_a_kind_of_trial(opened):
+    """The curves of trials that were stopped early go and come with a click."""
+    page = opened("one")
+    page.locator("#curves").scroll_into_view_if_needed()
+    visible = "document.querySelector('#curves .js-plotly-plot')._fullData.filter(one => one.visible === true).length"
+    before = page.evaluate(visible)
+    page.locator("#curves .legendtoggle").nth(1).click()
+    page.wait_for_function(f"{visible} === {before - 1}")
+
+
+def test_the_pointer_shows_a_point(opened):
+    """A point of the rate-distortion plane tells its trial and its figures."""
+    page = opened("one")
+    page.locator("#rate-distortion").scroll_into_view_if_needed()
+    page.locator("#rate-distortion .scatterlayer .point").first.hover(force=True)
+    page.wait_for_selector("#rate-distortion .hoverlayer .hovertext")
+    assert "trial" in page.locator("#rate-distortion .hoverlayer").text_content()
+
+
+def test_the_page_prints(opened):
+    """On paper there is no table of contents, and nothing is cut off at the side."""
+    page = opened("one")
+    page.emulate_media(media="print")
+    page.set_viewport_size({"width": 720, "height": 1000})
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    page.wait_for_timeout(300)
+    assert page.evaluate(OVERFLOW) <= 0
+    assert not page.locator("nav").is_visible()
+    assert page.pdf(format="A4").startswith(b"%PDF")
