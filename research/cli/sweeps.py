@@ -239,6 +239,7 @@ def sweep(
         max_failed=max_failed,
         stuck_minutes=stuck_minutes,
         measure=found.measure,
+        comparison=found.comparison,
         data_hash=found.data.data_hash,
         split_hash=found.data.split_hash,
         data_dir=data_address(directory),
@@ -257,7 +258,7 @@ def sweep(
     )
     budgets = {config.epochs for config in found.survey.configs}
     learned = [growth.learn_from(source, chosen, budgets) for source in learn_from or []]
-    rehearse(loaded, chosen, [trial for event in learned for trial in event.trials])
+    rehearse(loaded, chosen, [trial for event in learned for trial in event.trials], preflight.comparability(chosen))
     from research.driver.session import check_cluster, create, reopen  # noqa: PLC0415 - Ray takes seconds to import: after the checks
 
     check_cluster(address, resources)

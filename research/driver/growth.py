@@ -10,11 +10,12 @@ from pydantic import ValidationError
 
 from research.errors import UserError, storing
 from research.ledger import budget
+from research.ledger.comparison import why_not
 from research.ledger.events import LearnedTrial, SweepExtended, TrialsLearned
 from research.ledger.log import Ledger
 from research.ledger.records import load_record
 from research.ledger.settings import StartFrom
-from research.planning.preflight import check_space
+from research.planning.preflight import check_space, comparability
 from research.search.samplers import rehearse
 from research.search.spaces import load_recorded, load_space
 from research.store.data_copy import data_directory
@@ -84,7 +85,6 @@ def learn_from(source: Path, settings: SweepSettings, epochs: Collection[int]) -
             [f"{t.name} ({t.direction})" for t in settings.targets],
             [f"{t.name} ({t.direction})" for t in theirs.targets],
         ),
-        ("has measure", settings.measure, theirs.measure),
         ("has constraints", [str(c) for c in settings.constraints], [str(c) for c in theirs.constraints]),
         ("has replicates", settings.replicates, theirs.replicates),
     ):
@@ -92,6 +92,8 @@ def learn_from(source: Path, settings: SweepSettings, epochs: Collection[int]) -
             raise UserError(
                 f"--learn-from {str(source)!r}: that sweep {what} {its}, this one {mine}: they don't compare"
             )
+    if (reason := why_not(settings.compared_by, other.comparison, settings.shared)) is not None:
+        raise UserError(f"--learn-from {str(source)!r}: that sweep's figures don't compare with this one's: {reason}")
     budgets = {view.created.config["epochs"] for view in other.trials.values() if view.created.config}
     if not budgets <= set(epochs):
         raise UserError(
@@ -130,14 +132,13 @@ def extend(ledger: Ledger, *, trials: str | None, space: str | None, more: budge
             constraints=settings.constraints,
             objectives=settings.objectives,
         )
-        if found.measure != settings.measure:
-            raise UserError(
-                f"space {space!r} has measure {found.measure!r}, the sweep {settings.measure!r}: they don't compare"
-            )
+        if (reason := ledger.why_incomparable(found.comparison)) is not None:
+            raise UserError(f"space {space!r} gives rows that don't compare with the sweep's: {reason}")
     if (total, new_budget, source) == (settings.trials, settings.budget, None):
         raise UserError(f"nothing to extend {str(sweep_dir)!r} by: give --trials +N, a budget, or another --space")
     learned = [trial for event in ledger.learned for trial in event.trials]
-    rehearse(chosen, dataclasses.replace(settings, start_from=()), [*learned, *_finished(ledger)])
+    compared = dataclasses.replace(settings, start_from=(), comparison=ledger.comparison)
+    rehearse(chosen, compared, [*learned, *_finished(ledger)], comparability(compared))
     event = SweepExtended(trials=total, budget=new_budget, space=source)
     with SweepLock(sweep_dir), Lease(sweep_dir):
         follow(sweep_dir)

@@ -43,6 +43,7 @@ from research.on_ray.stuck_worker import end_worker
 from research.on_ray.tune_scheduler import LedgerScheduler
 from research.on_ray.tune_searcher import LedgerSearcher
 from research.on_ray.watch import RayLostError, watched_ray
+from research.planning.preflight import comparability
 from research.search.spaces import Space, load_recorded
 from research.search.study import StudyView
 from research.store.data_copy import data_directory
@@ -296,6 +297,7 @@ class _Session:
             stopping=self.stop.asked,
             on_failure=self._on_failure,
             spent=lambda: budget.spent(ledger) is not None or too_many(ledger) is not None,
+            why_incomparable=comparability(dataclasses.replace(ledger.settings, comparison=ledger.comparison)),
         )
         self.scheduler = LedgerScheduler(
             ledger,

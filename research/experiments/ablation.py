@@ -16,10 +16,12 @@ from research import provenance
 from research.errors import UserError
 from research.experiments.single import train_once
 from research.experiments.variants import FULL, Variant
+from research.ledger.comparison import why_not
 from research.ledger.records import load_record, pretty
 from research.planning.metrics import check_metric
 from research.planning.preflight import without_memory
 from research.store.folders import verify_folder, write_folder
+from research.worker.comparison import facts_on_data
 from vae.config import ConfigError
 from vae.data import load_training
 from vae.measure import measure_of
@@ -94,7 +96,7 @@ def prepare(
     for variant in variants:
         own = load_training(variant.config.data, data_dir)
         _refuse_misfit(variant.config, own, f"--change {variant.label!r}: ")
-        rows.append(dataclasses.replace(variant, incomparable=_incomparable(config, variant, metric, own, measure)))
+        rows.append(dataclasses.replace(variant, incomparable=_incomparable(config, variant, metric, own, data)))
     ablation = Ablation(rows, ablation_seeds(config, seeds), metric, out, data_dir, measure)
     for variant in rows:
         for seed in ablation.seeds:
@@ -114,15 +116,15 @@ def _measure(config: TrainConfig, data: TrainingData) -> str:
 
 
 def _incomparable(
-    config: TrainConfig, variant: Variant, metric: Metric, data: TrainingData, measure: str
+    config: TrainConfig, variant: Variant, metric: Metric, data: TrainingData, full_data: TrainingData
 ) -> str | None:
     """Why the variant's figures may not be held against the full config's; None where they may."""
     try:
         check_metric(metric, [config, variant.config])
     except UserError as error:
         return str(error)
-    own = _measure(variant.config, data)
-    return None if own == measure else f"its measure is {own!r}, the full config's {measure!r}"
+    reason = why_not([metric.name], facts_on_data(variant.config, data), facts_on_data(config, full_data))
+    return None if reason is None else f"{reason}, as the full config's"
 
 
 def run_all(

@@ -97,6 +97,7 @@ def _settings(parent: Ledger, best: Sequence[TrialView], seeds: int, resources: 
         replicates=1,
         stack=_stack(parent, best, trials, resources),
         resources=resources,
+        comparison=parent.comparison,
         parent=Parent(name=settings.name, identity=parent.identity),
     )
 

@@ -87,7 +87,7 @@ def change(config: TrainConfig, text: str) -> TrainConfig:
         if (found := named_value(part.strip())) is None:
             raise UserError(f"--change must be PATH=VALUE, e.g. objective.beta=1, got {text!r}")
         path, value = found
-        if path == "seed" or path.startswith("eval."):
+        if path == "seed" or path.partition(".")[0] == "eval":
             what = "--seeds are what every row is repeated over" if path == "seed" else "it belongs to all rows alike"
             raise UserError(f"--change {text!r}: {path} can't be ablated, {what}")
         assignments[path] = value

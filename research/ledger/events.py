@@ -10,8 +10,11 @@ from research.ledger.settings import Budget, SpaceSource, SweepSettings
 from research.redaction import redacted, redacted_command
 from vae.config import NonNegativeInt, PositiveInt, part
 
-# The last two name draws that were never trained: impossible by the space's own word, or trained already.
-FailKind = Literal["bug", "diverged", "out_of_memory", "lost", "stuck", "config", "data", "impossible", "duplicate"]
+# "impossible" and "duplicate" name draws that were never trained: impossible by the space's own word, or trained already.
+# "incomparable" is a trial whose figures may not be ranked with the sweep's (research.ledger.comparison).
+FailKind = Literal[
+    "bug", "diverged", "out_of_memory", "lost", "stuck", "config", "data", "impossible", "duplicate", "incomparable"
+]
 RetryCause = Literal["driver", "lost", "preempted", "stuck", "out_of_memory", "stack"]
 STANDARD_ERROR = "_se"  # after a metric's name, where a row is the mean of several replicates
 REPLICATES = "_replicates"  # the same: its value in each of them
@@ -89,6 +92,7 @@ class RowReported:
     checkpoint_sha256: str | None = None
     pictures: dict[str, str] = Field(default_factory=dict)
     worker: Facts = Field(default_factory=dict)
+    comparison: Facts = Field(default_factory=dict)  # research.ledger.comparison; empty in ledgers of 0.1.0
 
 
 @part

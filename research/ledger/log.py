@@ -33,9 +33,11 @@ from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from research.errors import CorruptFile, UserError, storing
 from research.ledger import pareto
+from research.ledger.comparison import facts_of_recorded, why_not
 from research.ledger.events import (
     SKIPPED,
     Event,
+    Facts,
     FailKind,
     Interrupted,
     RetryCause,
@@ -111,6 +113,7 @@ class TrialView:
     whole_gpu: bool = False  # a share of one was too little
     final: RowReported | None = None
     failure: TrialFailed | None = None
+    incomparable: str | None = None  # why its rows may not be ranked with the sweep's
     # As asked for so far. Of these rows alone: a copy with others begins anew.
     _curves: dict[str, dict[int, float]] = field(init=False, default_factory=dict, repr=False, compare=False)
 
@@ -128,18 +131,22 @@ class TrialView:
             return "SKIPPED" if self.failure.kind in SKIPPED else "FAIL"
         if self.final is None:
             return "RUNNING"
-        return _STATUS[self.final.decision]
+        return "FAIL" if self.incomparable else _STATUS[self.final.decision]
 
     @property
     def reason(self) -> str | None:
         ended_by = self.failure or self.final
-        return ended_by.reason if ended_by is not None else None
+        if ended_by is None:
+            return None
+        return self.incomparable if self.failure is None and self.incomparable else ended_by.reason
 
     @property
     def fail_kind(self) -> FailKind | None:
         if self.failure is not None:
             return self.failure.kind
-        return "diverged" if self.status == "FAIL" else None
+        if self.status != "FAIL":
+            return None
+        return "incomparable" if self.incomparable else "diverged"
 
     @property
     def last_checkpoint(self) -> RowReported | None:
@@ -227,6 +234,7 @@ class Ledger:
         self._fronts: tuple[int, dict[int, int]] = 0, {}  # pareto ranks, and of how many points
         self.spans, self.learned, self.extended = [], [], None
         self.first_row, self.session_rows = None, 0
+        self._comparison: Facts = {}
         self._count = 0
         self._previous = ""
         self._wrote = False
@@ -386,7 +394,7 @@ class Ledger:
         """What ``trial`` is ranked by; None for one that is not."""
         metric = self.settings.metric
         best = trial.best(metric) if trial.status in {"COMPLETE", "PRUNED", "RUNNING"} else None
-        if best is None:
+        if best is None or trial.incomparable:
             return None
         value = trial.curve(metric.name)[best.epoch]
         return not self.feasible(trial), value if metric.direction == "minimize" else -value, trial.number
@@ -470,6 +478,7 @@ class Ledger:
             case SweepCreated():
                 self.created, self.identity = event, seal
                 self._settings = event.settings
+                self._comparison = event.settings.comparison
             case SweepExtended():
                 self.extended = event
                 changes: dict[str, Any] = {"trials": event.trials, "budget": event.budget}
@@ -490,6 +499,8 @@ class Ledger:
                 self.interrupted = event
             case _:
                 view = self.trials[event.trial]
+                if isinstance(event, RowReported) and view.incomparable is None and not view.terminal:
+                    view.incomparable = self._why_incomparable(view, event)
                 if view.fold(event, time, session, self._count):
                     self._count_in(view, event)
                 if isinstance(event, RowReported):
@@ -498,6 +509,25 @@ class Ledger:
         if self.spans and not isinstance(event, SweepExtended):
             self.spans[-1] = (self.spans[-1][0], time)
         self._count, self._previous, self.updated = self._count + 1, seal, time
+
+    def _why_incomparable(self, view: TrialView, row: RowReported) -> str | None:
+        """Return why a row may not be ranked with the sweep's; None where it may.
+
+        A sweep of an earlier version does not say which facts its rows share: those of its first row count.
+        """
+        facts = row.comparison or facts_of_recorded(view.created.config, row.metrics)
+        if not self._comparison:
+            self._comparison = {**facts, "measure": self.settings.measure}
+        return self.why_incomparable(facts)
+
+    def why_incomparable(self, facts: Facts) -> str | None:
+        """Return why rows with these facts may not be ranked with the sweep's; None where they may."""
+        return why_not(self.settings.compared_by, facts, self.comparison)
+
+    @property
+    def comparison(self) -> Facts:
+        """The facts that all rows of the sweep share (research.ledger.comparison)."""
+        return self._comparison or self.settings.shared
 
     def _count_in(self, view: TrialView, event: RowReported | TrialRetried | TrialFailed) -> None:
         if isinstance(event, RowReported):

@@ -251,6 +251,7 @@ class SweepSettings:
     max_failed: PositiveInt = 10  # so many failures in a row end a session
     stuck_minutes: NonNegativeFloat = 120.0  # without an epoch; see research.driver.watchdog
     measure: str  # the one measure that all rows share (vae.measure)
+    comparison: dict[str, JsonValue] = Field(default_factory=dict)  # the facts that all rows share; empty before 0.2.0
     data_hash: str
     split_hash: str
     data_dir: str | None = None
@@ -261,3 +262,14 @@ class SweepSettings:
     def targets(self) -> tuple[Metric, ...]:
         """What the sampler optimises: the objectives, or the one metric."""
         return self.objectives or (self.metric,)
+
+    @property
+    def compared_by(self) -> list[str]:
+        """The metrics by which rows of this sweep are ranked, stopped, kept, or called feasible."""
+        constrained = [constraint.metric for constraint in self.constraints]
+        return [self.metric.name, *(objective.name for objective in self.objectives), *constrained]
+
+    @property
+    def shared(self) -> dict[str, JsonValue]:
+        """The facts that all rows share, as far as the settings say (research.ledger.comparison)."""
+        return self.comparison or {"measure": self.measure}

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from research.errors import UserError
+from research.ledger.comparison import why_not
 from research.ledger.log import Ledger
 from research.ledger.records import RECORD
 from research.models.evaluation import examples_of
@@ -23,6 +24,7 @@ from research.store.data_copy import data_directory
 from research.store.folders import verify_folder
 from research.store.layout import MANIFEST, trial_name
 from research.store.object_store import is_url
+from research.worker.comparison import facts_of
 from vae.apply import codes, paired_difference, scores
 from vae.data.arrays import UNREADABLE, read_array
 from vae.data.image_files import grey_pixels
@@ -318,6 +320,12 @@ def compare(a: Kept, b: Kept) -> dict[str, Any]:
     if a.measure != b.measure:
         raise UserError(
             f"the models can't be compared: their numbers are of different things: {a.measure} and {b.measure}"
+        )
+    metric = "val/elbo" if a.model.has_density else "val/reconstruction"
+    facts = [facts_of(kept.config, str(kept.measure), examples=len(kept.split)) for kept in (a, b)]
+    if (reason := why_not([metric], *facts)) is not None:
+        raise UserError(
+            f"the models can't be compared: of the first {reason}; compare their figures of research evaluate --nll K"
         )
     one, other = score(a, None), score(b, None)
     name = "elbo" if "elbo" in one else "reconstruction"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
+from research.ledger.comparison import facts_of_recorded
 from research.ledger.log import RowReported
 from research.ledger.settings import Asha, Hyperband, MedianRule, rungs
 from research.search.rung_table import RungTable
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from ray.tune.experiment import Trial
 
+    from research.ledger.events import Facts
     from research.ledger.log import Ledger, TrialView
     from research.ledger.settings import Metric
 
@@ -110,8 +112,9 @@ class LedgerScheduler(FIFOScheduler):
         number = report["trial"]
         view = self.ledger.trials[number]
         epoch = report["metrics"]["epoch"]
+        facts = report.get("comparison") or facts_of_recorded(view.created.config, report["metrics"])
         if epoch not in view.rows and not view.terminal:
-            decision, reason, judged = self._decide(view, report)
+            decision, reason, judged = self._decide(view, report, facts)
             event = RowReported(
                 trial=number,
                 epoch=epoch,
@@ -124,6 +127,7 @@ class LedgerScheduler(FIFOScheduler):
                 checkpoint_sha256=report["checkpoint_sha256"],
                 pictures=report["pictures"],
                 worker=report["worker"],
+                comparison=facts,
             )
             fetch_pictures(self.ledger.directory, event.pictures.values())  # first: W&B's process reads row and files
             self.ledger.append(event)
@@ -136,8 +140,10 @@ class LedgerScheduler(FIFOScheduler):
         del tune_controller
         self.on_error(trial)
 
-    def _decide(self, view: TrialView, report: dict[str, Any]) -> Decided:
-        """The decision on a row, why, and the rungs that it settles."""
+    def _decide(self, view: TrialView, report: dict[str, Any], facts: Facts) -> Decided:
+        """The decision on a row, why, and the rungs that it settles. ``facts``: by which it may be compared."""
+        if (incomparable := self.ledger.why_incomparable(facts)) is not None:
+            return "fail", incomparable, []
         settings = self.ledger.settings
         epoch, epochs = report["metrics"]["epoch"], report["epochs"]
         if report["diverged"] is not None:

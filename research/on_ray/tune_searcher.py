@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from research.ledger.log import Ledger, TrialView
     from research.search.spaces import Space
     from research.search.study import StudyView
+    from vae.train_config import TrainConfig
 
 _FAILURES_IN_A_ROW = 10  # draws that are no config; more means that the space, not the draw, is wrong
 _SKIPS_IN_A_ROW = 100  # draws that the space calls impossible
@@ -40,6 +41,7 @@ class LedgerSearcher(Searcher):
         stopping: Callable[[], bool],
         on_failure: Callable[[Exception], bool],
         spent: Callable[[], bool] = lambda: False,
+        why_incomparable: Callable[[TrainConfig], str | None] = lambda _: None,
     ) -> None:
         """``assign``: what a worker is sent. ``ended_with_error(n)``: record it; True if n is to run again.
 
@@ -47,7 +49,8 @@ class LedgerSearcher(Searcher):
 
         ``stopping()``: somebody asked to stop, so a trial that leaves its worker has not ended. ``on_failure(error)``:
         whether that ends the session: Tune would take it for the trial's own. ``spent()``: the budget is, so nothing
-        new starts.
+        new starts. ``why_incomparable(config)``: why the rows of a drawn config could not be ranked with the sweep's, so
+        that the trial ends before it is trained.
         """
         super().__init__()
         self.ledger = ledger
@@ -61,6 +64,7 @@ class LedgerSearcher(Searcher):
         self.stopping = stopping
         self.on_failure = on_failure
         self.spent = spent
+        self.why_incomparable = why_incomparable
         self.exhausted = False  # every config of the space was drawn
         self.problem: SpaceError | None = None
         views = [ledger.trials[number] for number in sorted(ledger.trials)]
@@ -151,7 +155,7 @@ class LedgerSearcher(Searcher):
             for view in untold:
                 if view.terminal:
                     self.study.tell(view)
-            self.study.ask(self.space, number)
+            self.study.ask(self.space, number, self.why_incomparable)
             view = self.ledger.trials[number]
             if not view.terminal:
                 return number

@@ -33,6 +33,7 @@ _DIRECTIONS: dict[str, Literal["maximize", "minimize"]] = {
 _ONE_TERM = ("val/reconstruction", "val/kl", "val/active_units", "val/squared_error", "val/denoise_error")
 _COSTS = ("model/parameters", "time/train_seconds")  # objectives beside another; alone they'd find the smallest model
 _OF_A_DENSITY = ("val/elbo", "val/kl", "val/active_units", "val/bits_per_dimension", "val/nll_iwae")
+_BOUNDS = ("val/elbo", "val/bits_per_dimension")
 _OF_A_POINT = ("val/squared_error",)
 
 
@@ -191,9 +192,9 @@ def check_metric(
         )
     if metric.name in _OF_A_POINT and any(config.posterior.has_density for config in configs):
         raise UserError(f"metric {metric.name!r} is reported for posterior.kind 'deterministic' alone; use val/elbo")
-    if metric.name == "val/elbo" and (reason := _elbo_misorders(configs)):
+    if metric.name in _BOUNDS and (reason := _elbo_misorders(configs)):
         raise UserError(
-            f"metric 'val/elbo' misorders these models: {reason}; use val/nll_iwae with eval.nll_k, e.g. 100"
+            f"metric {metric.name!r} misorders these models: {reason}; use val/nll_iwae with eval.nll_k, e.g. 100"
         )
     if metric.name == "val/denoise_error":
         corruptions = {config.corruption for config in configs}

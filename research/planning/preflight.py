@@ -19,20 +19,25 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from research.errors import StorageError, UserError
+from research.ledger.comparison import why_not
 from research.ledger.settings import NAME_PATTERN, Asha, Hyperband, MedianRule, rungs
 from research.planning.metrics import check_constraints, check_metric, check_objectives, default_metric
 from research.redaction import has_user_info
 from research.search.spaces import SpaceError, Survey, survey
+from research.store.data_copy import data_directory
 from research.store.mirror import store_of
+from research.worker.comparison import facts_on_data
 from vae.config import ConfigError
-from vae.data import load_training
+from vae.data import DataError, load_training
 from vae.measure import measure_of
 from vae.model import VAE
+from vae.serialization import to_dict
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from research.ledger.settings import Constraint, Metric, Scheduler
+    from research.ledger.events import Facts
+    from research.ledger.settings import Constraint, Metric, Scheduler, SweepSettings
     from research.search.spaces import Space
     from vae.data import TrainingData
     from vae.train_config import TrainConfig
@@ -46,6 +51,7 @@ class Findings:
     metric: Metric
     data: TrainingData
     measure: str
+    comparison: Facts  # that all rows will share (research.ledger.comparison)
 
 
 def check_place(storage: Path, name: str) -> Path:
@@ -179,14 +185,48 @@ def check_space(
     data_set = load_training(configs[0].data, data_dir)
     assert data_set.validation is not None, "check_metric refuses a space without validation"
     _refuse_misfits(space, configs, data_set)
-    measures = {str(measure_of(config, data_set.validation, levels=data_set.levels)) for config in configs}
-    if len(measures) > 1:
-        one, other = sorted(measures)[:2]
-        raise UserError(
-            f"space {space.source.name!r} gives rows that can't be ranked together: {one!r} and {other!r}; "
-            "fix what differs, or make two sweeps"
-        )
-    return Findings(survey=found, metric=metric, data=data_set, measure=measures.pop())
+    compared_by = [metric.name, *(o.name for o in objectives), *(c.metric for c in constraints)]
+    comparison = facts_on_data(configs[0], data_set)
+    for config in configs[1:]:
+        own = load_training(config.data, data_dir)
+        if (own.data_hash, own.split_hash) != (data_set.data_hash, data_set.split_hash):
+            raise _varied_data(configs[0], config)
+        if (reason := why_not(compared_by, facts_on_data(config, own), comparison)) is not None:
+            raise UserError(
+                f"space {space.source.name!r} gives rows that can't be ranked together: of one {reason}; "
+                "fix what differs, or make two sweeps"
+            )
+    measure = str(measure_of(configs[0], data_set.validation, levels=data_set.levels))
+    return Findings(survey=found, metric=metric, data=data_set, measure=measure, comparison=comparison)
+
+
+def comparability(settings: SweepSettings) -> Callable[[TrainConfig], str | None]:
+    """Return a function that says why the rows of a config could not be ranked with the sweep's; None where they could.
+
+    The same check as of every row, before the config is trained. Data sets are kept in memory by ``load_training``.
+    """
+
+    def why(config: TrainConfig) -> str | None:
+        try:
+            data = load_training(config.data, data_directory(settings.data_dir))
+        except DataError as error:
+            return f"its data can't be used: {error}"
+        if (data.data_hash, data.split_hash) != (settings.data_hash, settings.split_hash):
+            return (
+                f"its data are not the sweep's (hash {data.data_hash[:12]}, split {data.split_hash[:12]}; the sweep's "
+                f"{settings.data_hash[:12]}, {settings.split_hash[:12]}): what changes them belongs to the sweep"
+            )
+        return why_not(settings.compared_by, facts_on_data(config, data), settings.shared)
+
+    return why
+
+
+def _varied_data(one: TrainConfig, other: TrainConfig) -> UserError:
+    """Return the refusal of a space whose trials would have different data, naming the settings that differ."""
+    a, b = to_dict(one)["data"], to_dict(other)["data"]
+    names = ["kind"] if a["kind"] != b["kind"] else [name for name in sorted(a) if a[name] != b[name]]
+    varied = ", ".join(f"data.{name} ({a[name]!r}, {b[name]!r})" for name in names)
+    return UserError(f"the space varies {varied}, which belongs to the sweep: give it one value")
 
 
 def resolve_scheduler(scheduler: Scheduler, configs: list[TrainConfig], *, grace: int | None) -> Scheduler:

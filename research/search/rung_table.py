@@ -51,7 +51,7 @@ class RungTable:
         while self._read < len(rows):
             row = rows[self._read]
             self._read += 1
-            if not _is_rung(scheduler, row.epoch):
+            if not _is_rung(scheduler, row.epoch) or self.ledger.trials[row.trial].incomparable:
                 continue
             value = self.value_at(self.ledger.trials[row.trial], metric, row.epoch)
             if value is None:

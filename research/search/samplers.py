@@ -21,7 +21,7 @@ from vae.config import nearest
 from vae.seeds import derive
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from research.ledger.events import LearnedTrial
     from research.ledger.settings import Sampler, SweepSettings
@@ -126,11 +126,19 @@ def _class_of(name: str) -> Any:  # noqa: ANN401 - a class
     return found
 
 
-def rehearse(space: Space, settings: SweepSettings, learned: Sequence[LearnedTrial] = ()) -> None:
+def rehearse(
+    space: Space,
+    settings: SweepSettings,
+    learned: Sequence[LearnedTrial] = (),
+    why_incomparable: Callable[[TrainConfig], str | None] = lambda _: None,
+) -> None:
     """Let the sampler draw from the space, with invented results, in memory.
 
+    ``why_incomparable(config)``: why the rows of that config could not be ranked with the sweep's.
+
     Raises:
-        UserError: it can't be made, or refuses the space, the objectives or what early stopping leaves it.
+        UserError: it can't be made, or refuses the space, the objectives or what early stopping leaves it; a draw gives
+            rows that could not be ranked with the sweep's.
 
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -147,7 +155,11 @@ def rehearse(space: Space, settings: SweepSettings, learned: Sequence[LearnedTri
             for number in range(_REHEARSED):
                 study.sampler = build_sampler(settings.sampler, settings.seed, number)
                 wanted = settings.start_from[number].params if number < len(settings.start_from) else None
-                _rehearse_one(study, space, settings, wanted, invented)
+                drawn = _rehearse_one(study, space, settings, wanted, invented)
+                named = f"space {space.source.name!r}"
+                if wanted is not None:
+                    named = f"--start-from {settings.start_from[number].source!r}"
+                _refuse_incomparable(named, None if drawn is None else why_incomparable(drawn))
     except UserError:
         raise
     except Exception as error:
@@ -155,6 +167,11 @@ def rehearse(space: Space, settings: SweepSettings, learned: Sequence[LearnedTri
         raise UserError(
             f"--sampler {name!r} refuses this sweep ({type(error).__name__}: {line}); choose another, e.g. tpe"
         ) from error
+
+
+def _refuse_incomparable(named: str, reason: str | None) -> None:
+    if reason is not None:
+        raise UserError(f"{named} gives a trial that can't be ranked with the others: {reason}")
 
 
 def _refuse_ranges(space: Space, settings: SweepSettings) -> None:
@@ -174,7 +191,8 @@ def _in_a_sampler(error: BaseException) -> bool:
 
 def _rehearse_one(
     study: optuna.Study, space: Space, settings: SweepSettings, wanted: dict[str, Any] | None, invented: random.Random
-) -> None:
+) -> TrainConfig | None:
+    """Draw one config, tell the study an invented result, and return the config; None where the draw gave none."""
     if wanted is not None:
         study.enqueue_trial(wanted)
     trial = study.ask()
@@ -198,6 +216,7 @@ def _rehearse_one(
         study.tell(trial, state=TrialState.PRUNED)
     else:
         study.tell(trial, [invented.random() for _ in settings.targets])
+    return drawn
 
 
 def _check_wanted(wanted: dict[str, Any], trial: optuna.Trial, problem: str) -> None:

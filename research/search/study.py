@@ -28,10 +28,12 @@ from vae.seeds import derive
 from vae.serialization import config_hash, to_dict
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from research.ledger.log import FailKind, Ledger, TrialView
     from research.search.spaces import Space
+    from vae.train_config import TrainConfig
 
 SEEN = 1000  # finished trials that TPE draws from: its cost grows with them, and a draw should not wait for thousands
 SEEN_BEST = 100  # of these the best complete ones; the others are the newest
@@ -83,8 +85,13 @@ class StudyView:
         elif view.status in {"COMPLETE", "PRUNED"}:
             self.results.append(view.number)
 
-    def ask(self, space: Space, number: int) -> TrialCreated:
-        """Draw trial ``number`` and write it down; a draw that is not to be trained is ended at once."""
+    def ask(
+        self, space: Space, number: int, why_incomparable: Callable[[TrainConfig], str | None] = lambda _: None
+    ) -> TrialCreated:
+        """Draw trial ``number`` and write it down; a draw that is not to be trained is ended at once.
+
+        ``why_incomparable(config)``: why the rows of that config could not be ranked with the sweep's.
+        """
         settings = self.ledger.settings
         wanted = settings.start_from[number] if number < len(settings.start_from) else None
         repeating = self.repeats(number) >= _REPEATS
@@ -108,6 +115,8 @@ class StudyView:
                 with self.storage.showing(self._seen()):
                     drawn = draw(space, trial, epochs=settings.epochs, seed=seed, data=settings.data)
                 config, digest = to_dict(drawn), config_hash(drawn)
+                if (reason := why_incomparable(drawn)) is not None:
+                    problem = "incomparable", reason
             except SkippedDraw as error:
                 problem = "impossible", str(error)
             except SpaceError as error:

@@ -20,6 +20,7 @@ from research.store.data_copy import data_directory
 from research.store.layout import epoch_folder, replicate_folder, trial_name
 from research.store.mirror import Workplace
 from research.worker import notice
+from research.worker.comparison import facts_of
 from research.worker.ended_trials import ended_among
 from research.worker.gpu_memory import limit_memory
 from research.worker.pictures import draw_pictures
@@ -37,6 +38,7 @@ from vae.state import INFO_FILE, StateError, TrainState
 if TYPE_CHECKING:
     from collections.abc import Generator
 
+    from research.ledger.events import Facts
     from vae.fast.stacked import Results
     from vae.pause import Asked
     from vae.train_config import TrainConfig
@@ -231,12 +233,18 @@ class _Trial:
             "checkpoint_sha256": checkpoint_sha256,
             "pictures": pictures,
             "worker": self.worker,
+            "comparison": self.comparison(str(metrics["measure"])) if "measure" in metrics else {},
         }
         tune.report({"report": json.dumps(report, allow_nan=False)})
         self.last_checkpoint = checkpoint
         value = metrics.get(task.metric.name)
         if value is not None and (self.best_value is None or task.metric.better(value, self.best_value)):
             self.best_value, self.best_checkpoint = value, checkpoint
+
+    def comparison(self, measure: str) -> Facts:
+        """Return what the rows of this trial share with all that they may be ranked with."""
+        validation = self.data.validation
+        return facts_of(self.config, measure, examples=None if validation is None else len(validation))
 
     def save_pause(self, state: TrainState) -> None:
         """Save the run in the middle of an epoch. No row names it: it is of use to the same trial after the same epoch."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from research.ledger import pareto
+from research.ledger.comparison import why_not
 from research.views.report import charts, optuna_charts
 from research.views.report.elements import Raw, command, duration, figure, note, paragraph, parameters, table
 from research.views.report.facts import facts
@@ -29,7 +30,7 @@ def compare(ledgers: Sequence[Ledger], all_facts: Sequence[dict[str, Any]]) -> d
     ``refused`` says otherwise what differs, both sides of it. Several objectives are ranked by hypervolume from one
     reference point: the worst value of each among all the sweeps' points.
     """
-    refused = _differences(all_facts)
+    refused = _differences(all_facts) or _incomparable(ledgers)
     labels = _labels(all_facts)
     sweeps = [_line(own, label) for own, label in zip(all_facts, labels, strict=True)]
     reference: tuple[float, ...] | None = None
@@ -61,6 +62,15 @@ def _differences(all_facts: Sequence[dict[str, Any]]) -> str | None:
         for other in all_facts[1:]:
             if first[name] != other[name]:
                 return f"their {name} differs: {told(first[name])} and {told(other[name])}"
+    return None
+
+
+def _incomparable(ledgers: Sequence[Ledger]) -> str | None:
+    first = ledgers[0]
+    for other in ledgers[1:]:
+        reason = why_not(first.settings.compared_by, other.comparison, first.comparison)
+        if reason is not None:
+            return f"of {other.settings.name} {reason} as in {first.settings.name}"
     return None
 
 

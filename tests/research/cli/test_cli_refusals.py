@@ -299,7 +299,7 @@ def test_a_sweep_is_extended_by_what_compares(capsys, monkeypatch, tmp_path, opt
     ("theirs", "why"),
     [
         ({"metric": Metric(name="val/nll_iwae", direction="minimize")}, "ranks by ['val/nll_iwae (minimize)']"),
-        ({"measure": "other"}, "has measure other"),
+        ({"measure": "other"}, "its measure is 'other'"),
         ({"replicates": 3}, "has replicates 3"),
         ({}, "no trial of that sweep has finished"),
     ],

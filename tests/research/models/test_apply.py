@@ -72,7 +72,7 @@ def research(capsys, monkeypatch, tmp_path):
     """Run a verb where ``tmp_path`` is the working directory; what it prints."""
     monkeypatch.chdir(tmp_path)
     # Threads belong to the process that runs the tests.
-    monkeypatch.setattr(cli, "_set_threads", lambda _: None)
+    monkeypatch.setattr("research.cli.models.set_threads", lambda _: None)
 
     def run(*arguments, code=0):
         monkeypatch.setattr(sys, "argv", ["research", *map(str, arguments)])

@@ -1,0 +1,96 @@
+"""The comparison key: everything that two figures must share before one may be called better than the other.
+
+A figure is an estimate of something (the measure: which data, which event space, given what) made in some way (how many
+samples, which noise, which examples). Two figures of one metric compare only where both agree. Each metric depends on
+some of these facts and not on others: importance-weighted estimates depend on ``eval.nll_k``, the ELBO does not.
+
+The facts of a row are plain JSON values, so that the ledger, a record and a report can hold them. Every place that ranks,
+stops, keeps or compares uses :func:`why_not`; the reasons are in ``docs/reading-the-numbers.md``.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from pydantic import JsonValue
+
+    Facts = dict[str, JsonValue]
+
+IMPORTANCE_WEIGHTED = ", importance-weighted objective"  # added to the posterior's family: trained for another bound
+ALL = "all"  # eval.subset where no example is left out
+
+_BOUND = ("eval.seed", "eval.samples", "bound")
+_TERM = ("eval.seed", "eval.samples")
+# By metric, the facts that its value depends on beside the measure, which every metric depends on.
+_DEPENDS_ON: dict[str, tuple[str, ...]] = {
+    "val/elbo": _BOUND,
+    "val/bits_per_dimension": _BOUND,
+    "val/reconstruction": _TERM,
+    "val/kl": _TERM,
+    "val/nll_iwae": ("eval.seed", "eval.nll_k", "eval.nll_images", "eval.subset"),
+    "val/denoise_error": ("eval.seed", "corruption"),
+    "val/samples_as_asked": ("eval.seed", "eval.classified_samples"),
+}
+
+
+def facts_of_config(config: Mapping[str, Any], measure: str | None, bound: str | None, examples: int | None) -> Facts:
+    """Return the facts of every row that a config, as JSON values, gives on a split of ``examples`` examples.
+
+    ``examples`` None: unknown, as in the ledger of an earlier version. A value that is not there is left out, and is not
+    compared.
+    """
+    settings = _part(config, "eval")
+    facts: Facts = {} if measure is None else {"measure": measure}
+    for name in ("seed", "samples", "nll_k", "nll_images", "classified_samples"):
+        if name in settings:
+            facts[f"eval.{name}"] = settings[name]
+    if settings:
+        facts["eval.subset"] = settings.get("subset", "first")  # before the setting existed
+    if examples is not None and int(settings.get("nll_images", 0)) >= examples:
+        facts |= {"eval.nll_images": examples, "eval.subset": ALL}
+    if bound is not None:
+        facts["bound"] = bound
+    if "corruption" in config:
+        facts["corruption"] = json.dumps(config["corruption"], sort_keys=True)
+    return facts
+
+
+def facts_of_recorded(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> Facts:
+    """Return the facts of a row of an earlier version, which did not store them, from its recorded config."""
+    posterior, objective = (_part(config, name).get("kind") for name in ("posterior", "objective"))
+    bound = None if posterior is None else str(posterior)
+    if bound is not None and objective == "iwae":
+        bound += IMPORTANCE_WEIGHTED
+    measure = metrics.get("measure")
+    facts = facts_of_config(config, None if measure is None else str(measure), bound, None)
+    images = metrics.get("val/nll_iwae_images")
+    if isinstance(images, int) and images < int(_part(config, "eval").get("nll_images", images)):
+        facts |= {"eval.nll_images": images, "eval.subset": ALL}  # fewer than were asked for: the whole split
+    return facts
+
+
+def _part(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    found = config.get(name)
+    return found if isinstance(found, dict) else {}
+
+
+def why_not(metrics: Iterable[str], a: Mapping[str, Any], b: Mapping[str, Any]) -> str | None:
+    """Return why rows with the facts ``a`` and ``b`` may not be ranked by ``metrics``; None where they may.
+
+    The answer names the first fact that differs, with both values. Facts that one side does not know are not compared.
+    """
+    if "measure" in a and "measure" in b and a["measure"] != b["measure"]:
+        return f"its measure is {a['measure']!r}, not {b['measure']!r}"
+    for metric in metrics:
+        for fact in _DEPENDS_ON.get(metric, ()):
+            if fact not in a or fact not in b or a[fact] == b[fact]:
+                continue
+            if fact == "eval.subset" and ALL in {a[fact], b[fact]}:
+                continue  # of the same split as many images, and on one side that is all
+            what = "bound, whose tightness differs," if fact == "bound" else fact
+            return f"{metric} does not compare: its {what} is {a[fact]}, not {b[fact]}"
+    return None
