@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from research.cli import app as cli
@@ -14,14 +15,18 @@ from research.driver.growth import learn_from
 from research.errors import UserError
 from research.ledger.log import Ledger
 from research.ledger.settings import Metric
+from research.planning.preflight import check_space
 from research.search.spaces import load_space
 from tests.support.synthetic import new_ledger, settings
+
+MEASURE = "p(x) counts(0..16) 64d digits/validation@3d7478367d6d"
 
 SPACE = """
 from vae.data import Digits, Mnist
 from vae.objectives import Elbo, LinearWarmup
 from vae.likelihoods import Bernoulli
 from vae.networks import Conv
+from vae.posteriors import FullCovariance
 from vae.train_config import Evaluation, TrainConfig
 
 def space(trial):
@@ -272,6 +277,103 @@ def test_parameters_to_start_from_must_be_the_space_s(sweep, tmp_path, given, wh
     """What the space would silently ignore or draw anew is refused."""
     (tmp_path / "start.json").write_text(given)
     assert why in sweep("quickstart", "--start-from", tmp_path / "start.json")
+
+
+BRANCHES = """
+from vae.data import Digits
+from vae.networks import Mlp
+from vae.objectives import Elbo, Iwae
+from vae.posteriors import FullCovariance
+from vae.train_config import Evaluation, TrainConfig
+from vae.conditioning import OnLabel, OnQuadrants
+
+def space(trial):
+    common = {"network": Mlp(hidden=(8,)), "latent_size": 2, "epochs": 2}
+    if trial.suggest_int("rare", 0, 10**9) == 7:  # no survey draws this
+        return TrainConfig(**common, ARGUMENTS)
+    return TrainConfig(**common)
+"""
+
+
+@pytest.fixture
+def rare(tmp_path):
+    """A space with a branch that no survey draws, whose config has other arguments."""
+
+    def write(arguments):
+        path = tmp_path / "rare.py"
+        path.write_text(BRANCHES.replace("ARGUMENTS", arguments))
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ("eval=Evaluation(seed=3)", "eval.seed is 3, not 0"),
+        ("eval=Evaluation(samples=4)", "eval.samples is 4, not 1"),
+        ("posterior=FullCovariance()", "full_covariance, not diagonal"),
+        ("objective=Iwae(k=5)", "importance-weighted objective"),
+        ("conditioning=OnLabel()", "p(x|label)"),
+        ("conditioning=OnQuadrants()", "its measure is"),
+        ("data=Digits(split_seed=4)", "belongs to the sweep"),
+        ("data=Digits(validation=50)", "belongs to the sweep"),
+    ],
+)
+def test_sweep_start_from_a_config_that_does_not_compare_is_refused(sweep, rare, tmp_path, arguments, named):
+    """A config to start from is held to the same key as every row, before Ray starts."""
+    (tmp_path / "start.json").write_text('{"rare": 7}')
+    line = sweep(rare(arguments), "--start-from", tmp_path / "start.json")
+    assert "--start-from" in line
+    assert named in line
+
+
+def test_extend_a_space_of_other_evaluation_settings_is_refused(capsys, monkeypatch, tmp_path, space_of):
+    """Trials of another evaluation seed, or another family of posteriors, would not rank with those that are there."""
+    comparison = {"eval.seed": 0, "eval.samples": 8, "bound": "diagonal", "measure": MEASURE}
+    new_ledger(tmp_path / "s", space=load_space("quickstart").source, measure=MEASURE, comparison=comparison)
+    for arguments, named in (
+        ("eval=Evaluation(seed=5, samples=8)", "eval.seed is 5, not 0"),
+        ("eval=Evaluation(samples=8), posterior=FullCovariance()", "full_covariance, not diagonal"),
+    ):
+        options = ["extend", tmp_path / "s", "--allow-changed-code", "--trials", "+1", "--space", space_of(arguments)]
+        assert named in refused(capsys, monkeypatch, *options)
+
+
+def test_sweep_a_space_that_varies_its_data_is_refused_by_name(sweep, tmp_path, monkeypatch):
+    """What changes the data belongs to the sweep; equal files under two paths are the same data."""
+    monkeypatch.chdir(tmp_path)
+    values = np.random.default_rng(0).gamma(2.0, size=(400, 30))
+    for name in ("one", "two"):
+        np.savez(tmp_path / f"{name}.npz", x=values)
+    np.savez(tmp_path / "three.npz", x=values + 1)
+    space = tmp_path / "varied.py"
+
+    def of(choices, default):
+        space.write_text(VARIED.replace("CHOICES", choices).replace("DEFAULT", default))
+        return space
+
+    line = sweep(of('"scaling", ["none", "unit"]', 'path="one.npz"'))
+    assert "the space varies data.scaling" in line
+    assert "belongs to the sweep" in line
+    line = sweep(of('"path", ["one.npz", "three.npz"]', 'scaling="none"'))
+    assert "the space varies data.path" in line
+    same = check_space(load_space(str(of('"path", ["one.npz", "two.npz"]', 'scaling="none"'))), **NOTHING_ASKED)
+    assert {config.data.path for config in same.survey.configs} == {"one.npz", "two.npz"}
+
+
+NOTHING_ASKED = {"metric": None, "epochs": 1, "seed": 0, "data_dir": None}
+VARIED = """
+from vae.data import Arrays
+from vae.likelihoods import Gaussian
+from vae.networks import Mlp
+from vae.train_config import TrainConfig
+
+def space(trial):
+    name, choices = CHOICES
+    data = Arrays(DEFAULT, **{name: trial.suggest_categorical(name, choices)})
+    return TrainConfig(data=data, likelihood=Gaussian(), network=Mlp(hidden=(8,)), latent_size=2, epochs=1)
+"""
 
 
 @pytest.mark.parametrize(

@@ -98,6 +98,8 @@ def test_changes_that_are_refused():
         ("beta", "must be PATH=VALUE"),
         ("seed=3", "seed can't be ablated"),
         ("eval.samples=3", "belongs to all rows"),
+        ('eval={"samples": 3}', "belongs to all rows"),
+        ('latent_size=3; eval={"seed": 3}', "belongs to all rows"),
     ):
         with pytest.raises(UserError, match=why):
             given_variants(TINY, [text])

@@ -26,15 +26,18 @@ from vae.conditioning import OnLabel, OnQuadrants
 from vae.data import Arrays, Digits
 from vae.likelihoods import Gaussian
 from vae.networks import Conv, Mlp
-from vae.objectives import Elbo, Reconstruction
+from vae.objectives import Elbo, Iwae, Reconstruction
 from vae.portable import load_model
-from vae.posteriors import Deterministic
+from vae.posteriors import Deterministic, FullCovariance
 from vae.train_config import Evaluation, TrainConfig
 
 SMALL = {"network": Mlp(hidden=(8,)), "latent_size": 3, "epochs": 1, "eval": Evaluation(samples=2)}
 CONFIGS = {
     "vae": TrainConfig(**SMALL),
     "other": TrainConfig(**SMALL, objective=Elbo(beta=4.0), seed=1),
+    "iwae": TrainConfig(**SMALL, objective=Iwae(k=3)),
+    "full": TrainConfig(**SMALL, posterior=FullCovariance()),
+    "other noise": TrainConfig(**(SMALL | {"eval": Evaluation(samples=2, seed=3)})),
     "cvae": TrainConfig(**SMALL, conditioning=OnLabel()),
     "quadrants": TrainConfig(**SMALL, conditioning=OnQuadrants()),
     "ae": TrainConfig(**SMALL, posterior=Deterministic(), objective=Reconstruction()),
@@ -250,6 +253,21 @@ def test_different_measures_are_not_compared(research, kept):
     line = research("compare", kept("vae"), kept("cvae"), code=2)
     assert "p(x) counts(0..16)" in line
     assert "p(x|label) counts(0..16)" in line
+
+
+@pytest.mark.parametrize(
+    ("name", "named"),
+    [
+        ("iwae", "diagonal, importance-weighted objective, not diagonal"),
+        ("full", "full_covariance, not diagonal"),
+        ("other noise", "eval.seed is 3, not 0"),
+    ],
+)
+def test_compare_models_whose_bounds_do_not_compare_is_refused(research, kept, name, named):
+    """A bound of another tightness, or one estimated with other noise, gives no verdict; the remedy is named."""
+    line = research("compare", kept(name), kept("vae"), code=2)
+    assert named in line
+    assert "research evaluate --nll K" in line
 
 
 @pytest.mark.parametrize(

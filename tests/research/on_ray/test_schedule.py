@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from research.ledger.log import Ledger
 from research.ledger.settings import Asha, Hyperband, MedianRule, Metric, NoScheduler, rungs
 from research.on_ray.tune_scheduler import LedgerScheduler, keeps_going, value_at
-from tests.support.synthetic import new_ledger, row, trial
+from tests.support.synthetic import MEASURE, new_ledger, row, trial
 
 ELBO = Metric()
 
@@ -265,3 +265,34 @@ def test_a_stack_goes_on_until_its_last_member_has_ended(tmp_path):
         answers.append(scheduler.on_trial_result(None, SimpleNamespace(), reported(number, epoch, -1.0, epochs=2)))
     assert answers == ["CONTINUE", "CONTINUE", "CONTINUE", "STOP"]
     assert ledger.trials[0].status == "COMPLETE"
+
+
+def test_scheduler_a_row_that_does_not_compare_ends_its_trial_by_name(tmp_path):
+    """At the first such row the trial has failed as incomparable, whatever its figures; the others are judged as before."""
+    shared = {"measure": MEASURE, "eval.seed": 0, "eval.samples": 1, "bound": "diagonal"}
+    ledger = new_ledger(tmp_path / "s", epochs=9, scheduler=Asha(grace=1, min_population=2), comparison=shared)
+    scheduler = LedgerScheduler(
+        ledger,
+        numbers_of=lambda one: [one.number],
+        visible_below=lambda _: len(ledger.trials),
+        on_row=lambda _: None,
+        on_error=lambda _: None,
+    )
+
+    def send(number, epoch, value, **other):
+        report = json.loads(reported(number, epoch, value)["report"]) | {"comparison": shared | other}
+        return scheduler.on_trial_result(None, SimpleNamespace(number=number), {"report": json.dumps(report)})
+
+    for number in range(3):
+        ledger.append(trial(number))
+
+    assert send(0, 1, -30.0, **{"eval.seed": 4}) == "STOP"
+    assert send(1, 1, -50.0) == "CONTINUE"
+    assert send(2, 1, -60.0) == "STOP"
+    assert send(1, 2, -40.0, measure="p(x|label)") == "STOP"
+    again = Ledger.open(ledger.directory)
+    assert [view.fail_kind for view in again.trials.values()] == ["incomparable", "incomparable", None]
+    assert "eval.seed is 4, not 0" in again.trials[0].reason
+    assert "not in the best 1/3 of 2" in again.trials[2].reason
+    assert again.trials[0].rows[1].comparison == shared | {"eval.seed": 4}
+    assert [view.number for view in again.ranked()] == [2]
