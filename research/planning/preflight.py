@@ -193,7 +193,7 @@ def check_space(
             raise _varied_data(configs[0], config)
         if (reason := why_not(compared_by, facts_on_data(config, own), comparison)) is not None:
             raise UserError(
-                f"space {space.source.name!r} gives rows that can't be ranked together: of one {reason}; "
+                f"space {space.source.name!r} gives rows that can't be ranked together: of one draw {reason}; "
                 "fix what differs, or make two sweeps"
             )
     measure = str(measure_of(configs[0], data_set.validation, levels=data_set.levels))
