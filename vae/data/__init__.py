@@ -125,6 +125,8 @@ def _load_training(config: DataConfig, directory: Path) -> TrainingData:
         num_classes=content.num_classes,
         data_hash=_digest(content),
         split_hash=content_digest(kept, out),
+        label_names=content.label_names,
+        notes=content.notes,
     )
 
 
@@ -154,6 +156,10 @@ def _checked(config: DataConfig, content: Content) -> Content:
         wrong = f"labels must be int64 [{count}], one for each image, got {labels.dtype} {list(labels.shape)}"
     elif int(labels.min()) < 0 or int(labels.max()) >= max(1, content.num_classes):
         wrong = f"labels must be 0..{max(1, content.num_classes) - 1}, got {int(labels.min())}..{int(labels.max())}"
+    elif content.label_names and len(content.label_names) != content.num_classes:
+        wrong = (
+            f"label_names must be empty or {content.num_classes}, one for each label, got {len(content.label_names)}"
+        )
     name = f"data {(config.path if isinstance(config, External) else config.kind)!r}"
     if wrong is not None:
         raise DataError(f"{name}: {wrong}")
@@ -165,10 +171,12 @@ def _checked(config: DataConfig, content: Content) -> Content:
 
 def _split(name: str, content: Content, index: Tensor) -> Split:
     if content.mapped:
-        return mapped_split(name, content, index)
-    if len(index) == len(content.labels):
-        return make_split(name, content.images, content.labels)
-    return make_split(name, content.images[index], content.labels[index])
+        split = mapped_split(name, content, index)
+    elif len(index) == len(content.labels):
+        split = make_split(name, content.images, content.labels)
+    else:
+        split = make_split(name, content.images[index], content.labels[index])
+    return dataclasses.replace(split, label_names=content.label_names)
 
 
 __all__ = [

@@ -15,8 +15,10 @@ from torch import Tensor
 
 from vae.config import FractionBelowOne, NonNegativeInt, part
 from vae.data.dataset import Binarisation, Content, DataError, DataFields, locate
+from vae.data.labels import label_number, number_labels
 from vae.data.splits import held_out
 from vae.data.support import check_finite, check_whole
+from vae.data.tables import read_table
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,8 +28,6 @@ _TEST_SEED = 0  # no setting: every sweep's test figures are of the same rows
 _TABLE, _GREY, _COLOUR = 2, 3, 4  # dimensions of an array
 _CHANNELS = {1, 3, 4}
 _BYTE = 255
-_DOUBLE = 8  # bytes
-_LARGEST_LABEL = 100_000  # what is larger is the number of something else
 
 _Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -54,15 +54,18 @@ class Arrays(DataFields):
 
     ``path``: from the data directory, or from where the program runs. ``values`` and ``labels`` name an array of an
     ``.npz``; of a CSV file or Parquet ``labels`` is a column, and all others are values (``values`` is not used). An
-    ``.npy`` has labels where ``labels`` names another ``.npy``. Labels are whole numbers from 0, or names, which are
-    numbered in their sorted order. ``layout``: where an image's channels are, if 1, 3 or 4 of them don't show it.
+    ``.npy`` has labels where ``labels`` names another ``.npy``. Labels are whole numbers from 0, or names; the values
+    that occur are numbered in natural order (2 before 10), and keep their names. The index that pandas writes beside the
+    columns of a table is left out. ``layout``: where an image's channels are, if 1, 3 or 4 of them don't show it.
 
     uint8 is whole numbers 0..``levels`` (255 unless given), bool 0..1; so is anything with ``levels``. All else is
     real values, as they are or scaled, dimension by dimension, by the training part's own range (``unit``: to
     [0, 1], which test may leave) or moments (``standardise``). A column of a table D wide is a pixel of 1×1×D.
 
     ``test_path``: a file for the test part; else ``test_fraction`` of the rows, drawn once and for all.
-    ``train_label``: train and select on examples of this label alone; test keeps all (anomaly detection).
+    ``train_label``: train and select on examples of this label alone, given by its name; test keeps all (anomaly
+    detection). ``reading``: 1 is how version 0.1.0 took files: whole numbers are their own labels, names are numbered
+    in the order of their text, and an index is a column of values. Records of that version mean 1.
     """
 
     kind: Literal["arrays"] = "arrays"
@@ -74,9 +77,10 @@ class Arrays(DataFields):
     scaling: Literal["none", "unit", "standardise"] = "none"
     test_path: str | None = None
     test_fraction: FractionBelowOne = 0.2
-    train_label: NonNegativeInt | None = None
+    train_label: NonNegativeInt | str | None = None
     validation_fraction: FractionBelowOne = 0.1
     binarisation: Binarisation = "none"
+    reading: Literal[1, 2] = 2
 
     def __post_init__(self) -> None:
         """Refuse what contradicts itself."""
@@ -85,7 +89,7 @@ class Arrays(DataFields):
                 f"scaling must be 'none' with levels, got {self.scaling!r} and {self.levels}: whole numbers stay as they are"
             )
         if self.train_label is not None and self.labels is None:
-            raise ValueError(f"train_label {self.train_label} needs labels, which names them; got none")
+            raise ValueError(f"train_label {self.train_label!r} needs labels, which names them; got none")
 
     def load(self, directory: Path, *, train: bool) -> Content:
         """The training or the test part.
@@ -101,16 +105,16 @@ class Arrays(DataFields):
         if second is not None:
             _check_alike(first, second)
         levels = self._levels(files)
-        numbers, classes = _numbered(files)
+        numbers, classes, names = _numbered(files, self.reading)
         kept = torch.arange(len(first.values))
         drawn = kept[:0]
         if second is None:
             count = int(len(kept) * self.test_fraction)
             kept, drawn = held_out(len(kept), count, _TEST_SEED, "arrays test")
         if self.train_label is not None:
-            kept = kept[numbers[0][kept] == self.train_label]
+            kept = kept[numbers[0][kept] == self._trained(names, classes, first.path)]
             if len(kept) == 0:
-                raise DataError(f"data.train_label {self.train_label}: no training example of {first.path} has it")
+                raise DataError(f"data.train_label {self.train_label!r}: no training example of {first.path} has it")
         chosen, file, labels = (kept, first, numbers[0]) if train else (drawn, first, numbers[0])
         if not train and second is not None:
             chosen, file, labels = torch.arange(len(second.values)), second, numbers[1]
@@ -121,8 +125,10 @@ class Arrays(DataFields):
             )
         usual = int(len(chosen) * self.validation_fraction)
         labels = labels[chosen]
+        told: dict[str, Any] = {"validation": usual, "label_names": names}
+        told["notes"] = tuple(note for one in files for note in one.notes)
         if file.mapped:
-            return Content(file.values, labels, levels, classes, validation=usual, mapped=True, rows=chosen)
+            return Content(file.values, labels, levels, classes, mapped=True, rows=chosen, **told)
         images = file.values if len(chosen) == len(file.values) else file.values[chosen]
         if levels > 0:
             images = images.to(torch.uint8)  # bool, or wider
@@ -131,7 +137,17 @@ class Arrays(DataFields):
             shift, scale = self._scaling(first.values[kept].double())
             images = (images.double() - shift) / scale
         images = images.contiguous() if levels > 0 else images.float().contiguous()
-        return Content(images, labels, levels, classes, validation=usual)
+        return Content(images, labels, levels, classes, **told)
+
+    def _trained(self, names: tuple[str, ...], classes: int, path: Path) -> int:
+        """Return the number of ``train_label``."""
+        assert self.train_label is not None, "asked by the caller"
+        if self.reading == 1 and isinstance(self.train_label, int):
+            return self.train_label
+        try:
+            return label_number(self.train_label, names, classes, "data.train_label")
+        except DataError as error:
+            raise DataError(f"{error}: no training example of {path} has it") from None
 
     def _levels(self, files: list[_File]) -> int:
         """0 for real values; checked."""
@@ -166,8 +182,10 @@ class Arrays(DataFields):
     def _read(self, directory: Path, name: str) -> _File:
         path = locate(directory, name, "file")
         mapped, columns, labels = False, None, None
+        notes: tuple[str, ...] = ()
+        suffix = path.suffix.lower()
         try:
-            match path.suffix:
+            match suffix:
                 case ".npy":
                     mapped = path.stat().st_size > MEMORY_LIMIT
                     values = read_array(path, mapped=mapped)
@@ -177,15 +195,17 @@ class Arrays(DataFields):
                 case ".npz":
                     values, labels = _from_npz(path, self.values, self.labels)
                 case ".parquet" | ".csv":
-                    values, labels, columns = _from_table(path, self.labels)
-                case other:
-                    message = f"{path}: data.path must end in .npz, .npy, .parquet or .csv, got {other!r}"
+                    table = read_table(path, self.labels, limit=MEMORY_LIMIT, reading=self.reading)
+                    values, labels, columns, notes = table.values, table.labels, table.columns, table.left_out
+                case _:
+                    unpack = ": unpack it first" if suffix in {".gz", ".bz2", ".xz", ".zst", ".zip"} else ""
+                    message = f"{path}: data.path must end in .npz, .npy, .parquet or .csv, got {path.suffix!r}{unpack}"
                     raise DataError(message)  # noqa: TRY301 - beside the cases
         except DataError:
             raise
         except UNREADABLE as error:
             raise DataError(f"{path} can't be read: {' '.join(str(error).split()) or type(error).__name__}") from None
-        if path.suffix == ".npy" and self.labels is not None and self.test_path is not None:
+        if suffix == ".npy" and self.labels is not None and self.test_path is not None:
             raise DataError(
                 "data.labels with two .npy files can't say whose they are: put values and labels of each in an .npz"
             )
@@ -195,7 +215,7 @@ class Arrays(DataFields):
         if labels is not None and len(labels := labels.reshape(-1)) != len(images):
             raise DataError(f"{path} has {len(images)} examples but {len(labels)} labels in {self.labels!r}")
         check_finite(images, str(path), columns)
-        return _File(path, images, labels, columns, mapped)
+        return _File(path, images, labels, columns, mapped, notes)
 
     def _as_images(self, values: _Array, path: Path) -> Tensor:
         """[N, C, H, W]: uint8, bool, float32 or, for anything else, float64."""
@@ -235,6 +255,7 @@ class _File:
     labels: _Array | None  # [N]: whole numbers or strings
     columns: list[str] | None  # of a table with names
     mapped: bool
+    notes: tuple[str, ...]  # a line for each column that is not used
 
 
 def read_array(path: Path, *, mapped: bool = False) -> _Array:
@@ -268,53 +289,6 @@ def _from_npz(path: Path, values: str, labels: str | None) -> tuple[_Array, _Arr
     return found[values], None if labels is None else found[labels]
 
 
-def _from_table(path: Path, labels: str | None) -> tuple[_Array, _Array | None, list[str]]:
-    # Tables alone need it; it has no types.
-    import pyarrow as pa  # noqa: PLC0415
-    from pyarrow import csv, parquet  # noqa: PLC0415
-
-    try:
-        if path.suffix == ".parquet":
-            facts = parquet.read_metadata(path)
-            if (size := facts.num_rows * facts.num_columns * _DOUBLE) > MEMORY_LIMIT:
-                raise DataError(
-                    f"{path}: {facts.num_rows:,} rows of {facts.num_columns:,} columns take {size:,} bytes, and a table is read "
-                    f"whole, up to {MEMORY_LIMIT:,}: save it as an .npy, which stays on disk"
-                )
-        table = csv.read_csv(path) if path.suffix == ".csv" else parquet.read_table(path)
-    except pa.ArrowException as error:
-        raise DataError(f"{path} can't be read: {' '.join(str(error).split())}") from None
-    names = table.column_names
-    if path.suffix == ".csv" and all(map(_is_number, names)):
-        raise DataError(f"{path}: the first line must name the columns, got {', '.join(names[:5])}")
-    if labels is not None and names.count(labels) != 1:
-        raise DataError(f"{path} has {names.count(labels)} columns {labels!r}: it has {', '.join(names)}")
-    columns, found, kept = [], None, []
-    for name, column in zip(names, table.columns, strict=True):
-        if name == labels:
-            if column.null_count:
-                row = next(i for i, value in enumerate(column) if not value.is_valid)
-                raise DataError(f"{path}: row {row} has no label in column {name!r}; fill or remove it")
-            found = column.to_numpy()
-            continue
-        kind = column.type
-        if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
-            raise DataError(f"{path}: column {name!r} holds {kind}, not numbers; drop it, or name it in data.labels")
-        columns.append(column.to_numpy().astype(np.float64))  # what is missing is NaN there
-        kept.append(name)
-    if not columns:
-        raise DataError(f"{path} has no column of values: it has {', '.join(names) or 'none'}")
-    return np.stack(columns, axis=1), found, kept
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
 def _check_alike(first: _File, second: _File) -> None:
     """The test part must be of the training part's dimensions, in its order."""
     if first.columns != second.columns and first.columns is not None and second.columns is not None:
@@ -328,33 +302,10 @@ def _check_alike(first: _File, second: _File) -> None:
         raise DataError(f"{second.path} must be of {first.path}'s shape {shape}, got {other}")
 
 
-def _numbered(files: list[_File]) -> tuple[list[Tensor], int]:
-    """int64 labels of each file, and how many there can be: 0 where there are none. Names are numbered over all files."""
+def _numbered(files: list[_File], reading: int) -> tuple[list[Tensor], int, tuple[str, ...]]:
+    """Return the int64 labels of each file, the number of classes (0 where there are none), and the classes' names."""
     labels = [file.labels for file in files if file.labels is not None]
     if not labels:
-        return [torch.zeros(len(file.values), dtype=torch.int64) for file in files], 0
-    checked = [_whole_or_names(file) for file in files]
-    if all(array.dtype.kind == "i" for array in checked):
-        return [torch.from_numpy(array) for array in checked], int(max(array.max() for array in checked)) + 1
-    names = sorted({str(value) for array in checked for value in array})
-    place = {name: index for index, name in enumerate(names)}
-    return [torch.tensor([place[str(value)] for value in array]) for array in checked], len(names)
-
-
-def _whole_or_names(file: _File) -> _Array:
-    """int64 from 0, or strings."""
-    labels = file.labels
-    assert labels is not None, "files of one configuration have labels together"
-    if labels.dtype.kind in "OSU":
-        try:
-            return labels.astype(np.str_)
-        except UnicodeDecodeError:
-            raise DataError(f"{file.path}: labels must be names or whole numbers, and some are no text") from None
-    numbers = labels.astype(np.float64)
-    wrong = np.flatnonzero(~((numbers >= 0) & (numbers == np.floor(numbers)) & (numbers < _LARGEST_LABEL)))
-    if len(wrong):
-        raise DataError(
-            f"{file.path}: labels must be names or whole numbers 0..{_LARGEST_LABEL - 1}, got {labels[wrong[0]]} "
-            f"in row {wrong[0]}"
-        )
-    return labels.astype(np.int64)
+        return [torch.zeros(len(file.values), dtype=torch.int64) for file in files], 0, ()
+    assert len(labels) == len(files), "files of one configuration have labels together"
+    return number_labels(labels, [file.path for file in files], reading=reading)

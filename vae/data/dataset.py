@@ -66,6 +66,8 @@ class Content:
     official: Tensor | None = None  # indices that the set's makers held out; taken when the config doesn't say
     mapped: bool = False  # larger than memory: nothing may copy ``images`` whole
     rows: Tensor | None = None  # of a mapped set: the rows of images, int64 [n], that this part is; None: all
+    label_names: tuple[str, ...] = ()  # by number; empty where each label is called by its number
+    notes: tuple[str, ...] = ()  # a line for each thing in the files that is not used
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +79,7 @@ class Split:
     labels: Tensor  # int64 [n], values 0..num_classes - 1
     digest: str  # sha256 of images and labels, see content_digest
     index: Tensor | None = None  # the rows of images that are this split's, where the set is memory-mapped; else all
+    label_names: tuple[str, ...] = ()  # by number; empty where each label is called by its number
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -104,6 +107,8 @@ class TrainingData:
     num_classes: int  # 0 where there are no labels
     data_hash: str  # of all training images and labels as loaded, before the division
     split_hash: str  # of the two sorted int64 index sets, train's first
+    label_names: tuple[str, ...] = ()  # by number; empty where each label is called by its number
+    notes: tuple[str, ...] = ()  # a line for each thing in the files that is not used
 
     @property
     def shape(self) -> tuple[int, int, int]:

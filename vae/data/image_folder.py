@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from typing import TYPE_CHECKING, Literal
 
 import torch
 
 from vae.config import FractionBelowOne, PositiveInt, part
 from vae.data.dataset import Binarisation, Content, DataError, DataFields, locate
-from vae.data.image_files import SUFFIXES, decode, image_size
+from vae.data.folder_parts import divided
+from vae.data.image_files import SUFFIXES, Background, Flat, decode, image_size
+from vae.data.labels import check_classes, natural, unless_numbers
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from PIL.Image import Image
     from torch import Tensor
+
+    from vae.data.folder_parts import Part
 
 LEVELS = 255
 _HASH_RANGE = 1 << 32
@@ -27,19 +33,27 @@ class ImageFolder(DataFields):
     """Images below ``path`` (from the data directory, or from where the program runs), 8 bits, in order of their names.
 
     ``size``: each is resized so that its shorter side fits, and cut to size × size around its middle; None: all must
-    be of one size. ``colour``: three channels, else one. Sub-folders are labels; without any there are none.
+    be of one size. ``colour``: three channels, else one. ``background``: what is seen through transparent pixels.
+    Sub-folders are labels, numbered in natural order (2 before 10), and keep their names; without any there are none.
 
-    If ``path`` has folders ``train`` and ``test``, those are the parts. Else ``test_fraction`` of the files are the
-    test part, chosen by a hash of their names: adding files moves none from one part to the other.
+    If ``path`` has folders for training and for validation or test, in any spelling (``train``, ``Training``,
+    ``val``, ``test_set``), those are the parts. Where there is none for test, ``test_fraction`` of the training files
+    are the test part, chosen by a hash of their names: adding files moves none from one part to the other.
+    Images in a folder for validation select where ``validation`` is not given.
+
+    ``reading``: 1 is how version 0.1.0 took files: labels in the order of their text, only ``train`` and ``test`` as
+    parts, transparency dropped, the first of several frames. Records of that version mean 1.
     """
 
     kind: Literal["image_folder"] = "image_folder"
     path: str
     size: PositiveInt | None = None
     colour: bool = True
+    background: Background = "white"
     test_fraction: FractionBelowOne = 0.1
     validation_fraction: FractionBelowOne = 0.1
     binarisation: Binarisation = "none"
+    reading: Literal[1, 2] = 2
 
     def load(self, directory: Path, *, train: bool) -> Content:
         """The training or the test part.
@@ -49,38 +63,83 @@ class ImageFolder(DataFields):
 
         """
         root = locate(directory, self.path, "folder")
-        divided = (root / "train").is_dir() and (root / "test").is_dir()
-        parts = [root / "train", root / "test"] if divided else [root]
-        # Sizes and labels are those of both parts, whichever is asked for.
-        everything = [(file, file.relative_to(part)) for part in parts for file in _images_below(part)]
-        classes, labels = _labelled(everything)
-        height, width = (self.size, self.size) if self.size else _common_size([file for file, _ in everything])
-        tests = [file.is_relative_to(root / "test") if divided else self._is_test(name) for file, name in everything]
+        parts, notes = self._parts(root)
+        # Sizes and labels are those of all parts, whichever is asked for.
+        everything = [(file, file.relative_to(top), name) for name, top in parts for file in _images_below(top)]
+        names, labels = self._labelled([(file, below) for file, below, _ in everything])
+        height, width = (self.size, self.size) if self.size else _common_size([file for file, _, _ in everything])
+        has_test = any(name == "test" for _, _, name in everything)
+        tests = [
+            name == "test" or (not has_test and name == "train" and self._is_test(below))
+            for _, below, name in everything
+        ]
         chosen = [index for index, test in enumerate(tests) if test != train]
         if not chosen:
             raise DataError(
                 f"{root} has no {'training' if train else 'test'} images; change data.test_fraction or the folder"
             )
         files = [everything[index][0] for index in chosen]
+        flat = None if self.reading == 1 else Flat(self.background)
         images, mapped = decode(
             files,
             (3 if self.colour else 1, height, width),
-            self._prepare,
-            settings=f"{self.size} {self.colour}",
+            self._prepare(flat),
+            settings=f"{self.size} {self.colour}" + (f" on {self.background}" if flat else ""),
             directory=directory if directory.is_dir() else root,
+            flat=flat,
         )
-        held_out = int(len(files) * self.validation_fraction)
-        return Content(images, labels[chosen], LEVELS, len(classes), validation=held_out, mapped=mapped)
+        selecting = [index for index, i in enumerate(chosen) if everything[i][2] == "validation"]
+        return Content(
+            images,
+            labels[chosen],
+            LEVELS,
+            len(names),
+            validation=int(len(files) * self.validation_fraction),
+            official=torch.tensor(selecting) if selecting else None,
+            mapped=mapped,
+            label_names=unless_numbers(names),
+            notes=notes,
+        )
+
+    def _parts(self, root: Path) -> tuple[list[tuple[Part, Path]], tuple[str, ...]]:
+        """Return each part with its folder, and a line for each thing that is not used."""
+        if self.reading == 1:
+            folders = (root / "train").is_dir() and (root / "test").is_dir()
+            return ([("train", root / "train"), ("test", root / "test")] if folders else [("train", root)]), ()
+        found, notes = divided(root, _images_below(root))
+        if found and "test" not in found:
+            share = f"{100 * self.test_fraction:g} % of the training images are the test part"
+            notes = (*notes, f"{root.name} has no folder for test: {share}")
+        order: tuple[Part, ...] = ("train", "validation", "test")
+        parts = [(name, found[name]) for name in order if name in found] or [("train", root)]
+        return parts, (*notes, *_other_files(root))
+
+    def _labelled(self, files: list[tuple[Path, Path]]) -> tuple[list[str], Tensor]:
+        """Return the labels' names, none where all files lie flat, and int64 [N] by (file, name below its part)."""
+        found = {below.parts[0] for _, below in files if len(below.parts) > 1}
+        if not found:
+            return [], torch.zeros(len(files), dtype=torch.int64)
+        if flat := next((file for file, below in files if len(below.parts) == 1), None):
+            raise DataError(f"{flat} has no label, and other images lie in folders, their labels: put it in one")
+        if self.reading > 1:
+            check_classes(len(found), len(files), f"the folders of {self.path!r}: the label")
+        names = sorted(found) if self.reading == 1 else sorted(found, key=natural)
+        place = {name: index for index, name in enumerate(names)}
+        return names, torch.tensor([place[below.parts[0]] for _, below in files])
 
     def _is_test(self, name: Path) -> bool:
         drawn = int.from_bytes(hashlib.sha256(os.fsencode(name.as_posix())).digest()[:4], "big")
         return drawn < self.test_fraction * _HASH_RANGE
 
-    def _prepare(self, image: Image) -> Image:
-        from PIL import ImageOps  # noqa: PLC0415 - image files alone need it
+    def _prepare(self, flat: Flat | None) -> Callable[[Image], Image]:
+        def prepare(image: Image) -> Image:
+            from PIL import ImageOps  # noqa: PLC0415 - image files alone need it
 
-        upright = ImageOps.exif_transpose(image).convert("RGB" if self.colour else "L")
-        return ImageOps.fit(upright, (self.size, self.size)) if self.size else upright
+            seen = image if flat is None else flat(image)
+            upright = ImageOps.exif_transpose(seen).convert("RGB" if self.colour else "L")
+            return ImageOps.fit(upright, (self.size, self.size)) if self.size else upright
+
+        return prepare
 
 
 def _images_below(root: Path) -> list[Path]:
@@ -91,15 +150,17 @@ def _images_below(root: Path) -> list[Path]:
     return found
 
 
-def _labelled(files: list[tuple[Path, Path]]) -> tuple[list[str], Tensor]:
-    """The labels' names, none where all files lie flat, and int64 [N] by (file, name below its part)."""
-    classes = sorted({name.parts[0] for _, name in files if len(name.parts) > 1})
-    if not classes:
-        return [], torch.zeros(len(files), dtype=torch.int64)
-    if flat := next((file for file, name in files if len(name.parts) == 1), None):
-        raise DataError(f"{flat} has no label, and other images lie in folders, their labels: put it in one")
-    place = {name: index for index, name in enumerate(classes)}
-    return classes, torch.tensor([place[name.parts[0]] for _, name in files])
+def _other_files(root: Path) -> tuple[str, ...]:
+    """Return a line about the files that are no images by their names; none for hidden ones."""
+    endings = Counter(
+        path.suffix.lower() or "without an ending"
+        for path in root.rglob("*")
+        if path.suffix.lower() not in SUFFIXES and not _hidden(path, root) and path.is_file()
+    )
+    if not endings:
+        return ()
+    shown = ", ".join(sorted(endings)[:5])
+    return (f"{endings.total():,} files of {root.name} are not used, as they are no images by their names ({shown})",)
 
 
 def _hidden(path: Path, root: Path) -> bool:
