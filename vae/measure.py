@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING
@@ -14,6 +16,9 @@ if TYPE_CHECKING:
     from vae.train_config import TrainConfig
 
 EXPECTED_BINARY = "expected-binary"
+# The text of a measure, as far as a uniform guess depends on it.
+_TEXT = re.compile(r"p\(\S+\) (?P<space>\S+) (?P<dimensions>[0-9]{1,15})d \S")
+_COUNTS = re.compile(r"counts\(0\.\.([0-9]{1,9})\)")
 
 
 @dataclass(frozen=True)
@@ -76,3 +81,20 @@ def measure_of(config: TrainConfig, split: Split, *, levels: int, marginal: bool
         dimensions=prod(split.shape) if scored is None else len(scored),
         bound=config.posterior.has_density,
     )
+
+
+def uniform_nll(measure: str) -> float | None:
+    """Return −log p(x) in nats per example of a guess that takes every value for equally likely.
+
+    ``measure`` is the text of a :class:`Measure`. A model that is worse has learned nothing. Of grey pixels scored by
+    cross-entropy it is the cross-entropy of one half. None where the values have no bounds, or where a density is of
+    integers without noise: there is no such guess, or no likelihood.
+    """
+    if (found := _TEXT.match(measure)) is None:
+        return None
+    space, dimensions = found["space"], int(found["dimensions"])
+    if space == EXPECTED_BINARY or space.startswith("binary("):
+        return dimensions * math.log(2)
+    if counts := _COUNTS.fullmatch(space):
+        return dimensions * math.log(int(counts[1]) + 1)
+    return 0.0 if space.startswith("unit(") or "+u)" in space else None

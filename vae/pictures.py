@@ -10,6 +10,7 @@ from torch import Tensor
 
 from vae import seeds
 from vae.apply import code_moments, codes, reconstruct, traverse
+from vae.data.labels import label_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 COLOUR = 3  # channels; any other number is shown as their mean
 TRAVERSED = 8  # latents at most, those that vary most
 REACH = 2.0  # standard deviations to both sides
+MEASURED = 1000  # examples at most, whose range is that of the pictures
+_CAPTION = 60  # letters at most: a label may be called anything
 MINIMUM_SIDE = 28  # small images are enlarged by whole factors until an image is at least this wide
 
 
@@ -31,7 +34,7 @@ def reconstructions(model: VAE, pixels: Pixels, *, count: int = 32) -> bytes:
     x = pixels.batch(rows)
     back = reconstruct(model, x, pixels.labels[rows])
     pairs = [row for eight in zip(x.split(8), back.split(8), strict=True) for row in eight]
-    return png([row.unflatten(1, model.shape) for row in pairs])
+    return png([row.unflatten(1, model.shape) for row in pairs], span=shown_range(model, x))
 
 
 @torch.no_grad()
@@ -56,8 +59,12 @@ def samples(model: VAE, *, seed: int, count: int = 64, given: Pixels | None = No
     generator = seeds.generator(seed, "samples")
     noise = torch.randn((count, model.latent_size), generator=generator).to(device)
     uniform = torch.rand(count, generator=generator).to(device)
-    images = model.sample(noise, uniform, condition).unflatten(1, model.shape)
-    return png(list(images.split(8)))
+    drawn = model.sample(noise, uniform, condition)
+    like = drawn if given is None else given.batch(slice(0, min(MEASURED, len(given))))
+    images = list(drawn.unflatten(1, model.shape).split(8))
+    names = given.split.label_names if given is not None and model.labelled else ()
+    captions = [label_name(names, label) for label in range(len(images))] if names else None
+    return png(images, captions=captions, span=shown_range(model, like))
 
 
 @torch.no_grad()
@@ -68,6 +75,7 @@ def traversals(model: VAE, pixels: Pixels, *, steps: int = 8) -> bytes:
     """
     model.eval()
     first = slice(0, 1)
+    like = pixels.batch(slice(0, min(MEASURED, len(pixels))))
     mean, _, _ = next(codes(model, pixels))
     dimensions = mean.var(0, correction=0).argsort(descending=True)[:TRAVERSED].tolist()
     moments = None if model.generative else code_moments(model, pixels)
@@ -80,7 +88,11 @@ def traversals(model: VAE, pixels: Pixels, *, steps: int = 8) -> bytes:
         dimensions=dimensions,
         moments=moments,
     )
-    return png([row.unflatten(1, model.shape) for row in moved], captions=[f"z{d}" for d in dimensions])
+    return png(
+        [row.unflatten(1, model.shape) for row in moved],
+        captions=[f"z{d}" for d in dimensions],
+        span=shown_range(model, like),
+    )
 
 
 def drawings(model: VAE, pixels: Pixels, *, seed: int) -> dict[str, Callable[[], bytes]]:
@@ -94,12 +106,33 @@ def drawings(model: VAE, pixels: Pixels, *, seed: int) -> dict[str, Callable[[],
     return found
 
 
-def png(rows: list[Tensor], *, captions: list[str] | None = None, title: str = "") -> bytes:
+def shown_range(model: VAE, x: Tensor) -> tuple[float, float] | None:
+    """Return the values that are black and white in pictures of data like x; None for pixels in [0, 1]."""
+    if model.levels > 0 or x.numel() == 0:
+        return None
+    low, high = (value.item() for value in torch.aminmax(x))
+    return None if low >= 0 and high <= 1 else (low, high)
+
+
+def png(
+    rows: list[Tensor],
+    *,
+    captions: list[str] | None = None,
+    title: str = "",
+    span: tuple[float, float] | None = None,
+) -> bytes:
     """Rows of images, each [n, C, H, W] in [0, 1], as one PNG with a thin border between images.
 
-    ``captions``: a line before each row; ``title``: one above all.
+    ``captions``: a line before each row; ``title``: one above all. ``span``: the values that are shown as black and as
+    white, in place of 0 and 1; the title says them.
     """
     from PIL import Image, ImageDraw, ImageFont  # noqa: PLC0415 - only pictures need it
+
+    if span is not None:
+        low, high = span
+        rows = [(row - low) / ((high - low) or 1.0) for row in rows]
+        told = f"black {low:.4g}, white {high:.4g}"
+        title, captions = f"{title}; {told}" if title else told, captions or [""] * len(rows)
 
     channels, height, width = rows[0].shape[1:]
     factor = max(1, -(-MINIMUM_SIDE // max(height, width)))
@@ -114,6 +147,7 @@ def png(rows: list[Tensor], *, captions: list[str] | None = None, title: str = "
     array = values.permute(1, 2, 0).numpy() if channels == COLOUR else values.float().mean(0).to(torch.uint8).numpy()
     picture = Image.fromarray(array)
     if captions is not None:
+        captions = [caption[:_CAPTION] for caption in captions]
         font = ImageFont.load_default(11)
         margin = max(round(font.getlength(caption)) for caption in captions) + 8
         header = 18 if title else 0

@@ -9,13 +9,16 @@ from pydantic import Field
 from vae.conditioning import ConditioningConfig, Unconditional
 from vae.config import FractionBelowOne, NonNegativeInt, PositiveFloat, PositiveInt, part
 from vae.corruption import CorruptionConfig, NoCorruption
-from vae.data import DataConfig, Digits
+from vae.data import Arrays, DataConfig, Digits
+from vae.external import External
 from vae.likelihoods import Binomial, LikelihoodConfig
 from vae.networks import Mlp, NetworkConfig
 from vae.objectives import Capacity, CosineWarmup, Cyclical, Elbo, Iwae, LinearWarmup, ObjectiveConfig
 from vae.optimizers import Adam, ConstantRate, OptimizerConfig, ScheduleConfig
 from vae.posteriors import DiagonalGaussian, PosteriorConfig
 from vae.priors import PriorConfig, StandardNormal
+
+FEW_LEVELS = 32  # values of a pixel for which a binomial is wide enough
 
 
 @part
@@ -47,6 +50,18 @@ class Evaluation:
     nll_k: Annotated[int, Field(ge=0, le=5000)] = 0
     nll_images: PositiveInt = 1000
     classified_samples: NonNegativeInt = 0
+
+
+def _for_integers(data: DataConfig) -> str:
+    """Return the likelihood to recommend for whole numbers, by how many levels they have.
+
+    A binomial's standard deviation is at most half the root of the levels. On 0..255 that is too narrow for what a model
+    can know of a pixel: such a model can be worse than a uniform guess.
+    """
+    levels = data.levels if isinstance(data, Arrays) else 16 if isinstance(data, Digits) else 255
+    if levels is None or isinstance(data, External):
+        return "'discretised_logistic' (0..255) or 'binomial' (few levels)"
+    return "'binomial'" if levels <= FEW_LEVELS else "'discretised_logistic'"
 
 
 @part
@@ -86,7 +101,7 @@ class TrainConfig:
         if support == "binary" and binarisation == "none":
             raise ValueError(
                 f"likelihood.kind {kind!r} needs data.binarisation 'expected', 'static' or 'dynamic', got 'none': "
-                "it is a mass function on {0, 1}; for integer pixels use likelihood.kind 'binomial'"
+                f"it is a mass function on {{0, 1}}; for integer pixels use likelihood.kind {_for_integers(self.data)}"
             )
         if support != "binary" and binarisation != "none":
             raise ValueError(

@@ -15,6 +15,8 @@ from research.store.mirror import local
 
 if TYPE_CHECKING:
     from research.models.apply import Kept, Model
+    from vae.data import Split
+    from vae.train_config import TrainConfig
 
 Place = Annotated[
     Path,
@@ -36,7 +38,10 @@ def sample(
     *,
     count: Count = 64,
     label: Annotated[
-        int | None, typer.Option(min=0, help="Of a labelled model; default: a row for each label.")
+        str | None,
+        typer.Option(
+            help="Of a labelled model: a label's name or number. Default: a row for each label.", metavar="NAME"
+        ),
     ] = None,
     temperature: Annotated[float, typer.Option(min=0.0, help="Multiplies the noise that codes are made of.")] = 1.0,
     out: Out = None,
@@ -53,6 +58,7 @@ def sample(
 
     from research.models.apply import need_images  # noqa: PLC0415
     from vae.apply import sample as draw  # noqa: PLC0415
+    from vae.data.labels import label_name, label_number  # noqa: PLC0415
 
     place = out or Path("sample.png")
     if place.suffix == ".png":
@@ -60,17 +66,16 @@ def sample(
     network = kept.model
     if label is not None and not network.labelled:
         raise UserError(f"--label {label}: the model is told no label; leave it out")
-    if label is not None and label >= network.num_classes:
-        raise UserError(f"--label must be 0 to {network.num_classes - 1}, got {label}")
+    number = None if label is None else label_number(label, kept.label_names, network.num_classes, "--label")
     if network.labelled and label is None:
         each = max(1, count // network.num_classes)
         labels = torch.arange(network.num_classes).repeat_interleave(each)
         drawn = draw(network, len(labels), seed=seed, labels=labels, temperature=temperature)
-        rows = [(f"label {y}", block) for y, block in enumerate(drawn.split(each))]
+        rows = [(f"label {label_name(kept.label_names, y)}", block) for y, block in enumerate(drawn.split(each))]
     else:
-        asked = None if label is None else torch.full((count,), label)
+        asked = None if number is None else torch.full((count,), number)
         drawn = draw(network, count, seed=seed, labels=asked, temperature=temperature)
-        rows = [("samples" if label is None else f"label {label}", drawn)]
+        rows = [("samples" if number is None else f"label {label_name(kept.label_names, number)}", drawn)]
     _written(kept, place, rows, f"samples, E[x|z], temperature {temperature:g}, seed {seed}")
 
 
@@ -340,7 +345,7 @@ def encode(
         flat, labels, accuracy = apply.plane(kept, by)
         kept.seen({"accuracy": accuracy})
         told = "" if accuracy is None else f", 5-NN accuracy in 2-D {100 * accuracy:.1f} %"
-        scatter(flat, labels, picture, f"{len(flat)} {split} codes by {by}{told}")
+        scatter(flat, labels, picture, f"{len(flat)} {split} codes by {by}{told}", names=kept.label_names)
         _say(f"{picture}: {len(flat)} codes by {by}{told}")
 
 
@@ -349,11 +354,12 @@ def score(
     *,
     out: Annotated[Path | None, typer.Option(help="A .parquet with a row for each example.")] = None,
     anomaly: Annotated[
-        list[int] | None,
+        list[str] | None,
         typer.Option(
             "--anomaly-label",
-            help="A label that is anomalous: AUROC of finding it. Repeatable. Default: all but the one trained on, or 1 of "
-            "labels 0 and 1.",
+            help="A label that is anomalous, by name or number: AUROC of finding it. Repeatable. Default: all but the one "
+            "trained on, 1 of labels 0 and 1, or true. Needed for two labels with other names.",
+            metavar="NAME",
         ),
     ] = None,
     against: Annotated[
@@ -368,19 +374,29 @@ def score(
 ) -> None:
     """Score every example of a split; find anomalies, or another data set."""
     opened: dict[str, Any] = {"split": split, "rank": rank, "data_dir": data_dir, "device": device, "threads": threads}
-    asked = {"anomaly": anomaly, "against": against}
-    kept = _open(model, **opened, verb="score", asked=asked)
+    # A label's number is the question that it was in earlier versions.
+    labels = None if anomaly is None else [int(label) if label.isdecimal() else label for label in anomaly]
+    asked = {"anomaly": labels, "against": against}
     import numpy as np  # noqa: PLC0415
 
     from research.models import apply  # noqa: PLC0415
+    from research.models.anomalies import anomalies  # noqa: PLC0415
+
+    anomalous: list[int] = []
+
+    def find(config: TrainConfig, examples: Split, classes: int) -> None:
+        anomalous.extend(anomalies(config, examples, classes, anomaly, needed=against is None))
+
+    kept = _open(model, **opened, verb="score", asked=asked, check=find)
 
     every = apply.score(kept, out)
     found: dict[str, Any] = {name: float(values.mean()) for name, values in every.items()}
     found |= {"examples": len(kept.split), "measure": str(kept.measure)}
     name, strange = apply.strangeness(every)
-    if anomalous := anomaly or apply.known_anomalies(kept):
+    if anomalous:
         positive = np.isin(kept.split.labels.numpy(), anomalous)
-        found |= {"anomalies": int(positive.sum()), "of_label": anomalous}
+        called = [kept.label_names[label] for label in anomalous] if kept.label_names else anomalous
+        found |= {"anomalies": int(positive.sum()), "of_label": called}
         for by, values in ((name, strange), ("squared_error", every["squared_error"])):
             found |= {f"{what}_by_{by}": figure for what, figure in apply.detection(values, positive).items()}
     if against is not None:
@@ -454,6 +470,8 @@ def export(
     worst = apply.export(kept, out)
     for name, difference in worst.items():
         _say(f"{name:18} largest difference {difference:.2g}")
+    if kept.model.labelled and kept.label_names:
+        _say(f"condition, in its order: {', '.join(map(repr, kept.label_names))}")
     _say(f"encoder.onnx and decoder.onnx in {out}")
 
 
@@ -515,11 +533,11 @@ def _corruption(kept: Kept, name: str | None, amount: float | None) -> Any:  # n
 
 
 def _written(kept: Model, out: Path, rows: list[tuple[str, Any]], title: str, *, fold: bool = True) -> None:
-    from research.models.apply import need_images, write  # noqa: PLC0415
+    from research.models.apply import need_images, shown_span, write  # noqa: PLC0415
 
     if out.suffix == ".png":
         need_images(kept)
-    write(out, rows, kept.model.shape, f"{kept.folder.name}: {title}", fold=fold)
+    write(out, rows, kept.model.shape, f"{kept.folder.name}: {title}", fold=fold, span=shown_span(kept, rows))
     _say(f"{out}: {title}")
 
 

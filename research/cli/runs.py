@@ -50,7 +50,8 @@ def train(
     """One training run without Ray. From a space, one config is drawn at random."""
     set_threads(threads)
     from research.experiments.single import train_once  # noqa: PLC0415
-    from vae.serialization import to_json, with_values  # noqa: PLC0415
+    from research.views.doubts import doubts  # noqa: PLC0415
+    from vae.serialization import to_dict, to_json, with_values  # noqa: PLC0415
 
     changes = dict(_assignment(text) for text in set_ or [])
     if seed is not None:
@@ -69,10 +70,13 @@ def train(
         threads=threads,
         device=device,
         on_row=lambda row: console.print(_row_line(row, chosen.epochs), highlight=False, soft_wrap=True),
+        on_note=lambda line: console.print(f"note: {line}", highlight=False, soft_wrap=True, markup=False),
     )
     if run.diverged is not None:
         console.print(f"diverged: {run.diverged}", highlight=False, soft_wrap=True)
         raise typer.Exit(1)
+    for doubt in doubts(run.kept_row or {}, str((run.kept_row or {}).get("measure", "")), to_dict(chosen)):
+        console.print(f"warning: the model is {doubt}", highlight=False, soft_wrap=True, markup=False)
     console.print(f"model of epoch {run.kept_epoch} in {folder}", highlight=False, soft_wrap=True)
 
 

@@ -242,6 +242,7 @@ def sweep(
         comparison=found.comparison,
         data_hash=found.data.data_hash,
         split_hash=found.data.split_hash,
+        label_names=found.data.label_names,
         data_dir=data_address(directory),
         wandb=one_of("--wandb", wandb or default_mode(), {mode: mode for mode in ("offline", "online", "disabled")}),
         wandb_project=wandb_project,
@@ -274,6 +275,8 @@ def sweep(
         highlight=False,
         soft_wrap=True,
     )
+    for line in found.data.notes:
+        console.print(f"note: {line}", highlight=False, soft_wrap=True, markup=False)
     create(sweep_dir, chosen, sys.argv, learned)
     _drive(*reopen(sweep_dir, allow_changed_code=False), console, address)
 

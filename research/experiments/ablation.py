@@ -19,7 +19,7 @@ from research.experiments.variants import FULL, Variant
 from research.ledger.comparison import why_not
 from research.ledger.records import load_record, pretty
 from research.planning.metrics import check_metric
-from research.planning.preflight import without_memory
+from research.planning.preflight import check_scorable, without_memory
 from research.store.folders import verify_folder, write_folder
 from research.worker.comparison import facts_on_data
 from vae.config import ConfigError
@@ -91,11 +91,13 @@ def prepare(
             "model; put the same files there, or start from its config.json"
         )
     _refuse_misfit(config, data)
+    check_scorable(config, data, data_dir)
     measure = _measure(config, data)
     rows = [Variant(FULL, config)]
     for variant in variants:
         own = load_training(variant.config.data, data_dir)
         _refuse_misfit(variant.config, own, f"--change {variant.label!r}: ")
+        check_scorable(variant.config, own, data_dir)
         rows.append(dataclasses.replace(variant, incomparable=_incomparable(config, variant, metric, own, data)))
     ablation = Ablation(rows, ablation_seeds(config, seeds), metric, out, data_dir, measure)
     for variant in rows:

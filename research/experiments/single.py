@@ -14,6 +14,7 @@ from research.ledger.settings import Metric
 from research.models.model_card import model_card
 from research.planning.free_space import check_free_space
 from research.planning.metrics import default_metric
+from research.planning.preflight import check_scorable
 from research.store.folders import write_folder
 from research.worker.rows import describe_worker, finite
 from vae.data import load_training
@@ -37,6 +38,7 @@ class Run:
     rows: list[dict[str, Any]]
     kept_epoch: int | None
     diverged: str | None
+    kept_row: dict[str, Any] | None = None
 
 
 def train_once(
@@ -48,6 +50,7 @@ def train_once(
     threads: int,
     device: str,
     on_row: Callable[[dict[str, Any]], None],
+    on_note: Callable[[str], None] = lambda _: None,
 ) -> Run:
     """Train ``config`` and write ``out`` as a model folder with its record.
 
@@ -65,6 +68,9 @@ def train_once(
     if metric.name == "val/nll_iwae" and config.eval.nll_k == 0:
         metric = Metric(name="val/elbo", direction="maximize")
     data = load_training(config.data, data_dir)
+    check_scorable(config, data, data_dir)
+    for line in data.notes:
+        on_note(line)
     check_free_space(out.parent, [config], data, concurrent=0, replicates=1, keep=1)
     rows: list[dict[str, Any]] = []
     kept: dict[str, bytes | Path] = {}
@@ -104,6 +110,7 @@ def train_once(
         measure=kept_row.get("measure", ""),
         data_hash=data.data_hash,
         split_hash=data.split_hash,
+        label_names=data.label_names,
         data_dir=None if data_dir is None else str(data_dir),
         code=code_of(provenance.code(), worker),
         versions=provenance.versions(),
@@ -120,7 +127,7 @@ def train_once(
     kept["README.md"] = model_card(to_dict(config), kept_row, json.loads(record.to_json()), pictures).encode()
     with storing(out):
         write_folder(out, kept)
-    return Run(rows=rows, kept_epoch=kept_row["epoch"], diverged=diverged)
+    return Run(rows=rows, kept_epoch=kept_row["epoch"], diverged=diverged, kept_row=kept_row)
 
 
 def _pictures(result: EpochResult, seed: int) -> dict[str, bytes]:

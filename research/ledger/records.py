@@ -82,6 +82,7 @@ class TrialRecord:
     device: str | None
     replicates: PositiveInt = 1  # seeds that each row is the mean of
     stacked: Stacked | None = None
+    label_names: tuple[str, ...] = ()  # of the data, by number; empty where each label is called by its number
 
     @classmethod
     def of(cls, ledger: Ledger, trial: int) -> Self:
@@ -118,6 +119,7 @@ class TrialRecord:
             device=device if isinstance(device, str) else None,
             replicates=settings.replicates,
             stacked=Stacked.of(ledger, trial),
+            label_names=settings.label_names,
         )
 
     def to_json(self) -> str:

@@ -254,6 +254,7 @@ class SweepSettings:
     comparison: dict[str, JsonValue] = Field(default_factory=dict)  # the facts that all rows share; empty before 0.2.0
     data_hash: str
     split_hash: str
+    label_names: tuple[str, ...] = ()  # of the data, by number; empty where each label is called by its number
     data_dir: str | None = None
     wandb: Literal["offline", "online", "disabled"] = "offline"
     wandb_project: str = "vae-research"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,13 +29,14 @@ from research.worker.comparison import facts_of
 from vae.apply import codes, paired_difference, scores
 from vae.data.arrays import UNREADABLE, read_array
 from vae.data.image_files import grey_pixels
+from vae.data.labels import label_name, listed
 from vae.data.pixels import pixels_of
 from vae.measure import measure_of
-from vae.pictures import png
+from vae.pictures import MEASURED, png, shown_range
 from vae.portable import load_model
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from torch import Tensor
 
@@ -55,6 +57,7 @@ class Model:
     folder: Path
     config: TrainConfig
     model: VAE
+    label_names: tuple[str, ...] = field(default=(), kw_only=True)  # empty where each label is called by its number
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,7 @@ def open_alone(place: Path, *, rank: int = 1, device: str = "cpu") -> Model:
     """The model at ``place``, without any data."""
     folder = model_folder(place, rank)
     config, model = load_model(folder)
-    return Model(folder, config, model.to(device))
+    return Model(folder, config, model.to(device), label_names=_recorded_names(folder) or ())
 
 
 def open_model(
@@ -116,10 +119,12 @@ def open_model(
     device: str = "cpu",
     why: str = "",
     asked: dict[str, Any] | None = None,
+    check: Callable[[TrainConfig, Split, int], object] | None = None,
 ) -> Kept:
     """The model at ``place`` and the examples of ``split``; a look at test is written down, with ``why``.
 
     ``asked``: what with (JSON): the same question asked again is the same look. ``data_dir``: the record's, if None.
+    ``check`` is called with the config, the examples and the number of classes, before a look is written down.
 
     Raises:
         UserError: model and data don't go together.
@@ -131,6 +136,14 @@ def open_model(
     if data is not None:
         config = on_other_data(config, data)
     examples, levels = examples_of(config, model, split, data_dir)
+    recorded = _recorded_names(folder)
+    if data is None and recorded is not None and recorded != examples.label_names:
+        raise UserError(
+            f"the labels of the data are not the model's ({_told(recorded)} -> {_told(examples.label_names)}): its label "
+            "numbers would mean others; put the old files back"
+        )
+    if check is not None:
+        check(config, examples, model.num_classes)
     measure = measure_of(config, examples, levels=levels)
     question: dict[str, Any] = {}
     if split == "test":  # before anything is shown
@@ -138,7 +151,21 @@ def open_model(
         if earlier_look(folder, question) is None:
             write_look(folder, question, {}, why)
     pixels = pixels_of(examples, config, levels, torch.device(device), held_out=True)
-    return Kept(folder, config, model, pixels, examples, measure, why, question)
+    names = examples.label_names
+    return Kept(folder, config, model, pixels, examples, measure, why, question, label_names=names)
+
+
+def _recorded_names(folder: Path) -> tuple[str, ...] | None:
+    """Return the labels' names that the model's record holds; None where it is of a version that kept none."""
+    try:
+        names = json.loads((folder / RECORD).read_bytes())["label_names"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return tuple(map(str, names)) if isinstance(names, list) else None
+
+
+def _told(names: tuple[str, ...]) -> str:
+    return listed(names) if names else "numbers"
 
 
 def _recorded_data_dir(folder: Path) -> Path | None:
@@ -165,12 +192,26 @@ def need_images(kept: Model) -> None:
         raise UserError("the model's data are no images: use --out FILE.npz for arrays, or encode and score")
 
 
+def shown_span(kept: Model, rows: Sequence[tuple[str, Tensor]]) -> tuple[float, float] | None:
+    """Return the values that are black and white in pictures: of the data where there are some, else of ``rows``."""
+    if isinstance(kept, Kept):
+        return shown_range(kept.model, kept.pixels.batch(slice(0, min(MEASURED, len(kept.pixels)))))
+    return shown_range(kept.model, torch.cat([x for _, x in rows]))
+
+
 def write(
-    out: Path, rows: Sequence[tuple[str, Tensor]], shape: tuple[int, int, int], title: str, *, fold: bool = True
+    out: Path,
+    rows: Sequence[tuple[str, Tensor]],
+    shape: tuple[int, int, int],
+    title: str,
+    *,
+    fold: bool = True,
+    span: tuple[float, float] | None = None,
 ) -> None:
     """``rows`` of (caption, [n, D]) as a captioned PNG, or as arrays by caption in an ``.npz``.
 
-    ``fold``: rows longer than a page are broken, those of one height together. ``out`` is written whole or not at all.
+    ``fold``: rows longer than a page are broken, those of one height together. ``span``: the values that are black and
+    white in a PNG, in place of 0 and 1; an ``.npz`` has the values themselves. ``out`` is written whole or not at all.
 
     Raises:
         UserError: ``out`` ends in neither, or can't be written.
@@ -181,13 +222,17 @@ def write(
     try:
         with _whole(out) as temporary:
             if out.suffix == ".npz":
-                arrays: dict[str, Any] = {_key(name): x.unflatten(1, shape).cpu().numpy() for name, x in rows}
+                names = _keys([name for name, _ in rows])
+                arrays: dict[str, Any] = {
+                    name: x.unflatten(1, shape).cpu().numpy() for name, (_, x) in zip(names, rows, strict=True)
+                }
                 with temporary.open("wb") as file:
                     np.savez_compressed(file, **arrays)
             else:
                 shown = _folded(rows) if fold else rows
                 captions = [name for name, _ in shown]
-                temporary.write_bytes(png([x.unflatten(1, shape) for _, x in shown], captions=captions, title=title))
+                images = [x.unflatten(1, shape) for _, x in shown]
+                temporary.write_bytes(png(images, captions=captions, title=title, span=span))
     except OSError as error:
         raise UserError(f"{out} can't be written ({error.strerror}); choose another --out") from None
 
@@ -211,8 +256,13 @@ def _whole(out: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def _key(caption: str) -> str:
-    return "_".join(caption.replace("=", "_").split())
+def _keys(captions: Sequence[str]) -> list[str]:
+    """Return a name for each array; captions may hold the names of labels, which may hold anything."""
+    keys: list[str] = []
+    for caption in captions:
+        key = "_".join(re.sub(r"[=/\\:\x00-\x1f]", "_", caption).split())
+        keys.append(f"{key}_{len(keys)}" if key in keys else key)
+    return keys
 
 
 def encode(kept: Kept, out: Path) -> int:
@@ -221,13 +271,19 @@ def encode(kept: Kept, out: Path) -> int:
 
     size = kept.model.latent_size
     names = [f"mean_{i}" for i in range(size)] + [f"variance_{i}" for i in range(size)]
-    schema = pa.schema([("index", pa.int64()), ("label", pa.int64()), *((name, pa.float32()) for name in names)])
+    called = [("label_name", pa.string())] if kept.label_names else []
+    schema = pa.schema(
+        [("index", pa.int64()), ("label", pa.int64()), *called, *((name, pa.float32()) for name in names)]
+    )
     written = 0
     with _parquet(out, schema) as writer:
         for mean, variance, labels in codes(kept.model, kept.pixels):
             columns = [*mean.T, *variance.T]
             index = torch.arange(written, written + len(labels))
-            arrays = [pa.array(column.numpy()) for column in (index, labels, *columns)]
+            arrays = [pa.array(column.numpy()) for column in (index, labels)]
+            if called:
+                arrays.append(pa.array(_called(kept, labels.tolist()), pa.string()))
+            arrays += [pa.array(column.numpy()) for column in columns]
             writer.write_table(pa.table(arrays, schema=schema))
             written += len(labels)
     return written
@@ -281,7 +337,10 @@ def score(kept: Kept, out: Path | None) -> dict[str, np.ndarray[Any, Any]]:
     every = {name: np.concatenate(values) for name, values in parts.items()}
     if out is not None:
         labels = kept.split.labels.numpy()
-        columns = {"index": np.arange(len(labels)), "label": labels} | every
+        columns: dict[str, Any] = {"index": np.arange(len(labels)), "label": labels}
+        if kept.label_names:
+            columns["label_name"] = pa.array(_called(kept, labels.tolist()), pa.string())
+        columns |= every
         table = pa.table(columns)
         with _parquet(out, table.schema) as writer:
             writer.write_table(table)
@@ -342,13 +401,8 @@ def compare(a: Kept, b: Kept) -> dict[str, Any]:
     }
 
 
-def known_anomalies(kept: Kept) -> list[int]:
-    """The labels that the data themselves call anomalous: all but the one trained on; 1 where labels are 0 and 1."""
-    present = kept.split.labels.unique().tolist()
-    normal = getattr(kept.config.data, "train_label", None)
-    if normal is not None:
-        return [label for label in present if label != normal]
-    return [1] if present == [0, 1] else []
+def _called(kept: Model, labels: Sequence[int]) -> list[str]:
+    return [label_name(kept.label_names, label) for label in labels]
 
 
 @contextmanager

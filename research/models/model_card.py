@@ -17,6 +17,7 @@ def model_card(config: dict[str, Any], row: dict[str, Any], record: dict[str, An
         "## Data",
         "",
         f"`{config['data']['kind']}`, data hash `{record['data_hash'][:12]}`, split hash `{record['split_hash'][:12]}`.",
+        *_labels(record.get("label_names") or []),
         "",
         "## Metrics",
         "",
@@ -59,6 +60,14 @@ def model_card(config: dict[str, Any], row: dict[str, Any], record: dict[str, An
         "",
     ]
     return "\n".join(lines)
+
+
+def _labels(names: list[str]) -> list[str]:
+    """Return the labels' names in the order of their numbers, as code, of which Markdown reads nothing."""
+    shown = ", ".join(
+        f"{i} `{json.dumps(name, ensure_ascii=False).replace('`', ' ')}`" for i, name in enumerate(names[:50])
+    )
+    return ["", f"Labels: {shown}{' and more' if len(names) > 50 else ''}."] if names else []  # noqa: PLR2004 - a page
 
 
 def _name(config: dict[str, Any]) -> str:

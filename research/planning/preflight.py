@@ -28,7 +28,8 @@ from research.store.data_copy import data_directory
 from research.store.mirror import store_of
 from research.worker.comparison import facts_on_data
 from vae.config import ConfigError
-from vae.data import DataError, load_training
+from vae.data import DataError, load_test, load_training
+from vae.data.support import check_test_support
 from vae.measure import measure_of
 from vae.model import VAE
 from vae.serialization import to_dict
@@ -196,6 +197,8 @@ def check_space(
                 f"space {space.source.name!r} gives rows that can't be ranked together: of one draw {reason}; "
                 "fix what differs, or make two sweeps"
             )
+    for config in configs:
+        check_scorable(config, data_set, data_dir)
     measure = str(measure_of(configs[0], data_set.validation, levels=data_set.levels))
     return Findings(survey=found, metric=metric, data=data_set, measure=measure, comparison=comparison)
 
@@ -283,6 +286,16 @@ def _refuse_misfits(space: Space, configs: list[TrainConfig], data: TrainingData
             without_memory(config, data)
         except ConfigError as error:
             raise SpaceError(f"space {space.source.name!r}: {error}") from None
+
+
+def check_scorable(config: TrainConfig, data: TrainingData, data_dir: Path | None) -> None:
+    """Refuse a test part that the config's likelihood could not score, before anything trains. It is no look at test.
+
+    Raises:
+        DataError: a value of the test part is outside the likelihood's support.
+
+    """
+    check_test_support(config, data.levels, lambda: load_test(config.data, data_dir))
 
 
 def without_memory(config: TrainConfig, data: TrainingData) -> VAE:

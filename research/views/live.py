@@ -14,6 +14,7 @@ from rich.text import Text
 
 from research.ledger.budget import limits
 from research.text import number_text
+from research.views.doubts import doubts_of, short, warnings
 from research.views.show import parameters, states_shown, value_of
 
 if TYPE_CHECKING:
@@ -104,6 +105,8 @@ class LiveView:
             parts.append(f"{metric.name} {number_text(value)}")
         if view.status == "FAIL":
             parts.append(f"{view.fail_kind}: {view.reason}")
+        elif found := doubts_of(self.ledger, view):
+            parts.append(f"warning: {short(found)}")
         best = next(self.ledger.in_order(), None)
         if best is not None:
             parts.append(f"best {number_text(value_of(best, metric))} (trial {best.number})")
@@ -152,6 +155,7 @@ class LiveView:
                     f"trial {best.number}  {metric.name} {number_text(value_of(best, metric))}  {parameters(best)}",
                 )
             )
+            parts += [Text(line, style="yellow") for line in warnings(self.ledger, [best])]
         parts += [Text(note, style="yellow") for note in self.notes[-3:]]
         return Group(*parts)
 

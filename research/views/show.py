@@ -16,6 +16,8 @@ from research.models.looks import count_looks
 from research.store.layout import trial_name
 from research.store.mirror import relative
 from research.text import number_text
+from research.views.doubts import warnings
+from vae.data.labels import listed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -68,6 +70,7 @@ def as_json(ledger: Ledger) -> dict[str, Any]:
         "budget": {limit.option: {"limit": limit.limit, "spent": limit.spent} for limit in limits(ledger)},
         "replicates": settings.replicates,
         "measure": settings.measure,
+        "label_names": list(settings.label_names),
         "trials_asked": settings.trials,
         "states": counts(ledger),
         "sessions": len(ledger.sessions),
@@ -152,6 +155,7 @@ def glance(ledger: Ledger, *, rows: int | None = None) -> RenderableType:
             f"{settings.name}  ({settings.space.name}, {ended} of {settings.trials} trials ended)",
         ),
         Text(f"measure  {settings.measure}"),
+        *([Text(f"labels   {listed(settings.label_names)}")] if settings.label_names else []),
         *([Text(_constraints_line(ledger))] if settings.constraints else []),
         *([Text(front_line(ledger))] if settings.objectives else []),
         *(Text(f"budget   {limit.option}: {limit}") for limit in limits(ledger)),
@@ -164,7 +168,9 @@ def glance(ledger: Ledger, *, rows: int | None = None) -> RenderableType:
         parts.append(Text(f"         e.g. trial {example.number}: {example.reason}"))
     ranked = ledger.ranked()
     if ranked:
-        parts += [Text(""), best_table(ledger, ranked[: rows or settings.keep])]
+        shown = ranked[: rows or settings.keep]
+        parts += [Text(""), best_table(ledger, shown)]
+        parts += [Text(line, style="yellow") for line in warnings(ledger, shown)]
         parts += _next_steps(ledger, ranked)
     looks = count_looks(ledger.directory)
     parts.append(Text(f"test split: looked at {looks} time{'' if looks == 1 else 's'}"))

@@ -52,4 +52,5 @@ def codes_scatter(model: VAE, examples: Pixels) -> bytes:
         _, _, directions = torch.linalg.svd(centred, full_matrices=False)
         mean = centred @ directions[:_PLANE].T
         how = "two principal components"
-    return scatter_png(mean.numpy(), labels.numpy(), f"{len(mean)} posterior means, {how}", side=CODES_SIDE)
+    title, names = f"{len(mean)} posterior means, {how}", examples.split.label_names
+    return scatter_png(mean.numpy(), labels.numpy(), title, side=CODES_SIDE, names=names)

@@ -112,7 +112,7 @@ class Arrays(DataFields):
             count = int(len(kept) * self.test_fraction)
             kept, drawn = held_out(len(kept), count, _TEST_SEED, "arrays test")
         if self.train_label is not None:
-            kept = kept[numbers[0][kept] == self._trained(names, classes, first.path)]
+            kept = kept[numbers[0][kept] == self.trained_number(names, classes)]
             if len(kept) == 0:
                 raise DataError(f"data.train_label {self.train_label!r}: no training example of {first.path} has it")
         chosen, file, labels = (kept, first, numbers[0]) if train else (drawn, first, numbers[0])
@@ -139,15 +139,20 @@ class Arrays(DataFields):
         images = images.contiguous() if levels > 0 else images.float().contiguous()
         return Content(images, labels, levels, classes, **told)
 
-    def _trained(self, names: tuple[str, ...], classes: int, path: Path) -> int:
-        """Return the number of ``train_label``."""
+    def trained_number(self, names: tuple[str, ...], classes: int) -> int:
+        """Return the number of ``train_label``, which must be set, in data of these labels.
+
+        Raises:
+            DataError: there is no such label.
+
+        """
         assert self.train_label is not None, "asked by the caller"
         if self.reading == 1 and isinstance(self.train_label, int):
             return self.train_label
         try:
             return label_number(self.train_label, names, classes, "data.train_label")
         except DataError as error:
-            raise DataError(f"{error}: no training example of {path} has it") from None
+            raise DataError(f"{error}; no training example of {self.path} has it") from None
 
     def _levels(self, files: list[_File]) -> int:
         """0 for real values; checked."""

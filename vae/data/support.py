@@ -9,7 +9,7 @@ import torch
 from vae.data.dataset import BLOCK, DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from torch import Tensor
 
@@ -34,9 +34,45 @@ def check_support(config: TrainConfig, split: Split, levels: int) -> None:
             value = rows[example, dimension].item()
             raise DataError(
                 f"data {config.data.kind!r}, {split.name} example {start + example}, dimension {dimension}: {value:g} is outside "
-                f"[0, 1], the support of likelihood.kind {config.likelihood.kind!r}; set data.scaling to 'unit', or use "
-                "'gaussian' or 'laplace'"
+                f"[0, 1], the support of likelihood.kind {config.likelihood.kind!r}; {_remedy(config)}"
             )
+
+
+def check_test_support(config: TrainConfig, levels: int, load: Callable[[], Split]) -> None:
+    """Refuse, before training, a test part that could not be scored after it.
+
+    It is a check of validity and no look: the test part is compared with the bounds of the likelihood's support, and
+    nothing of its values is shown. ``load`` gives the test part; it is called only where the likelihood has bounds and
+    the data are real values.
+
+    Raises:
+        DataError: a value of the test part has no probability.
+
+    """
+    if levels > 0 or config.likelihood.support != "unit":
+        return
+    try:
+        test = load()
+    except DataError:
+        return  # there is no test part, and whoever asks for it is told so
+    for start in range(0, len(test), BLOCK):
+        rows = test.rows(slice(start, min(start + BLOCK, len(test))))
+        low, high = torch.aminmax(rows)
+        if low < 0 or high > 1:
+            raise DataError(
+                f"data {config.data.kind!r}: the test part has values outside [0, 1], the support of likelihood.kind "
+                f"{config.likelihood.kind!r}, and could not be scored after training; {_remedy(config)}"
+            )
+
+
+def _remedy(config: TrainConfig) -> str:
+    """Return what to change where values leave [0, 1]."""
+    if getattr(config.data, "scaling", None) == "unit":
+        return (
+            "data.scaling 'unit' takes its range from the training part alone: use 'standardise' with likelihood.kind "
+            "'gaussian' or 'laplace', or bring the file into [0, 1] by a range that you know"
+        )
+    return "set data.scaling to 'unit', or use 'gaussian' or 'laplace'"
 
 
 def check_finite(values: Tensor, source: str, columns: Sequence[str] | None = None) -> None:

@@ -18,6 +18,7 @@ from research.ledger.settings import rungs
 from research.models.looks import count_looks
 from research.search.plotted_study import importances
 from research.store.mirror import relative
+from research.views.doubts import doubts_of
 from research.views.show import as_json as shown
 from research.views.show import counts, hypervolume_json, model_folder
 
@@ -114,6 +115,7 @@ def _data(ledger: Ledger) -> dict[str, Any]:
         "kind": ledger.settings.data or first.get("kind"),
         "data_hash": ledger.settings.data_hash,
         "split_hash": ledger.settings.split_hash,
+        "label_names": list(ledger.settings.label_names),
     }
 
 
@@ -131,6 +133,7 @@ def _ranked(ledger: Ledger, view: TrialView, rank: int) -> dict[str, Any]:
         "standard_error": best.metrics.get(metric.name + STANDARD_ERROR),  # over the replicates, where there are some
         "epoch": best.epoch,
         "feasible": ledger.feasible(view),
+        "doubts": doubts_of(ledger, view),
         "params": dict(view.created.params),
         "metrics": {name: value for name, value in best.metrics.items() if not isinstance(value, list)},
         "model": str(folder) if kept else None,

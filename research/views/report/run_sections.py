@@ -22,6 +22,7 @@ from research.views.report.elements import (
 )
 from research.views.report.section import Section
 from research.views.show import continued_by
+from vae.data.labels import listed
 
 if TYPE_CHECKING:
     from research.views.report.section import Context
@@ -53,6 +54,9 @@ def header(context: Context) -> Section:
         parts.append(
             note("The code was changed between sessions (--allow-changed-code): trials may not be of one program.")
         )
+    if facts["best"] and (found := facts["best"][0]["doubts"]):
+        trial = facts["best"][0]["trial"]
+        parts += [note(f"Warning: the best model, of trial {trial}, is {doubt}.") for doubt in found]
     parts += [
         facts_list(_header(facts, named)),
         command(f"research show {context.place}", f"research report {context.place} --json"),
@@ -76,6 +80,7 @@ def _header(facts: dict[str, Any], named: str) -> list[tuple[str, object]]:
             "data",
             f"{examples['kind'] or 'unknown'} (hash {examples['data_hash'][:_COMMIT]}, split {examples['split_hash'][:_COMMIT]})",
         ),
+        *([("labels", listed(examples["label_names"]))] if examples["label_names"] else []),
         ("measure", facts["measure"]),
         ("metric", f"{facts['metric']['name']} ({facts['metric']['direction']})"),
     ]
