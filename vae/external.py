@@ -21,8 +21,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, JsonValue, ValidationError
 
 from vae.config import part
+from vae.user_code import UserCodeExit, run_source, user_code
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import ModuleType
 
 PATH_VARIABLE = "RESEARCH_PATH"  # folders to look in, after the working directory; workers get the driver's
@@ -68,6 +70,39 @@ def external_sources(config: object) -> dict[str, str]:
     return found
 
 
+def named_parts(values: object) -> list[str]:
+    """Return the paths of the external parts that the JSON ``values`` of a config name. Nothing is imported."""
+    found: dict[str, None] = {}
+    waiting = [values]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            if value.get("kind") == "external":
+                found[str(value.get("path"))] = None
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
+    return sorted(found)
+
+
+def locate(path: str) -> Path | None:
+    """Return the file that would be run for the external part ``path``; None where there is none. Nothing is imported."""
+    place, _, _ = path.rpartition(":")
+    try:
+        return _file_of(place) if place.endswith(".py") else _file_of_module(place)
+    except (ValueError, OSError, ImportError):  # no name of a file or module
+        return None
+
+
+def source_of(path: str) -> str | None:
+    """Return the sha256 of the file that would be run for the external part ``path``. Nothing is imported."""
+    file = locate(path)
+    try:
+        return None if file is None else hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError:
+        return None
+
+
 def search_path() -> list[Path]:
     """Where modules and files of external parts are looked for, besides Python's own path."""
     listed = os.environ.get(PATH_VARIABLE, "").split(os.pathsep)
@@ -78,7 +113,10 @@ def search_path() -> list[Path]:
 def _resolve(path: str, settings: str) -> Any:  # noqa: ANN401 - the user's own object
     made_by, _ = _load(path)
     try:
-        return made_by(**json.loads(settings))
+        with user_code(f"external part {path!r}"):
+            return made_by(**json.loads(settings))
+    except UserCodeExit as error:
+        raise ValueError(str(error)) from None
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(map(str, first["loc"]))
@@ -93,7 +131,10 @@ def _load(path: str) -> tuple[Any, str]:
     if not colon or not place or not name.isidentifier():
         raise ValueError(f"path must be 'package.module:Class' or 'file.py:Class', got {path!r}")
     try:
-        module = _file_module(place) if place.endswith(".py") else _named_module(place)
+        with user_code(f"external part {path!r}"):
+            module, digest = _file_module(place) if place.endswith(".py") else (_named_module(place), None)
+    except UserCodeExit as error:
+        raise ValueError(str(error)) from None
     except Exception as error:  # noqa: BLE001 - whatever a user's file raises
         line = " ".join(str(error).split())
         raise ValueError(f"external part {path!r} can't be imported: {type(error).__name__}: {line}") from None
@@ -101,28 +142,61 @@ def _load(path: str) -> tuple[Any, str]:
     # Not whatever can be called: a config that somebody sent would else be a way to call it.
     if not (isinstance(made_by, type) and dataclasses.is_dataclass(made_by)):
         raise ValueError(f"external part {path!r}: {place} has no class {name!r} that is a dataclass")
-    try:
-        # Now and not when a record asks: the file may be edited while what was imported stays.
-        digest = hashlib.sha256(Path(inspect.getfile(module)).read_bytes()).hexdigest()
-    except (TypeError, OSError):
-        raise ValueError(f"external part {path!r}: {place} has no source file that could be recorded") from None
+    if digest is None:
+        try:
+            # Now and not when a record asks: the file may be edited while what was imported stays.
+            digest = hashlib.sha256(Path(inspect.getfile(module)).read_bytes()).hexdigest()
+        except (TypeError, OSError):
+            raise ValueError(f"external part {path!r}: {place} has no source file that could be recorded") from None
     return made_by, digest
 
 
-def _file_module(place: str) -> ModuleType:
-    candidates = [folder / place for folder in search_path()]
-    found = next((file for file in candidates if file.is_file()), None)
+def _file_of(place: str) -> Path | None:
+    return next((file for folder in search_path() if (file := folder / place).is_file()), None)
+
+
+def _file_of_module(place: str) -> Path | None:
+    """Find a module's file as ``import`` would, without importing the packages that it is in."""
+    name, *rest = place.split(".")
+    loaded = sys.modules.get(place)
+    if loaded is not None and getattr(loaded, "__file__", None) is not None:
+        return Path(inspect.getfile(loaded))
+    found = _below([*search_path(), *map(Path, sys.path)], [name, *rest])
+    if found is not None:
+        return found
+    spec = importlib.util.find_spec(name)  # what only an import hook finds, e.g. an editable installation
+    if spec is None:
+        return None
+    if rest:
+        return _below([Path(folder) for folder in spec.submodule_search_locations or ()], rest)
+    return None if spec.origin is None else Path(spec.origin)
+
+
+def _below(folders: Sequence[Path], names: Sequence[str]) -> Path | None:
+    name, *rest = names
+    for folder in folders:
+        package, module = folder / name, folder / f"{name}.py"
+        if rest and package.is_dir():
+            found = _below([package], rest)
+            if found is not None or (package / "__init__.py").is_file():
+                return found
+        elif (package / "__init__.py").is_file() or module.is_file():
+            return package / "__init__.py" if (package / "__init__.py").is_file() else module
+    return None
+
+
+def _file_module(place: str) -> tuple[ModuleType, str]:
+    """Run the file ``place``; return its module and the sha256 of what was run."""
+    found = _file_of(place)
     if found is None:
         raise FileNotFoundError(f"no such file in {', '.join(str(folder) for folder in search_path())}")
     spec = importlib.util.spec_from_file_location(
         f"_external_{hashlib.sha256(bytes(found.resolve())).hexdigest()[:12]}_{found.stem}", found
     )
     assert spec is not None
-    assert spec.loader is not None, "a file that ends in .py has a loader"
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return module, run_source(module, found.read_bytes(), found)
 
 
 def _named_module(place: str) -> ModuleType:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from itertools import pairwise
-from typing import Any
+from typing import Any, NoReturn
 
 import typer
 
@@ -42,22 +43,48 @@ app.command(context_settings=cli_cluster.PASSES_ON)(cli_cluster.submit)
 
 def main() -> None:
     """The entry point: a person's mistake is one line and exit code 2."""
-    try:
-        code = app(standalone_mode=False)
-    except typer.Abort:
-        sys.exit(130)
-    except Exception as error:  # noqa: BLE001 - shown as Python would show it
-        # Loaded by now if that is what was raised: no import is paid for on the way to an error.
-        known = [getattr(sys.modules.get(m), n, None) for m, n in _USER_ERRORS]
-        if isinstance(error, UserError) or any(kind is not None and isinstance(error, kind) for kind in known):
-            _fail(str(error))
-        if isinstance(error, OSError) and error.filename is not None and error.errno in FILES:
-            _fail(f"{str(error.filename)[:500]} can't be used: {error.strerror}")
-        if isinstance(error, _UsageError):
-            _fail(error.format_message() + _value_given(error))
-        sys.stderr.write(redacted(traceback.format_exc()))  # a bug's: as Python prints it, without secrets
-        sys.exit(1)
+    from vae.user_code import end_copy, signal_notes  # noqa: PLC0415 - not for the pages of --help
+
+    process = os.getpid()
+    code: object = None
+    with signal_notes() as notes:
+        try:
+            code = app(standalone_mode=False)
+        except BaseException as error:  # noqa: BLE001 - each kind has its line and exit code below
+            end_copy(process, USERS_CODE, error)
+            _end_by(error, by_signal=notes.raised is not None)
+    end_copy(process, USERS_CODE)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+USERS_CODE = "code from outside this project"
+
+
+def _end_by(error: BaseException, *, by_signal: bool) -> NoReturn:
+    """Say what is behind ``error`` and exit. ``by_signal``: Ctrl-C, or another signal, was received."""
+    from vae.user_code import UserCodeExit, exit_line  # noqa: PLC0415 - as above
+
+    if isinstance(error, KeyboardInterrupt) and by_signal:
+        sys.exit(130)
+    if isinstance(error, typer.Abort):
+        cause = error.__cause__  # the KeyboardInterrupt or EOFError that click made of it
+        if by_signal or cause is None:
+            sys.exit(130)
+        error = cause
+    # Loaded by now if that is what was raised: no import is paid for on the way to an error.
+    known = [getattr(sys.modules.get(m), n, None) for m, n in _USER_ERRORS]
+    if isinstance(error, UserError | UserCodeExit) or any(k is not None and isinstance(error, k) for k in known):
+        _fail(str(error))
+    if isinstance(error, OSError) and error.filename is not None and error.errno in FILES:
+        _fail(f"{str(error.filename)[:500]} can't be used: {error.strerror}")
+    if isinstance(error, _UsageError):
+        _fail(error.format_message() + _value_given(error))
+    if not isinstance(error, Exception):  # typer raises none of these, and no verb does
+        _fail(exit_line(USERS_CODE, error))
+    sys.stderr.write(
+        redacted("".join(traceback.format_exception(error)))
+    )  # a bug's: as Python prints it, without secrets
+    sys.exit(1)
 
 
 # Typer carries its own click and exports one of its usage errors: the class above that one is all of them.
@@ -79,7 +106,7 @@ def _value_given(error: Any) -> str:  # noqa: ANN401 - typer's own click is priv
     return f" (got {given[-1]!r})" if given else ""
 
 
-def _fail(message: str) -> None:
+def _fail(message: str) -> NoReturn:
     line = redacted(" ".join(message.split()))
     sys.stderr.write(f"error: {line if len(line) <= LONGEST_LINE else line[:LONGEST_LINE] + ' ...'}\n")
     sys.exit(2)

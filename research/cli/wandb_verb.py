@@ -1,13 +1,14 @@
-"""The verb that sends W&B what was written offline. What it needs is imported when it runs."""
+"""The verbs that log a sweep to W&B, and send what was written offline. What they need is imported when they run."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import typer
 
+from research.cli.options import one_of
 from research.store.mirror import local
 
 Sweep = Annotated[Path, typer.Argument(help="A sweep's directory or address.", parser=local, metavar="DIRECTORY")]
@@ -51,4 +52,18 @@ def sync(
         raise typer.Exit(1) from None
 
 
-VERBS = (sync,)
+def log(
+    directory: Sweep,
+    *,
+    mode: Annotated[str | None, typer.Option(help="offline or online. Default: the sweep's own.")] = None,
+) -> None:
+    """Log to W&B what a sweep's ledger has and its W&B runs lack: after a killed driver, or with W&B disabled until now."""
+    if mode is not None:
+        one_of("--mode", mode, {"offline": 1, "online": 1})
+    from research.tracking.sink import log as log_sweep  # noqa: PLC0415
+
+    # Beyond this point standard output is the sink's log, except for its own lines.
+    raise typer.Exit(log_sweep(directory, cast("Any", mode)))
+
+
+VERBS = (sync, log)

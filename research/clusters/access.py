@@ -129,7 +129,7 @@ def dashboard(cluster: str) -> Iterator[str]:
 
 def ray_command(*arguments: str) -> list[str]:
     """The command line of ``ray`` in this environment."""
-    return [sys.executable, "-m", "ray.scripts.scripts", *arguments]
+    return [sys.executable, "-P", "-m", "ray.scripts.scripts", *arguments]
 
 
 def rsync_down(cluster: str, source: str, target: Path, exclude: list[str]) -> None:

@@ -50,8 +50,9 @@ def submit(cluster: str, name: str, command: Sequence[str], others: Sequence[Pat
             try:
                 return str(
                     client.submit_job(
+                        # -P: the code that was sent, which Ray has put first on the path, and no other folder's.
                         # exec: the job's process is the driver itself, and no shell stands between it and a signal.
-                        entrypoint="exec python -m research.cli " + shlex.join(command),
+                        entrypoint="exec python -P -m research.cli " + shlex.join(command),
                         submission_id=f"{name}-{len(before)}",
                         metadata={_SWEEP: name},
                         runtime_env={"working_dir": folder, "env_vars": dict(_STOPPED_BY)},

@@ -59,7 +59,7 @@ from research.worker.notice import Preempted
 from research.worker.trial import ASSIGNMENTS, Assignment, TrialWorker
 from vae.data import load_training
 from vae.durable import sync_directory
-from vae.external import PATH_VARIABLE, external_sources, search_path
+from vae.external import PATH_VARIABLE, search_path, source_of
 from vae.serialization import from_record
 
 if TYPE_CHECKING:
@@ -151,8 +151,6 @@ def reopen(sweep_dir: Path, *, allow_changed_code: bool) -> tuple[Ledger, Space]
         )
     check_code(ledger, allow_changed_code=allow_changed_code)
     space = load_recorded(settings.space, sweep_dir / SPACE_COPY)
-    if not allow_changed_code:
-        _refuse_changed_externals(ledger)
     if ledger.trials:
         config = from_record(next(view.created.config for view in ledger.trials.values() if view.created.config))
         data = load_training(config.data, data_directory(settings.data_dir))
@@ -165,10 +163,10 @@ def reopen(sweep_dir: Path, *, allow_changed_code: bool) -> tuple[Ledger, Space]
 
 
 def check_code(ledger: Ledger, *, allow_changed_code: bool) -> None:
-    """Refuse to go on with other code than the sweep was begun with.
+    """Refuse to go on with other code than the sweep was begun with, external parts included. Nothing of it runs.
 
     Raises:
-        UserError: with both hashes.
+        UserError: with both hashes, or the part that has changed.
 
     """
     began = ledger.created.code.get("source_sha256")
@@ -178,19 +176,21 @@ def check_code(ledger: Ledger, *, allow_changed_code: bool) -> None:
             f"the code has changed since sweep {ledger.settings.name!r} began ({str(began)[:12]} -> {str(now)[:12]}): its "
             "trials would not compare; go back to that code, or add --allow-changed-code"
         )
+    if not allow_changed_code:
+        _refuse_changed_externals(ledger)
 
 
 def _refuse_changed_externals(ledger: Ledger) -> None:
-    """Parts from outside the tree are code too: what ran is in the rows."""
+    """Refuse external parts that are not what ran: their hashes are in the rows. None of them is imported here."""
     for view in ledger.trials.values():
         for row in view.rows.values():
             ran = row.worker.get("external")
-            now = external_sources(from_record(view.created.config)) if ran else {}
-            if isinstance(ran, dict) and (changed := [path for path in ran if ran[path] != now.get(path)]):
-                raise UserError(
-                    f"external part {changed[0]!r} has changed since trial {view.number} ran: trials would not compare; "
-                    "go back to that code, or add --allow-changed-code"
-                )
+            for path, digest in ran.items() if isinstance(ran, dict) else ():
+                if source_of(path) != digest:
+                    raise UserError(
+                        f"external part {path!r} has changed since trial {view.number} ran: trials would not compare; "
+                        "go back to that code, or add --allow-changed-code"
+                    )
             break
 
 

@@ -14,6 +14,7 @@ from research.worker.rows import describe_worker, finite
 from vae.data import load_training
 from vae.fast.stacked import train_stacked
 from vae.serialization import from_record
+from vae.user_code import each
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -90,7 +91,7 @@ def reproduce(
         rows = (epoch.row for epoch in together)
     if record.stacked is not None and not stacked:
         surroundings.append(f"stack: of {len(record.stacked.configs)} trials -> alone")
-    for row in rows:
+    for row in each(rows, "a part of the config"):
         again.append(row)
         on_row(row)
         if len(again) == len(record.rows):

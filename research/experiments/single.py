@@ -22,6 +22,7 @@ from vae.pictures import drawings
 from vae.portable import CONFIG_FILE, WEIGHTS_FILE, weights_file
 from vae.serialization import config_hash, to_dict
 from vae.train import train
+from vae.user_code import each
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -76,7 +77,7 @@ def train_once(
     kept: dict[str, bytes | Path] = {}
     kept_row: dict[str, Any] | None = None
     diverged = None
-    for result in train(config, data, device=device):
+    for result in each(train(config, data, device=device), "a part of the config"):
         row = finite(result.row)
         rows.append(row)
         on_row(row)

@@ -13,6 +13,7 @@ from ray._private.authentication.authentication_token_setup import maybe_enable_
 from ray.exceptions import RayError
 
 from research.errors import UserError
+from research.on_ray.import_path import import_arguments
 from research.on_ray.watch import shut_down
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ def joined_ray(address: str, variables: dict[str, str], **how: Any) -> Iterator[
             within ``JOIN_S`` the process ends with that line and exit code 2; what is in a ledger can be resumed.
 
     """
+    # A Ray client (ray://) sends no path: its driver is on the head.
+    how |= {} if address.startswith("ray://") else import_arguments()
     late = threading.Timer(JOIN_S, _give_up, [address])
     late.daemon = True
     late.start()

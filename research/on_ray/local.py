@@ -23,8 +23,10 @@ from ray._private.node import Node
 from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined] # its stub leaves it out
 
 from research.errors import UserError
+from research.on_ray.import_path import import_arguments
 from research.on_ray.watch import shut_down
 from research.planning.free_space import check_temporary
+from research.store import scratch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,6 +77,7 @@ def private_ray(**arguments: Any) -> Iterator[None]:  # noqa: ANN401 - of ray.in
                 include_dashboard=False,
                 _node_ip_address=LOOPBACK,
                 _temp_dir=str(folder / "r"),
+                **import_arguments(),
                 **arguments,
             )
         if ray.util.get_node_ip_address() != LOOPBACK or not asks_for_token():
@@ -101,23 +104,5 @@ def asks_for_token() -> bool:
 
 
 def remove_leftovers() -> None:
-    """Ray's folders of drivers that were killed: nobody else would ever remove them.
-
-    A folder is another's as long as there is a process of the number in its name, or one that holds its lock: a
-    driver in another container, which shares the folder for temporary files but not the numbers.
-    """
-    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-        pid = folder.name.removeprefix(_PREFIX).partition("-")[0]
-        if not pid.isdigit() or Path(f"/proc/{pid}").exists():
-            continue
-        try:
-            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-        except OSError:
-            continue  # another user's, or gone
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(folder, ignore_errors=True)
-        except BlockingIOError:
-            pass
-        finally:
-            os.close(descriptor)
+    """Remove Ray's folders of drivers that were killed: nobody else would ever remove them."""
+    scratch.remove_leftovers(_PREFIX)

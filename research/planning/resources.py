@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +21,7 @@ from vae.config import ConfigError
 from vae.serialization import to_dict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from research.search.spaces import Space
@@ -89,8 +91,21 @@ def automatic_share(
 
 
 def _measure_elsewhere(*arguments: Any) -> Measured:  # noqa: ANN401 - measure's own
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process, _safe_path():
         return process.submit(measure, *arguments).result()
+
+
+@contextmanager
+def _safe_path() -> Iterator[None]:
+    """Have Python processes that are started in the block import nothing of the working directory, as with ``-P``."""
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        yield
+    finally:
+        del os.environ["PYTHONSAFEPATH"]
+        if before is not None:
+            os.environ["PYTHONSAFEPATH"] = before
 
 
 def gpu_share(text: str) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import importlib.util
@@ -19,6 +20,7 @@ from vae.config import ConfigError, nearest
 from vae.seeds import derive
 from vae.serialization import explain, with_values
 from vae.train_config import TrainConfig
+from vae.user_code import UserCodeExit, run_source, user_code
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -47,29 +49,23 @@ def load_space(name: str) -> Space:
         UserError: there is no such space, or its file can't be imported, or has no function ``space``.
 
     """
-    if name in built_in_names():
-        path = Path(search_spaces.__file__).parent / f"{name}.py"
-    else:
-        path = Path(name)
-        if not path.is_file():
-            hint = nearest(name, built_in_names())
-            raise UserError(f"unknown space {name!r}: neither a file nor a name in search_spaces/; {hint}")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"space {name!r} can't be read: {error}") from None
-    source = SpaceSource(name=name, source=text, sha256=hashlib.sha256(text.encode()).hexdigest())
-    return Space(function=_import_function(path, name), source=source)
+    path = _path_of(name)
+    source = _read(name, path)
+    return Space(function=_import_function(path, source), source=source)
 
 
 def load_recorded(source: SpaceSource, copy: Path) -> Space:
-    """The space that a sweep recorded: its original file where that is unchanged, else the sweep's own ``copy``."""
+    """Return the space that a sweep recorded: its original file where that is unchanged, else the sweep's own ``copy``.
+
+    The hash is compared first: no other file is run.
+    """
     try:
-        space = load_space(source.name)
+        path = _path_of(source.name)
+        unchanged = _read(source.name, path).sha256 == source.sha256
     except UserError:
-        space = None
-    if space is not None and space.source.sha256 == source.sha256:
-        return space
+        unchanged = False
+    if unchanged:
+        return Space(function=_import_function(path, source), source=source)
     # A mirror may be new, or older than the space: the source is in the ledger.
     if store_of(copy.parent) is not None or not copy.exists():
         with storing(copy):
@@ -82,23 +78,47 @@ def load_recorded(source: SpaceSource, copy: Path) -> Space:
         raise CorruptFile(
             f"{copy} was altered since the sweep began: remove it, the ledger has it too; or start a new sweep"
         )
-    return Space(function=_import_function(copy, source.name), source=source)
+    return Space(function=_import_function(copy, source), source=source)
 
 
-def _import_function(path: Path, name: str) -> Callable[[optuna.Trial], object]:
+def _path_of(name: str) -> Path:
+    if name in built_in_names():
+        return Path(search_spaces.__file__).parent / f"{name}.py"
+    path = Path(name)
+    if not path.is_file():
+        hint = nearest(name, built_in_names())
+        raise UserError(f"unknown space {name!r}: neither a file nor a name in search_spaces/; {hint}")
+    return path
+
+
+def _read(name: str, path: Path) -> SpaceSource:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"space {name!r} can't be read: {error}") from None
+    return SpaceSource(name=name, source=text, sha256=hashlib.sha256(text.encode()).hexdigest())
+
+
+def _import_function(path: Path, source: SpaceSource) -> Callable[[optuna.Trial], object]:
+    """Run ``source``, which was read from ``path``, and return its function ``space``."""
+    name = source.name
     spec = importlib.util.spec_from_file_location(f"_space_{path.stem}", path)
-    if spec is None or spec.loader is None:
+    if spec is None or path.suffix != ".py":
         raise UserError(f"space {name!r} must be a Python file (.py)")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     folder = str(path.resolve().parent)
     sys.path.insert(0, folder)  # a space may import what lies beside it
     try:
-        spec.loader.exec_module(module)
+        with user_code(f"space {name!r}"):
+            run_source(module, source.source.encode(), path)
+    except UserCodeExit as error:
+        raise UserError(str(error)) from error
     except Exception as error:
         raise UserError(f"space {name!r} can't be imported: {_one_line(error)}") from error
     finally:
-        sys.path.remove(folder)
+        with contextlib.suppress(ValueError):  # the space may have removed it
+            sys.path.remove(folder)
     function = getattr(module, "space", None)
     if not callable(function):
         raise UserError(f"space {name!r} must define a function space(trial) -> TrainConfig")
@@ -124,7 +144,10 @@ def draw(space: Space, trial: optuna.Trial, *, epochs: int | None, seed: int, da
 
     """
     try:
-        config = space.function(trial)
+        with user_code(f"space {space.source.name!r}"):
+            config = space.function(trial)
+    except UserCodeExit as error:
+        raise SpaceError(str(error)) from error
     except optuna.TrialPruned as reason:
         raise SkippedDraw(f"space {space.source.name!r} skipped the draw: {reason}") from None
     except Exception as error:

@@ -7,10 +7,12 @@ A folder's ``manifest.json`` holds the sha256 of every other file that belongs t
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
 import shutil
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +81,46 @@ def verify_folder(path: Path) -> dict[str, str]:
         if hashlib.sha256(content).hexdigest() != digest:
             raise CorruptFile(f"{path / name} is damaged (its sha256 is not the manifest's): restore it from a copy")
     return dict(manifest)
+
+
+def read_folder(path: Path) -> dict[str, bytes]:
+    """Read the files of ``path`` that its manifest names, and the manifest; symbolic links are not followed.
+
+    For what leaves this machine: exactly the bytes that were compared with the manifest, and nothing else that lies
+    in the folder.
+
+    Raises:
+        CorruptFile: naming the file that is missing, torn, altered or a link.
+
+    """
+    if path.is_symlink():
+        raise CorruptFile(f"{path} is a symbolic link, which no model folder is: put the folder itself there")
+    content = _read_plain(path / MANIFEST)
+    try:
+        manifest = json.loads(content)
+        sound = all(_is_plain(name) and isinstance(digest, str) for name, digest in manifest.items())
+    except (ValueError, AttributeError, RecursionError):
+        sound = False
+    if not sound:
+        raise CorruptFile(f"{path / MANIFEST} is damaged: restore {path} from a copy")
+    files = {name: _read_plain(path / name) for name in manifest}
+    for name, digest in manifest.items():
+        if hashlib.sha256(files[name]).hexdigest() != digest:
+            raise CorruptFile(f"{path / name} is damaged (its sha256 is not the manifest's): restore it from a copy")
+    return {**files, MANIFEST: content}
+
+
+def _read_plain(path: Path) -> bytes:
+    """Read a regular file, and nothing that a link, a pipe or a device would lead to."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        why = "it is a symbolic link" if error.errno == errno.ELOOP else error.strerror
+        raise CorruptFile(f"{path} can't be read ({why}): restore it from a copy") from error
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise CorruptFile(f"{path} can't be read (it is no regular file): restore it from a copy")
+        return file.read()
 
 
 def inside(sweep_dir: Path, relative: str) -> Path:

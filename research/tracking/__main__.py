@@ -1,4 +1,4 @@
-"""``python -m research.tracking DIR``: log a sweep to Weights & Biases."""
+"""The process that logs a sweep to Weights & Biases; by hand it is ``research log DIR``."""
 
 import sys
 

@@ -5,12 +5,13 @@ The driver holds a ``Sink``: a child process, told by its standard input closing
 offline or online (``tracking_runs``), and at the end the sweep itself another (``tracking_sweep``). What was cut
 short is logged anew from the ledger, under the same id, by the next session or by hand:
 
-    python -m research.tracking DIR
+    research log DIR
 """
 
 from __future__ import annotations
 
 import argparse
+import atexit
 import contextlib
 import math
 import netrc
@@ -19,6 +20,7 @@ import signal
 import ssl
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -32,6 +34,7 @@ from research.errors import UserError
 from research.ledger.log import Ledger
 from research.redaction import has_user_info, redacted
 from research.store.lock import SweepLock
+from research.store.scratch import remove_leftovers, temporary_folder
 from research.tracking.sweep_run import log_sweep
 from research.tracking.trial_runs import Mode, TrialRuns
 
@@ -42,6 +45,7 @@ MODES: tuple[Mode, ...] = ("offline", "online", "disabled")
 OFFLINE_INSTEAD = "logged offline instead, research sync sends it"
 DEFAULT_URL = "https://api.wandb.ai"
 POLL_SECONDS = 0.3
+SCRATCH = "rw-"  # its temporary folders
 REACH_S = 5.0
 PLOT_PATIENCE_S = 10.0  # after the end: a figure that has not begun by then is left out, the driver waits for 30 s
 RESTARTS = 3
@@ -127,7 +131,7 @@ class Sink:
             self._spawn()
         lines = self._collect(deadline) if self._process is not None else []
         if self._problem is not None:
-            lines.append(f"{self._problem}; log the rest with: python -m research.tracking {self._sweep_dir}")
+            lines.append(f"{self._problem}; log the rest with: research log {self._sweep_dir}")
             self._problem = None
         return lines
 
@@ -136,7 +140,17 @@ class Sink:
         inherited = os.environ.get("PYTHONPATH")
         try:
             self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-                [sys.executable, "-m", "research.tracking", str(self._sweep_dir), "--mode", self._mode, "--follow"],
+                # -P: never a vae.py or a folder research/ of the working directory.
+                [
+                    sys.executable,
+                    "-P",
+                    "-m",
+                    "research.tracking",
+                    str(self._sweep_dir),
+                    "--mode",
+                    self._mode,
+                    "--follow",
+                ],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -162,6 +176,8 @@ class Sink:
             if not isinstance(error, subprocess.TimeoutExpired):
                 raise
             self._problem = "W&B: was not done in time"
+        finally:
+            remove_leftovers(SCRATCH)  # where the child was killed
         lines = output.splitlines()
         said = [line for line in lines if line.startswith("W&B: ")]
         if self._problem is None and process.returncode != 0:
@@ -170,19 +186,29 @@ class Sink:
 
 
 def main() -> int:
-    """The child process, or by hand: log every trial that has no mark yet, and end."""
+    """The child process: log every trial that has no mark yet, and end."""
     parser = argparse.ArgumentParser(prog="python -m research.tracking", description=main.__doc__)
     parser.add_argument("sweep_dir", type=Path, metavar="DIR", help="the sweep's directory")
     parser.add_argument("--mode", choices=["offline", "online"], default=None, help="default: the sweep's own")
     parser.add_argument("--follow", action="store_true", help="until standard input closes")
     arguments = parser.parse_args()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return log(arguments.sweep_dir, arguments.mode, follow=arguments.follow)
+
+
+def log(sweep_dir: Path, mode: Mode | None, *, follow: bool = False) -> int:
+    """Log what the ledger of ``sweep_dir`` has and W&B has not; return the exit code.
+
+    ``mode`` None: the sweep's own. ``follow``: until standard input closes. From here on the process's output goes to
+    the sink's log.
+    """
     closing = threading.Event()
-    if arguments.follow:
+    if follow:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the driver
         os.nice(10)
         threading.Thread(target=_await_end, args=(closing,), daemon=True).start()
     else:
         closing.set()
+    _own_temporary_folder()
     # What we say goes to the driver; what wandb prints, and tracebacks, go to the log.
     speech = os.fdopen(os.dup(1), "w", buffering=1)
     said: set[str] = set()
@@ -193,22 +219,33 @@ def main() -> int:
             with contextlib.suppress(OSError):  # the driver is gone
                 speech.write(f"W&B: {redacted(line)}\n")
 
-    folder = arguments.sweep_dir.absolute() / "wandb"
+    folder = sweep_dir.absolute() / "wandb"
     try:
-        ledger = Ledger.open(arguments.sweep_dir)
+        ledger = Ledger.open(sweep_dir)
         folder.mkdir(exist_ok=True)
         log = os.open(folder / "sink.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         os.dup2(log, 1)
         os.dup2(log, 2)
-        mode: Mode = arguments.mode or ("online" if ledger.settings.wandb == "online" else "offline")
+        mode = mode or ("online" if ledger.settings.wandb == "online" else "offline")
         with _lock(folder):
-            status = _follow(ledger, mode, closing, say, patience_s=PLOT_PATIENCE_S if arguments.follow else math.inf)
+            status = _follow(ledger, mode, closing, say, patience_s=PLOT_PATIENCE_S if follow else math.inf)
     except (UserError, OSError) as error:
         say(_one_line(error))
         return 1
-    if status == 0 and not arguments.follow:
-        say(f"every ended trial of {arguments.sweep_dir} is logged in {folder}")
+    if status == 0 and not follow:
+        say(f"every ended trial of {sweep_dir} is logged in {folder}")
     return status
+
+
+def _own_temporary_folder() -> None:
+    """Have W&B's temporary folders, which it leaves behind, in one that goes with this process.
+
+    It goes after W&B's own last acts: what was registered first is done last.
+    """
+    folder = temporary_folder(SCRATCH)
+    os.environ["TMPDIR"], _ = map(str, folder.__enter__())
+    tempfile.tempdir = None
+    atexit.register(folder.__exit__, None, None, None)
 
 
 def _await_end(closing: threading.Event) -> None:

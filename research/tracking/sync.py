@@ -14,15 +14,14 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from research.errors import UserError
 from research.ledger.log import Ledger
 from research.store.layout import FINALISTS
 from research.store.lock import SweepLock
+from research.store.scratch import temporary_folder
 from research.tracking.resend import copy_without_rows, last_step
 from research.tracking.sink import NOT_OURS, logged_in, unreachable
 from research.tracking.trial_runs import Marks, upload_mark
@@ -30,6 +29,7 @@ from vae.durable import write_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 SLOWEST = 100_000  # bytes a second: below that, an upload is not waited for
 _DONE, _BEGUN = "uploaded", "begun"
@@ -92,7 +92,7 @@ def _of(folder: Path) -> Iterator[Pending]:
             if isinstance(model, dict) and model.get("sweep_dir") != str(folder.parent):
                 raise UserError(
                     f"{folder.parent} was moved since its models were logged, and W&B's files name the old place: "
-                    f"python -m research.tracking {folder.parent} logs them anew"
+                    f"research log {folder.parent} logs them anew"
                 )
             yield Pending(identity, directory, project, folder.parent / "models" / path.stem if model else None)
 
@@ -148,14 +148,14 @@ def _sync(one: Pending, lock: SweepLock, *, project: str | None, entity: str | N
         there = last_step(one.identity, project=project or one.project, entity=entity, timeout_s=seconds)
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         return f"the server does not say what it has of it ({' '.join(str(error).split())[:200]})"
-    with tempfile.TemporaryDirectory(prefix="research-sync-") as scratch:
-        sent = one.directory if there is None else copy_without_rows(one.directory, Path(scratch), until=there)
-        command = [sys.executable, "-m", "wandb", "sync", "--include-synced", str(sent)]
+    with temporary_folder("rs-") as (scratch, held):
+        sent = one.directory if there is None else copy_without_rows(one.directory, scratch, until=there)
+        command = [sys.executable, "-P", "-m", "wandb", "sync", "--include-synced", str(sent)]
         command += ["--project", project] if project else []
         command += ["--entity", entity] if entity else []
         hidden = {f"WANDB_{name}" for name in NOT_OURS} | {"WANDB_SILENT", "WANDB_QUIET"}
         environment = {name: value for name, value in os.environ.items() if name not in hidden}
-        environment |= {"WANDB_DIR": scratch, "WANDB_ERROR_REPORTING": "false"}
+        environment |= {"WANDB_DIR": str(scratch), "TMPDIR": str(scratch), "WANDB_ERROR_REPORTING": "false"}
         with subprocess.Popen(  # noqa: S603 - our own interpreter, W&B's own command
             command,
             cwd=scratch,
@@ -166,7 +166,7 @@ def _sync(one: Pending, lock: SweepLock, *, project: str | None, entity: str | N
             errors="replace",
             env=environment,
             start_new_session=True,
-            pass_fds=lock.descriptors,  # should this process be killed, the lock is held until that one ends
+            pass_fds=(*lock.descriptors, held),  # should this process be killed, both are held until that one ends
         ) as process:
             try:
                 output, _ = process.communicate(timeout=seconds)
@@ -175,7 +175,7 @@ def _sync(one: Pending, lock: SweepLock, *, project: str | None, entity: str | N
             finally:
                 with contextlib.suppress(ProcessLookupError):  # wandb-core is of the same session
                     os.killpg(process.pid, signal.SIGKILL)
-        errors = list(_errors(Path(scratch)))
+        errors = list(_errors(scratch))
         finished = any(sent.glob("*.wandb.synced"))
     if errors:
         return errors[0]

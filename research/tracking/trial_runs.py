@@ -12,12 +12,13 @@ import hashlib
 import json
 import re
 import shutil
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from research.errors import CorruptFile
 from research.ledger.events import REPLICATES
-from research.store.folders import inside
+from research.store.folders import inside, read_folder
 from research.store.layout import trial_name
 from research.tracking.trial_names import CAPTIONS, family
 from vae.durable import write_file
@@ -186,8 +187,13 @@ class TrialRuns:
         for number, trial in self.ledger.trials.items():
             mark = self.marks.read(trial_name(number))
             folder = self.ledger.directory / "models" / trial_name(number)
-            kept = number in ranks and trial.terminal and (folder / _WEIGHTS).is_file()
-            model = _model_facts(self.ledger, folder, ranks[number]) if kept else None
+            files: dict[str, bytes] = {}
+            if number in ranks and trial.terminal and (folder.is_symlink() or folder.is_dir()):
+                try:
+                    files = read_folder(folder)
+                except CorruptFile as error:
+                    self.say(f"{error}: not logged")
+            model = _model_facts(self.ledger, folder, files, ranks[number]) if _WEIGHTS in files else None
             if mark is None or mark.get("model") == model:
                 continue
             rows = not self.marks.uploaded(self.run_id(number))
@@ -202,7 +208,7 @@ class TrialRuns:
             if not rows and trial.rows:
                 run.summary.update(_scalars(trial.rows[max(trial.rows)]))
             if model is not None:
-                self._log_model(run, trial, folder, model)
+                self._log_model(run, trial, files, model)
             self._finish(run, trial, model=model)
 
     def run_id(self, number: int) -> str:
@@ -274,7 +280,7 @@ class TrialRuns:
                 self.say(f"{picture} is missing: not logged")
         run.log(values, step=row.epoch, commit=True)
 
-    def _log_model(self, run: wandb.Run, trial: TrialView, folder: Path, model: dict[str, Any]) -> None:
+    def _log_model(self, run: wandb.Run, trial: TrialView, files: dict[str, bytes], model: dict[str, Any]) -> None:
         import wandb  # noqa: PLC0415 - seconds, and never in the driver
 
         best = trial.best(self.ledger.settings.metric)
@@ -291,8 +297,12 @@ class TrialRuns:
                 **({} if best is None else {"epoch": best.epoch, **_scalars(best)}),
             },
         )
-        for path in sorted(path for path in folder.iterdir() if path.is_file()):
-            artifact.add_file(str(path))  # a copy: the folder may be gone by the time of the upload
+        # W&B copies each file: the folder may be gone by the time of the upload. What it copies is what was compared.
+        with tempfile.TemporaryDirectory() as copies:
+            for name, content in sorted(files.items()):
+                copy = Path(copies) / name
+                copy.write_bytes(content)
+                artifact.add_file(str(copy), name=name)
         run.log_artifact(artifact, aliases=model["aliases"])
 
     def _finish(self, run: wandb.Run, trial: TrialView, *, model: dict[str, JsonValue] | None) -> None:
@@ -326,13 +336,13 @@ def _tell(run: wandb.Run, facts: dict[str, Any]) -> None:
     run.config.update(facts, allow_val_change=True)  # type: ignore[no-untyped-call]
 
 
-def _model_facts(ledger: Ledger, folder: Path, rank: int) -> dict[str, JsonValue]:
+def _model_facts(ledger: Ledger, folder: Path, files: dict[str, bytes], rank: int) -> dict[str, JsonValue]:
     """What the artifact of a kept model is to be, where it lies included: W&B's record names the absolute path."""
     settings = ledger.settings
     aliases = [f"rank-{rank}", *(["best"] if rank == 1 else []), *([] if settings.parent is None else ["finalist"])]
     return {
         "name": f"{settings.name}-{folder.name}",
-        "sha256": hashlib.sha256((folder / _WEIGHTS).read_bytes()).hexdigest(),
+        "sha256": hashlib.sha256(files[_WEIGHTS]).hexdigest(),
         "aliases": cast("list[JsonValue]", aliases),
         "sweep_dir": str(ledger.directory),
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import socket
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,7 @@ from vae.fast.stacked import train_stacked
 from vae.pause import Paused
 from vae.serialization import config_hash, from_record
 from vae.state import INFO_FILE, StateError, TrainState
+from vae.user_code import OwnExit, end_copy, user_code
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -80,7 +82,21 @@ def run_trial(config: dict[str, Any]) -> None:
     Several are trained as a stack, as far as their configs allow it; those that can't be are trained one after the
     other.
     """
-    tasks = ASSIGNMENTS.validate_json(config["assignments"])
+    try:
+        with user_code(PARTS):
+            _run(ASSIGNMENTS.validate_json(config["assignments"]))
+    except _Ended:
+        sys.exit(0)  # Tune's own way
+
+
+PARTS = "a part of the config"
+
+
+class _Ended(OwnExit):
+    """Tune has ended the trial: it does so with a ``SystemExit`` out of a report."""
+
+
+def _run(tasks: list[Assignment]) -> None:
     # The process has run other trials and will run more: everything that lasts is set here, at each start.
     torch.set_num_threads(tasks[0].threads)
     limit_memory(tasks[0].device, tasks[0].gpus)
@@ -207,6 +223,7 @@ class _Trial:
 
         It does not return at all when the driver has ended every trial of this worker.
         """
+        end_copy(self.worker["pid"], PARTS)
         task, metrics, sweep_dir = self.task, together.row, self.place.directory
         checkpoint = checkpoint_sha256 = None
         pictures: dict[str, str] = {}
@@ -235,7 +252,10 @@ class _Trial:
             "worker": self.worker,
             "comparison": self.comparison(str(metrics["measure"])) if "measure" in metrics else {},
         }
-        tune.report({"report": json.dumps(report, allow_nan=False)})
+        try:
+            tune.report({"report": json.dumps(report, allow_nan=False)})
+        except SystemExit:
+            raise _Ended from None
         self.last_checkpoint = checkpoint
         value = metrics.get(task.metric.name)
         if value is not None and (self.best_value is None or task.metric.better(value, self.best_value)):

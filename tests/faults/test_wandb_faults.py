@@ -213,7 +213,7 @@ def test_a_full_disk_under_wandb_changes_nothing(space, twin, tmp_path, home, ta
             (folder / "more").write_bytes(b"x" * 100_000)
         tally.happened()
         assert "problem: W&B: " in output
-        assert f"python -m research.tracking {directory}" in output
+        assert f"research log {directory}" in output
     finally:
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
     rest_logged_by_hand(directory, home)

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from research.store.folders import write_folder
 from tests.support.synthetic import row, trial
 
 if TYPE_CHECKING:
@@ -69,7 +70,5 @@ def cores_of(sink: Sink) -> list[int]:
 def keep_model(ledger: Ledger, number: int) -> Path:
     """A model folder as ``keep_best`` leaves it, as far as W&B looks at it."""
     folder = ledger.directory / "models" / f"trial-{number:04d}"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text("{}\n")
-    (folder / "model.safetensors").write_bytes(b"weights of %d" % number)
+    write_folder(folder, {"config.json": b"{}\n", "model.safetensors": b"weights of %d" % number})
     return folder

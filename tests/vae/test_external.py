@@ -14,7 +14,7 @@ from tests.support.parts import OUTSIDE
 from tests.support.small import few_digits, run
 from vae.config import ConfigError
 from vae.data import load_test, load_training
-from vae.external import External, external_sources
+from vae.external import External, external_sources, locate, named_parts
 from vae.serialization import config_hash, from_dict, from_json, to_dict, to_json
 from vae.train_config import TrainConfig
 
@@ -190,3 +190,45 @@ def test_a_likelihood_from_a_file_scores_as_it_says(file):
     assert torch.allclose(expected, module.nll(output, x))
     row = run(config, few_digits(24, 12))[0][0]
     assert 0 <= row["val/reconstruction"] <= 32  # 64 pixels in [0, 1], at most ½ each
+
+
+@pytest.mark.parametrize("where", ["import", "made"])
+def test_external_part_that_ends_the_process_is_refused_in_one_line(tmp_path, where):
+    """At import, and while its class makes itself."""
+    ending = "import sys; sys.exit(0)" if where == "import" else ""
+    (tmp_path / "mine.py").write_text(
+        f"{ending}\nfrom dataclasses import dataclass\n@dataclass(frozen=True)\nclass Mine:\n"
+        "    def __post_init__(self): raise KeyboardInterrupt\n"
+    )
+    with pytest.raises(ConfigError, match=r"external part .*mine\.py:Mine' raised \w+\(.*mine\.py, line"):
+        from_dict(SMALL | {"objective": {"kind": "external", "path": f"{tmp_path / 'mine.py'}:Mine", "settings": {}}})
+
+
+def test_locate_finds_what_an_import_would_run_and_runs_nothing(tmp_path, monkeypatch):
+    """Of a file, a module, one in a package, and one in a folder without ``__init__.py``."""
+    monkeypatch.chdir(tmp_path)
+    mark = "import pathlib\npathlib.Path('ran').touch()\n"
+    for name in ("one.py", "pack/__init__.py", "pack/two.py", "plain/deep/three.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(mark)
+    found = {path: locate(path) for path in ("one.py:A", "one:A", "pack:A", "pack.two:A", "plain.deep.three:A")}
+    assert {path: str(file.relative_to(tmp_path)) for path, file in found.items()} == {
+        "one.py:A": "one.py",
+        "one:A": "one.py",
+        "pack:A": "pack/__init__.py",
+        "pack.two:A": "pack/two.py",
+        "plain.deep.three:A": "plain/deep/three.py",
+    }
+    assert locate("vae.networks.mlp:Mlp").name == "mlp.py"
+    assert [locate(path) for path in ("none.py:A", "no.such:A", "", "a\0b:C", ":x", "..:x")] == [None] * 6
+    assert not (tmp_path / "ran").exists()
+
+
+def test_named_parts_are_read_without_importing_them():
+    """Wherever in the JSON they are."""
+    inner = {"kind": "external", "path": "b.py:B", "settings": {"x": [{"kind": "external", "path": "c.py:C"}]}}
+    assert named_parts({"network": {"kind": "external", "path": "a.py:A"}, "objective": [inner]}) == [
+        "a.py:A",
+        "b.py:B",
+        "c.py:C",
+    ]

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from typing import TYPE_CHECKING
 
@@ -126,7 +127,7 @@ def test_a_sink_that_can_not_work_is_one_line(
     (problem,) = sink.close(20.0)
     expected = {"import": "no protobuf", "folder": "File exists", "python": "could not be started"}
     assert expected[fault] in problem
-    assert f"python -m research.tracking {sweep}" in problem
+    assert f"research log {sweep}" in problem
     assert "\n" not in problem
     assert sink.close() == []
 
@@ -143,7 +144,7 @@ def test_the_deadline_holds(tmp_path: Path, start: Start, monkeypatch: pytest.Mo
     begin = time.monotonic()
     (problem,) = sink.close(1.0)
     assert time.monotonic() - begin < 5
-    assert "was not done in time; log the rest with: python -m research.tracking" in problem
+    assert "was not done in time; log the rest with: research log" in problem
     assert not alive(pid)
 
 
@@ -276,7 +277,7 @@ def test_what_was_not_logged_is_logged_by_hand(tmp_path: Path) -> None:
     append_trial(ledger, 0, 2)
     for _ in range(2):
         result = subprocess.run(
-            [sys.executable, "-m", "research.tracking", str(sweep)],
+            [sys.executable, "-m", "research.cli", "log", str(sweep)],
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -312,3 +313,50 @@ def test_online_without_a_server_becomes_offline(
     assert modes == ["offline"] * 3
     for path in [*sweep.rglob("*"), *home.rglob("*")]:
         assert not path.is_file() or b"canary" not in path.read_bytes()
+
+
+def shadows(folder: Path) -> None:
+    """Files and folders of our packages' names, as a researcher's working directory may have; importing one fails."""
+    (folder / "research").mkdir(parents=True)
+    for name in ("vae.py", "search_spaces.py", "research/__init__.py"):
+        (folder / name).write_text("raise RuntimeError('the working directory was imported')\n")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["installed", "PYTHONPATH", "relative PYTHONPATH"])
+def test_the_sink_imports_nothing_of_the_working_directory(
+    tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """A vae.py or a folder research/ there is not imported, however the project was found."""
+    shadows(tmp_path / "work")
+    sweep = tmp_path / "sweep"
+    ledger = new_ledger(sweep)
+    append_trial(ledger, 0, 1)
+    monkeypatch.chdir(tmp_path / "work")
+    if how != "installed":
+        monkeypatch.setenv("PYTHONPATH", str(ROOT) if how == "PYTHONPATH" else os.pathsep.join([".", ""]))
+    assert start(sweep).close(60) == []
+    assert_is_the_ledger(read_runs(sweep), ledger)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["ends", "killed", "killed with its driver's word"])
+def test_a_sink_leaves_no_temporary_folders(
+    tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """W&B's own are in one of the sink's, which goes with it."""
+    place = tmp_path / "t"
+    place.mkdir()
+    monkeypatch.setenv("TMPDIR", str(place))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    sweep = tmp_path / "sweep"
+    ledger = new_ledger(sweep)
+    append_trial(ledger, 0, 2)
+    sink = start(sweep)
+    wait_for(lambda: bool(list(place.glob("rw-*/*wandb-media"))))
+    assert not list(place.glob("tmp*wandb-*"))
+    if how == "killed":
+        os.kill(child_of(sink), signal.SIGKILL)
+        wait_for(lambda: not alive(child_of(sink)))
+    sink.close(0.0 if "word" in how else 60)
+    assert [path.name for path in place.iterdir()] == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -103,13 +104,13 @@ def test_the_sweep_has_a_run_of_its_own(tmp_path: Path, start: Start) -> None:
     ledger.append(failed(12))
     assert start(sweep).close() in (
         [],
-        ["W&B: figures of the sweep were left out to be done in time; its tables are there"],
+        [f"W&B: figures of the sweep were left out to be done in time: research log {sweep} adds them"],
     )
     assert len(table(read_sweep(sweep), "trials")) == 13
     written: dict[Path, int] = {}
     # By hand there is no hurry; and a second time there is nothing to do.
     for _ in range(2):
-        command = [sys.executable, "-m", "research.tracking", str(sweep)]
+        command = [sys.executable, "-m", "research.cli", "log", str(sweep)]
         subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, check=True)
         before, written = written, {path: path.stat().st_mtime_ns for path in sweep.glob("wandb/offline-run-*/*.wandb")}
     assert written == before
@@ -176,7 +177,7 @@ def test_kept_models_are_artifacts_of_their_runs(tmp_path: Path, start: Start) -
     assert best.artifacts == {"quick-trial-0001": ["best", "rank-1"]}
     assert second.artifacts == {"quick-trial-0000": ["rank-2"]}
     assert other.artifacts == {}
-    assert best.artifact_files["quick-trial-0001"] == ["config.json", "model.safetensors"]
+    assert best.artifact_files["quick-trial-0001"] == ["config.json", "manifest.json", "model.safetensors"]
     for run in (second, best, other):
         assert [logged["_step"] for logged in run.rows] == [1, 2]
         assert run.summary["status"] == run.config["status"]
@@ -251,3 +252,28 @@ def test_finalists_name_their_parents(tmp_path: Path, start: Start) -> None:
     assert run.artifacts == {"quick-finalists-trial-0000": ["best", "finalist", "rank-1"]}
     assert read_sweep(sweep / "finalists").config["parent_sweep"] == "quick"
     assert [entry["parent_trial"] for entry in table(read_sweep(sweep), "finalists")] == [1]
+
+
+@pytest.mark.slow
+def test_an_artifact_holds_the_files_of_the_manifest_alone(tmp_path: Path, start: Start) -> None:
+    """Neither what was put beside them nor what a link leads to; a folder with a link in a file's place is not logged."""
+    sweep, secret = tmp_path / "sweep", tmp_path / "secret"
+    secret.write_text("a private key")
+    ledger = new_ledger(sweep)
+    for number, elbo in enumerate((-95.0, -90.0, -93.0, -97.0)):
+        append_drawn(ledger, number, elbo)
+        keep_model(ledger, number)
+    models = sweep / "models"
+    (models / "trial-0000" / "notes.txt").symlink_to(secret)
+    (models / "trial-0000" / "beside.txt").write_text("not of the model")
+    (models / "trial-0001" / "config.json").unlink()
+    (models / "trial-0001" / "config.json").symlink_to(secret)
+    (models / "trial-0002").rename(tmp_path / "elsewhere")
+    (models / "trial-0002").symlink_to(tmp_path / "elsewhere")
+    (models / "trial-0003" / "model.safetensors").unlink()
+    os.mkfifo(models / "trial-0003" / "model.safetensors")
+    said = start(sweep).close(60)
+    assert [line.rpartition(": ")[2] for line in said if "not logged" in line] == ["not logged"] * 3
+    logged = [run.artifact_files for run in read_runs(sweep)]
+    assert logged[1:] == [{}, {}, {}]
+    assert logged[0] == {"quick-trial-0000": ["config.json", "manifest.json", "model.safetensors"]}

@@ -164,7 +164,7 @@ def test_a_sweep_that_was_moved_is_refused(tmp_path: Path, start: Start) -> None
     sweep = finished(tmp_path, start)
     assert len(pending(sweep)) == 2
     sweep.rename(tmp_path / "moved")
-    with pytest.raises(UserError, match=r"was moved.*python -m research\.tracking"):
+    with pytest.raises(UserError, match=r"was moved.*research log"):
         pending(tmp_path / "moved")
     assert start(tmp_path / "moved").close() == []
     assert len(pending(tmp_path / "moved")) == 2
