@@ -19,6 +19,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from research.redaction import redacted
+
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
@@ -50,7 +52,10 @@ def code() -> dict[str, JsonValue]:
 
 
 def diff_text() -> str | None:
-    """How the sources differ from the checkout's commit, new files included; None where git can't tell."""
+    """How the sources differ from the checkout's commit, new files included; None where git can't tell.
+
+    Secrets are redacted: the differences are written beside the sweep, and sent to a cluster.
+    """
     if (packed := _packed()) is not None:
         told = packed["diff"]
         return told if isinstance(told, str) else None
@@ -66,7 +71,7 @@ def diff_text() -> str | None:
     # --no-index answers 1 for "they differ", which here they always do.
     names = sorted(name for name in new.split("\0") if name)
     added = (_git("diff", *plain, "--no-index", "--", os.devnull, name) for name in names)
-    return changed + "".join(text for text in added if text)
+    return redacted(changed + "".join(text for text in added if text))
 
 
 def _packed() -> dict[str, Any] | None:

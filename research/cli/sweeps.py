@@ -150,6 +150,7 @@ def sweep(
     from research.planning.metrics import parse_constraint, parse_metric  # noqa: PLC0415
     from research.planning.options import budget_of, sampler_of, scheduler_of  # noqa: PLC0415
     from research.planning.resources import NO_GPU, automatic_share, gpu_share, local_gpus, resources_of  # noqa: PLC0415
+    from research.search.no_secrets import refuse_in_settings  # noqa: PLC0415
     from research.search.samplers import rehearse  # noqa: PLC0415
     from research.search.spaces import load_space  # noqa: PLC0415
     from research.store.mirror import relative  # noqa: PLC0415
@@ -245,6 +246,7 @@ def sweep(
         wandb=one_of("--wandb", wandb or default_mode(), {mode: mode for mode in ("offline", "online", "disabled")}),
         wandb_project=wandb_project,
     )
+    refuse_in_settings(chosen)
     if address is None:
         check_temporary()
     check_free_space(
