@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import importlib
 import re
+from fnmatch import fnmatchcase
 from functools import cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import PurePath
 
 # Names whose value is always a secret.
 _ALWAYS = re.compile(
@@ -80,6 +82,27 @@ PRIVATE_KEY = re.compile(
 )
 _WORD = re.compile(r"[\w+/=.:~-]{20,}")
 _PREFIX = re.compile(r"A3T|AKIA|ASIA|ABIA|ACCA|xox|-us\d|AC|SK|GR")
+
+# Files that hold secrets by their name, in lower case. Templates and public keys are none.
+_SECRET_FILES = (
+    ".env", ".env.*", "*.env", "*.pem", "*.key", "*.p12", "*.pfx", "*.jks", "*.keystore", "*.kdbx", "*.ppk", "*.ovpn",
+    "id_rsa*", "id_dsa*", "id_ecdsa*", "id_ed25519*", ".netrc", "_netrc", ".pgpass", ".my.cnf", ".npmrc", ".pypirc",
+    ".htpasswd", ".git-credentials", ".dockercfg", ".s3cfg", ".boto", "rclone.conf", ".vault-token", "credentials",
+    "credentials.json", "credentials.y*ml", "*service[-_]account*.json", "client_secret*.json", "secrets.json", "secrets.y*ml",
+    "secrets.toml", "*.tfvars", "*.tfstate", ".envrc", "kubeconfig", "auth_token",
+)  # fmt: skip
+_NO_SECRET_FILES = ("*.pub", "*.example", "*.sample", "*.template", "*.dist", "example.env")
+_SECRET_FOLDERS = {".ssh", ".aws", ".gnupg", ".kube", ".docker", ".azure", ".gcloud"}
+
+
+def is_secret_file(path: PurePath) -> bool:
+    """Return True if a file of this path holds secrets, by its own name or the name of a folder above it."""
+    name = path.name.lower()
+    if any(part.lower() in _SECRET_FOLDERS for part in path.parts):
+        return True
+    return any(fnmatchcase(name, rule) for rule in _SECRET_FILES) and not any(
+        fnmatchcase(name, rule) for rule in _NO_SECRET_FILES
+    )
 
 
 def is_telling(name: str) -> bool:

@@ -178,6 +178,7 @@ def sweep(
     stopping = scheduler_of(scheduler, reduction=reduction, min_population=min_population)
     budget = budget_of(hours=hours, trial_hours=trial_hours, total_epochs=total_epochs, patience=patience)
     firsts = [start for source in start_from or [] for start in growth.start_from(source)]
+    tracking = one_of("--wandb", wandb or default_mode(), {mode: mode for mode in ("offline", "online", "disabled")})
     directory = data_dir_of(data_dir)
     if address is not None and not elsewhere:
         preflight.check_address(address)
@@ -243,7 +244,7 @@ def sweep(
         data_hash=found.data.data_hash,
         split_hash=found.data.split_hash,
         data_dir=data_address(directory),
-        wandb=one_of("--wandb", wandb or default_mode(), {mode: mode for mode in ("offline", "online", "disabled")}),
+        wandb=tracking,
         wandb_project=wandb_project,
     )
     refuse_in_settings(chosen)

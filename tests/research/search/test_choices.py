@@ -97,7 +97,7 @@ def test_study_of_list_choices_is_rebuilt_and_draws_on(tmp_path):
     ledger = new_ledger(tmp_path, sampler=Tpe(startup_trials=1), trials=20)
     for number in range(12):
         study = StudyView(ledger, tmp_path / "study.journal")
-        for view in ledger.in_order():
+        for _, view in sorted(ledger.trials.items()):
             study.add(view, ended=True)
         study.ask(space, number)
         view = ledger.trials[number]
