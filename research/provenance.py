@@ -5,6 +5,8 @@ Nothing here reads the environment's values, so no secret can come along.
 
 from __future__ import annotations
 
+import contextlib
+import csv
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -18,6 +20,8 @@ import sys
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from research.redaction import redacted
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -50,12 +54,14 @@ def code() -> dict[str, JsonValue]:
 
 
 def diff_text() -> str | None:
-    """How the sources differ from the checkout's commit, new files included; None where git can't tell."""
+    """How the sources differ from the checkout's commit, new files included; None where git can't tell.
+
+    Secrets are redacted: the differences are written beside the sweep, and sent to a cluster.
+    """
     if (packed := _packed()) is not None:
         told = packed["diff"]
         return told if isinstance(told, str) else None
-    top = _git("rev-parse", "--show-toplevel")
-    if top is None or Path(top.strip()).resolve() != ROOT:
+    if not _is_checkout():
         return None  # installed, or a folder inside somebody else's checkout
     paths = [f"{name}/*.py" for name in PACKAGES]
     plain = ("--no-ext-diff", "--no-textconv", "--no-color")
@@ -66,7 +72,38 @@ def diff_text() -> str | None:
     # --no-index answers 1 for "they differ", which here they always do.
     names = sorted(name for name in new.split("\0") if name)
     added = (_git("diff", *plain, "--no-index", "--", os.devnull, name) for name in names)
-    return changed + "".join(text for text in added if text)
+    return redacted(changed + "".join(text for text in added if text))
+
+
+def package_files() -> list[Path]:
+    """The files that the packages are made of, as paths below ROOT, sorted. What lies beside them by chance is none.
+
+    In a checkout those that git tracks, changed or not; of a wheel those of its RECORD; else, as in a copy that was
+    packed for a cluster, the ``*.py`` files.
+    """
+    if _is_checkout() and (tracked := _git("ls-files", "-z", "--", *PACKAGES)) is not None:
+        named = [Path(name) for name in tracked.split("\0") if name]
+    else:
+        named = _recorded_files() or [
+            path.relative_to(ROOT) for name in PACKAGES for path in (ROOT / name).rglob("*.py")
+        ]
+    return sorted({path for path in named if os.path.lexists(ROOT / path) and path.suffix != ".pyc"})
+
+
+def _recorded_files() -> list[Path]:
+    """The packages' files of the RECORD of an installed wheel; none where this is no wheel's code."""
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        wheel = importlib.metadata.distribution("vae-research")
+        if Path(str(wheel.locate_file(""))).resolve() == ROOT and (record := wheel.read_text("RECORD")) is not None:
+            names = [row[0] for row in csv.reader(record.splitlines()) if row]
+            return [Path(name) for name in names if name.split("/")[0] in PACKAGES]
+    return []
+
+
+def _is_checkout() -> bool:
+    """Whether ROOT is the top of a git checkout."""
+    top = _git("rev-parse", "--show-toplevel")
+    return top is not None and Path(top.strip()).resolve() == ROOT
 
 
 def _packed() -> dict[str, Any] | None:

@@ -1,66 +1,182 @@
-"""Takes secrets out of text before it is written down or shown.
+"""Takes secrets out of text before it is written down or shown, and finds those that may not be written down at all.
 
-A secret is what the environment holds under a telling name (``WANDB_API_KEY``, ``AWS_SECRET_ACCESS_KEY``), what
-follows such a name on a command line, and the password of a URL. Values are looked for as they are: one that was
-encoded on the way is not recognised.
+A secret is a value that the environment holds under a telling name (``WANDB_API_KEY``, ``DB_PASS``), a value given to
+such a name on a command line or in an assignment, the user and password of a URL, and anything that has the form of a
+known token. An environment's value is also recognised where it was escaped, quoted for a URL or put on one line; one
+that was encoded in another way is not.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
-from urllib.parse import urlsplit
+from functools import lru_cache
+from typing import TYPE_CHECKING
+from urllib.parse import quote, unquote
+
+from research.secret_rules import is_suspicious, is_telling, tokens
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 HIDDEN = "***"
 _SHORTEST = 6  # characters: a shorter value would be found everywhere
-_TELLING = re.compile(
-    r"(api_?key|access_?key|private_?key|auth_?key|token|secret|passw(or)?d|credential)(?!.*(path|file|dir|url)$)",
-    re.IGNORECASE,
+_SHORTEST_REFUSED = 8  # what is refused, and not only hidden, must be a secret beyond doubt
+_LONGEST_USER = 16  # a user name without a password is as a rule a token where it is longer
+_URL = re.compile(r"(?<=://)[^\s'\"<>`|\\]+")
+_PORT = re.compile(r"[^:]*:\d{1,5}(?:[/?#]|$)")
+_HOST = re.compile(r"(?:[\w-]+(?:\.[\w-]+)+|localhost|\[[0-9a-fA-F:]+\])(?::\d+)?(?:[/?#,;:)\]]|$)|[\w.-]+:\d+")
+_QUERY = re.compile(r"([?&;]([\w.~-]+)=)([^&#\s'\"<>,;)]+)")
+_SIGNED = re.compile(r"(?:sig|signature|X-(?:Amz|Goog)-(?:Signature|Credential|Security-Token)|code)$", re.IGNORECASE)
+# name = "value" and "name": "value"; without quotes only name=value.
+_QUOTED = re.compile(
+    r"(?<![\w.-])([\w.-]{1,80})(\\?[\"']?\]?\s*(?::|=|:=|=>)\s*[rbfu]?)(\\?[\"'])((?:(?!\3)[^\n\\]){4,}?)\3"
 )
-_USER_INFO = re.compile(r"(?<=://)[^/\s?#@'\"]+@")
+_BARE = re.compile(r"(?<![\w.?&;-])([\w.-]{1,80})(=)([^\s'\",;&)\]}]{4,})")
+# What documentation writes in the place of a password.
+_EXAMPLE = re.compile(r"(?i)pass(word)?|pw|pwd|secret|token|key|x+|\*+|\.+|[$%{<].*")
+_HEADER = re.compile(r"(?i)\b((?:bearer|basic)\s+)([\w.~+/=-]{12,})")
 
 
 def redacted(text: str) -> str:
-    """``text`` without user names and passwords of URLs, and without the environment's secrets."""
-    text = _USER_INFO.sub(f"{HIDDEN}@", text)
-    for value in _secrets():
+    """Return ``text`` without users and passwords of URLs, the environment's secrets, assignments and known tokens."""
+    text = _URL.sub(lambda match: _without_user(match[0]), text)
+    for _, value in _secrets():
         text = text.replace(value, HIDDEN)
-    return text
+    for _, token in sorted(tokens(text), key=lambda found: -len(found[1])):
+        text = text.replace(token, HIDDEN)
+    text = _HEADER.sub(lambda match: match[1] + (HIDDEN if _mixed(match[2]) else match[2]), text)
+    text = _QUERY.sub(lambda match: match[1] + (HIDDEN if _hides(match[2]) else match[3]), text)
+    text = _QUOTED.sub(_without_quoted, text)
+    return _BARE.sub(lambda match: match[0] if not _assigned(match[1], match[3]) else f"{match[1]}={HIDDEN}", text)
 
 
 def redacted_command(arguments: list[str]) -> list[str]:
     """A command line the same way, and without what is given to ``--a-telling-name`` or as ``telling_name=VALUE``."""
     shown: list[str] = []
-    hide = False
+    option = ""
     for argument in arguments:
-        name, equals, _ = argument.partition("=")
-        telling = _is_telling(name)
-        if hide and not argument.startswith("--"):
+        name, equals, value = argument.partition("=")
+        if option and not argument.startswith("--") and is_suspicious(option, argument):
             shown.append(HIDDEN)
-        elif telling and equals:
+        elif equals and "://" not in name and " " not in name and is_suspicious(name, value):
             shown.append(f"{name}={HIDDEN}")
         else:
             shown.append(redacted(argument))
-        hide = telling and not equals and argument.startswith("--")
+        option = name if argument.startswith("--") and not equals else ""
     return shown
+
+
+def secret_in(text: str) -> str | None:
+    """Return what kind of secret ``text`` surely holds, in words, or None. For what is refused instead of redacted.
+
+    Values that a person may well choose by chance are not refused: an assignment to a telling name, and an
+    environment's value that is short or a plain word.
+    """
+    for match in _URL.finditer(text):
+        password = _user_info(match[0]).partition(":")[2]
+        if password and _EXAMPLE.fullmatch(password) is None:
+            return "the password of a URL"
+    for match in _QUERY.finditer(text):
+        if _SIGNED.fullmatch(match[2]) and len(match[3]) >= _LONGEST_USER:
+            return "the signature of a URL"
+    for name, value in _secrets():
+        if len(value) >= _SHORTEST_REFUSED and not (value.isalpha() and value.islower()) and value in text:
+            return f"the value of {name}"
+    return next((f"a token ({kind})" for kind, _ in tokens(text)), None)
+
+
+def secrets_of(value: object, path: str = "") -> Iterator[tuple[str, str]]:
+    """Yield the path of each text inside of a JSON value that holds a secret, and the kind of that secret."""
+    if isinstance(value, str):
+        if (kind := secret_in(value)) is not None:
+            yield path, kind
+    elif isinstance(value, dict):
+        for name, inner in value.items():
+            where = f"{path}.{name}" if path else str(name)
+            if isinstance(inner, str) and len(inner) >= _SHORTEST_REFUSED and is_telling(str(name)) and _mixed(inner):
+                yield where, "the value of a telling name"
+            else:
+                yield from secrets_of(inner, where)
+    elif isinstance(value, list | tuple):
+        for index, inner in enumerate(value):
+            yield from secrets_of(inner, f"{path}[{index}]")
 
 
 def has_user_info(url: str) -> bool:
     """Whether a URL, or a HOST:PORT, carries a user name or a password."""
-    return "@" in urlsplit(url if "://" in url else f"//{url}").netloc
+    rest = url.partition("://")[2] if "://" in url else url
+    return _without_user(rest) != rest
 
 
-def _is_telling(name: str) -> bool:
-    return _TELLING.search(name.replace("-", "_")) is not None
+def _without_user(rest: str) -> str:
+    """``me:p@ss@host/x`` -> ``***@host/x``: what follows ``://``, without the user and the password."""
+    user = _user_info(rest)
+    return f"{HIDDEN}{rest[len(user) :]}" if rest[len(user) : len(user) + 1] == "@" else rest
 
 
-def _secrets() -> list[str]:
-    """The values to hide, the longest first: one may hold another."""
-    values = {value for name, value in os.environ.items() if _is_telling(name)}
-    for value in os.environ.values():
-        if _USER_INFO.search(value):
-            try:
-                values.add(urlsplit(value).password or "")
-            except ValueError:
-                continue  # no URL after all
-    return sorted((value for value in values if len(value) >= _SHORTEST), key=len, reverse=True)
+def _user_info(rest: str) -> str:
+    """``me:p@ss@host/x`` -> ``me:p@ss``; "" where there is no user."""
+    end = min((at for at in map(rest.find, "/?#") if at >= 0), default=len(rest))
+    cut = rest.rfind("@", 0, end)
+    if ":" in rest[:end] and _PORT.match(rest) is None:
+        # A password with / or ? in it, which should have been quoted: up to the last @ that a host follows.
+        later = [at for at, letter in enumerate(rest) if letter == "@" and at > end and _HOST.match(rest, at + 1)]
+        if later and (cut < 0 or _HOST.match(rest, cut + 1) is None):
+            cut = later[-1]
+    return rest[: max(cut, 0)]
+
+
+def _hides(name: str) -> bool:
+    return is_telling(name) or _SIGNED.fullmatch(name) is not None
+
+
+def _without_quoted(match: re.Match[str]) -> str:
+    name, between, mark, value = match.groups()
+    return match[0] if not _assigned(name, value) else f"{name}{between}{mark}{HIDDEN}{mark}"
+
+
+def _assigned(name: str, value: str) -> bool:
+    """Whether ``value`` is a secret that is assigned to ``name`` in a text: code and messages have many names."""
+    return HIDDEN not in value and is_telling(name) and _mixed(value)
+
+
+def _mixed(value: str) -> bool:
+    """Whether it has digits or signs among its letters, as words and names of code have not."""
+    return len(value) >= _SHORTEST and (
+        any(letter.isdigit() for letter in value)
+        or any(not (letter.isalnum() or letter in "_.-/ ()[]{}") for letter in value)
+    )
+
+
+def _secrets() -> list[tuple[str, str]]:
+    """The environment's values to hide with their names, the longest first, because one may hold another."""
+    return list(_secrets_of(tuple(os.environ.items())))
+
+
+@lru_cache(maxsize=4)
+def _secrets_of(environment: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+    found: dict[str, str] = {}
+    for name, value in environment:
+        if is_suspicious(name, value) and not _is_path(value):
+            found.setdefault(value, name)
+        for match in _URL.finditer(value):
+            user, colon, password = _user_info(match[0]).partition(":")
+            if colon:
+                found.setdefault(password, name)
+            elif len(user) >= _LONGEST_USER:
+                found.setdefault(user, name)
+    forms = {form: name for value, name in found.items() for form in _forms(value) if len(form) >= _SHORTEST}
+    return tuple((name, form) for form, name in sorted(forms.items(), key=lambda one: -len(one[0])))
+
+
+def _forms(value: str) -> set[str]:
+    """The value as it is, and as messages and files write it: without quoting, quoted, escaped, on one line."""
+    bare = value.strip()
+    return {bare, unquote(bare), quote(bare, safe=""), json.dumps(bare)[1:-1], repr(bare)[1:-1], " ".join(bare.split())}
+
+
+def _is_path(value: str) -> bool:
+    """A path to a secret is none."""
+    return value.startswith(("/", "~", "./", "../")) and os.path.exists(os.path.expanduser(value))  # noqa: PTH110, PTH111

@@ -12,6 +12,7 @@ import typer
 
 from research.cli import sweeps
 from research.errors import UserError
+from research.redaction import secret_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,6 +63,12 @@ def submit(
     else:
         name, command, files = _checked_sweep(given, storage)
         others += files
+    for word in command:
+        if (kind := secret_in(word)) is not None:
+            raise UserError(
+                f"the command line holds {kind}, and everyone who sees the cluster's jobs would see it: leave it out, and give "
+                "the cluster its secrets by its own means"
+            )
     job = _reached(cluster, lambda: jobs.submit(cluster, name, command, others))
     _say(f"sweep {name} runs on {cluster} as job {job}, in {storage}. Follow: research watch {cluster} {name}")
     _say(f"Stop: research stop {cluster} {name}. Bring it home: research fetch {cluster} {name}")

@@ -50,6 +50,7 @@ def train(
     """One training run without Ray. From a space, one config is drawn at random."""
     set_threads(threads)
     from research.experiments.single import train_once  # noqa: PLC0415
+    from research.search.no_secrets import refuse_in  # noqa: PLC0415
     from research.views.doubts import doubts  # noqa: PLC0415
     from vae.serialization import to_dict, to_json, with_values  # noqa: PLC0415
 
@@ -58,6 +59,7 @@ def train(
         changes["seed"] = seed
     chosen = with_values(_config_of(config, seed or 0), changes)
     check_device(device)
+    refuse_in("the config", to_dict(chosen))
     console = console_of()
     if Path(config).suffix != ".json" and not Path(config).is_dir():
         console.print(f"drawn: {to_json(chosen)}", highlight=False, soft_wrap=True)

@@ -150,6 +150,7 @@ def sweep(
     from research.planning.metrics import parse_constraint, parse_metric  # noqa: PLC0415
     from research.planning.options import budget_of, sampler_of, scheduler_of  # noqa: PLC0415
     from research.planning.resources import NO_GPU, automatic_share, gpu_share, local_gpus, resources_of  # noqa: PLC0415
+    from research.search.no_secrets import refuse_in_settings  # noqa: PLC0415
     from research.search.samplers import rehearse  # noqa: PLC0415
     from research.search.spaces import load_space  # noqa: PLC0415
     from research.store.mirror import relative  # noqa: PLC0415
@@ -177,6 +178,7 @@ def sweep(
     stopping = scheduler_of(scheduler, reduction=reduction, min_population=min_population)
     budget = budget_of(hours=hours, trial_hours=trial_hours, total_epochs=total_epochs, patience=patience)
     firsts = [start for source in start_from or [] for start in growth.start_from(source)]
+    tracking = one_of("--wandb", wandb or default_mode(), {mode: mode for mode in ("offline", "online", "disabled")})
     directory = data_dir_of(data_dir)
     if address is not None and not elsewhere:
         preflight.check_address(address)
@@ -244,9 +246,10 @@ def sweep(
         split_hash=found.data.split_hash,
         label_names=found.data.label_names,
         data_dir=data_address(directory),
-        wandb=one_of("--wandb", wandb or default_mode(), {mode: mode for mode in ("offline", "online", "disabled")}),
+        wandb=tracking,
         wandb_project=wandb_project,
     )
+    refuse_in_settings(chosen)
     if address is None:
         check_temporary()
     check_free_space(

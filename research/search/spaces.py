@@ -15,10 +15,12 @@ import optuna
 
 from research.errors import CorruptFile, UserError, storing
 from research.ledger.settings import SpaceSource
+from research.search.choices import checked_choices
+from research.search.no_secrets import refuse_in_source, why_not
 from research.store.mirror import store_of
 from vae.config import ConfigError, nearest
 from vae.seeds import derive
-from vae.serialization import explain, with_values
+from vae.serialization import explain, to_dict, with_values
 from vae.train_config import TrainConfig
 from vae.user_code import UserCodeExit, run_source, user_code
 
@@ -143,6 +145,7 @@ def draw(space: Space, trial: optuna.Trial, *, epochs: int | None, seed: int, da
         SpaceError: the space raised, or gave something else than a TrainConfig.
 
     """
+    checked_choices(trial)
     try:
         with user_code(f"space {space.source.name!r}"):
             config = space.function(trial)
@@ -157,6 +160,8 @@ def draw(space: Space, trial: optuna.Trial, *, epochs: int | None, seed: int, da
         raise SpaceError(f"space {space.source.name!r} must return a TrainConfig, got {kind}")
     if data is not None:
         config = on_other_data(config, data)
+    if (problem := why_not("the config", to_dict(config))) is not None:
+        raise SpaceError(f"space {space.source.name!r}: {problem}")
     try:
         return dataclasses.replace(config, seed=seed, epochs=config.epochs if epochs is None else epochs)
     except ValueError as error:
@@ -189,9 +194,10 @@ def survey(space: Space, *, epochs: int | None, seed: int, draws: int = 50, data
     """Draw ``draws`` configs at random.
 
     Raises:
-        SpaceError: a draw is no runnable config, or the space skipped all of them.
+        UserError: the space's source holds a secret. SpaceError: a draw is no runnable config, or the space skipped all.
 
     """
+    refuse_in_source(space.source)
     configs, skipped = [], 0
     parameters: dict[str, optuna.distributions.BaseDistribution] = {}
     for trial, drawn in random_draws(space, epochs=epochs, seed=seed, count=draws, data=data):

@@ -41,7 +41,11 @@ from research.tracking.trial_runs import Mode, TrialRuns
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-MODES: tuple[Mode, ...] = ("offline", "online", "disabled")
+# W&B's own values, those of its earlier versions too, in any case of letters.
+_SPELLINGS: dict[str, Mode] = {
+    "offline": "offline", "dryrun": "offline", "online": "online", "run": "online", "disabled": "disabled",
+}  # fmt: skip
+_YES, _NO = {"1", "true", "t", "yes", "y", "on"}, {"", "0", "false", "f", "no", "n", "off"}
 OFFLINE_INSTEAD = "logged offline instead, research sync sends it"
 DEFAULT_URL = "https://api.wandb.ai"
 POLL_SECONDS = 0.3
@@ -53,6 +57,7 @@ MOST_LINES = 20  # said to the driver, who reads them at the end: the pipe betwe
 # Those of the user's W&B variables that would make all runs one, or put them elsewhere.
 NOT_OURS = (
     "DIR",
+    "DISABLED",
     "FORK_FROM",
     "JOB_TYPE",
     "MODE",
@@ -66,12 +71,25 @@ NOT_OURS = (
 
 
 def default_mode() -> Mode:
-    """``WANDB_MODE`` where it is set, else online for who is logged in, else offline."""
-    asked = os.environ.get("WANDB_MODE")
-    for mode in MODES:
-        if asked == mode:
-            return mode
-    return "online" if logged_in() else "offline"
+    """``WANDB_DISABLED``, else ``WANDB_MODE`` where one is set, else online for who is logged in, else offline.
+
+    Raises:
+        UserError: one of the two has a value that is not understood. Online by mistake would publish a sweep.
+
+    """
+    disabled = os.environ.get("WANDB_DISABLED", "").strip().lower()
+    if disabled not in _YES | _NO:
+        raise UserError(f"WANDB_DISABLED must be true or false, got {disabled!r}; or give --wandb")
+    if disabled in _YES:
+        return "disabled"
+    asked = os.environ.get("WANDB_MODE", "")
+    if not asked.strip():
+        return "online" if logged_in() else "offline"
+    if (mode := _SPELLINGS.get(asked.strip().lower())) is None:
+        raise UserError(
+            f"WANDB_MODE must be offline (dryrun), online (run) or disabled, got {asked!r}; or give --wandb"
+        )
+    return mode
 
 
 def logged_in() -> bool:

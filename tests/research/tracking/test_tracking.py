@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 from PIL import Image
 
+from research.errors import UserError
 from research.ledger.log import Ledger
 from research.tracking.sink import Sink, default_mode
 from tests.support.places import ROOT
@@ -161,6 +162,16 @@ def test_the_deadline_holds(tmp_path: Path, start: Start, monkeypatch: pytest.Mo
         ({"WANDB_BASE_URL": "https://w.example"}, "machine api.wandb.ai login u password k", "offline"),
         ({"WANDB_API_KEY": "k", "WANDB_MODE": "offline"}, None, "offline"),
         ({"WANDB_MODE": "disabled"}, None, "disabled"),
+        ({"WANDB_API_KEY": "k", "WANDB_MODE": "dryrun"}, None, "offline"),
+        ({"WANDB_API_KEY": "k", "WANDB_MODE": "DryRun"}, None, "offline"),
+        ({"WANDB_API_KEY": "k", "WANDB_MODE": "OFFLINE "}, None, "offline"),
+        ({"WANDB_MODE": "Run"}, None, "online"),
+        ({"WANDB_MODE": "ONLINE"}, None, "online"),
+        ({"WANDB_API_KEY": "k", "WANDB_MODE": ""}, None, "online"),
+        ({"WANDB_API_KEY": "k", "WANDB_DISABLED": "true"}, None, "disabled"),
+        ({"WANDB_MODE": "online", "WANDB_DISABLED": "True"}, None, "disabled"),
+        ({"WANDB_DISABLED": "1"}, None, "disabled"),
+        ({"WANDB_API_KEY": "k", "WANDB_DISABLED": "False"}, None, "online"),
     ],
 )
 def test_online_is_for_who_is_logged_in(
@@ -173,6 +184,20 @@ def test_online_is_for_who_is_logged_in(
         (home / ".netrc").write_text(netrc)
         (home / ".netrc").chmod(0o600)
     assert default_mode() == mode
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("WANDB_MODE", "ofline"), ("WANDB_MODE", "shared"), ("WANDB_DISABLED", "maybe")]
+)
+def test_default_mode_value_not_understood_is_refused(
+    home: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    """A spelling mistake must not send a sweep to a server."""
+    assert home.is_dir()
+    monkeypatch.setenv("WANDB_API_KEY", "k")
+    monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=f"{name} must be .*got '{value}'"):
+        default_mode()
 
 
 def test_the_driver_does_not_import_wandb() -> None:
