@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -23,11 +24,34 @@ def median_index(values: Sequence[float | None]) -> int:
     return order[(len(order) - 1) // 2]
 
 
-def student_half_width(error: float, count: int) -> float:
-    """Half the interval at ``LEVEL`` of a mean of ``count`` values with this standard error (Student 1908)."""
+@dataclass(frozen=True)
+class Paired:
+    """The mean of paired differences, its standard error, and Student's interval at ``LEVEL``.
+
+    ``error``, ``low`` and ``high`` are None for one pair, which says nothing about the spread.
+    """
+
+    mean: float
+    error: float | None
+    low: float | None
+    high: float | None
+    pairs: int
+
+
+def paired_interval(differences: Sequence[float]) -> Paired:
+    """Return the mean of ``differences``, one or more, with the interval of Student's t (Student 1908).
+
+    Every paired comparison of the project uses this function: ``compare`` over examples, ``ablate`` over seeds.
+    """
+    count = len(differences)
+    mean = math.fsum(differences) / count
+    error = standard_error(differences)
+    if error is None:
+        return Paired(mean, None, None, None, count)
     from scipy import stats  # noqa: PLC0415 - takes its time
 
-    return float(stats.t.ppf((1 + LEVEL) / 2, count - 1)) * error
+    half = float(stats.t.ppf((1 + LEVEL) / 2, count - 1)) * error
+    return Paired(mean, error, mean - half, mean + half, count)
 
 
 def welch_interval(first: Sequence[float], second: Sequence[float]) -> tuple[float, float]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from research.experiments.variants import FULL
-from research.intervals import standard_error, student_half_width
+from research.intervals import Paired, paired_interval, standard_error
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,22 +27,12 @@ class Mean:
 
 
 @dataclass(frozen=True)
-class Difference:
-    """Row minus full config over the seeds that both have: mean, and the 95 % interval of Student's t."""
-
-    value: float
-    low: float | None
-    high: float | None
-    pairs: int
-
-
-@dataclass(frozen=True)
 class Row:
     """One variant. ``figures`` by metric, where any run has it."""
 
     label: str
     figures: dict[str, Mean]
-    difference: Difference | None
+    difference: Paired | None  # row minus full config, over the seeds that both have
     incomparable: str | None
     failed: dict[int, str] = field(default_factory=dict)  # by seed: why
 
@@ -52,16 +42,10 @@ def mean_of(values: Sequence[float]) -> Mean:
     return Mean(statistics.fmean(values), standard_error(values), len(values))
 
 
-def paired_difference(own: Sequence[float | None], full: Sequence[float | None]) -> Difference | None:
+def paired_difference(own: Sequence[float | None], full: Sequence[float | None]) -> Paired | None:
     """Of two rows of figures by seed; None where no seed has both."""
     differences = [a - b for a, b in zip(own, full, strict=True) if a is not None and b is not None]
-    if not differences:
-        return None
-    mean = mean_of(differences)
-    if mean.error is None:
-        return Difference(mean.value, None, None, 1)
-    half = student_half_width(mean.error, len(differences))
-    return Difference(mean.value, mean.value - half, mean.value + half, len(differences))
+    return paired_interval(differences) if differences else None
 
 
 def columns(ablation: Ablation) -> list[str]:
@@ -170,7 +154,7 @@ def as_csv(ablation: Ablation, rows: Sequence[Row]) -> str:
             cell for one in figures for cell in (("", "", 0) if one is None else (one.value, one.error, one.count))
         ]
         own = row.difference
-        cells += ["", "", "", ""] if own is None else [own.value, own.low, own.high, own.pairs]
+        cells += ["", "", "", ""] if own is None else [own.mean, own.low, own.high, own.pairs]
         failed = "; ".join(f"seed {seed}: {why}" for seed, why in row.failed.items())
         writer.writerow([row.label, *cells, row.incomparable or "", failed, ablation.metric.name, ablation.measure])
     return out.getvalue()
@@ -210,7 +194,7 @@ def _difference(row: Row) -> str:
     own = row.difference
     if own is None:
         return "-"
-    return f"{own.value:+.2f}" + ("" if own.low is None else f" [{own.low:+.2f}, {own.high:+.2f}]")
+    return f"{own.mean:+.2f}" + ("" if own.low is None else f" [{own.low:+.2f}, {own.high:+.2f}]")
 
 
 def _runs(ablation: Ablation, row: Row) -> str:

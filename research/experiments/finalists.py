@@ -140,8 +140,8 @@ def results(parent: Ledger) -> dict[str, Any] | None:
     """What the finalists of the sweep ``parent`` say, as plain values; None where there are none.
 
     ``configurations``, best mean first: ``search`` is the score in the sweep, ``scores`` those of the fresh seeds,
-    ``gap`` how much better the search's was than their mean (the winner's curse, where above 0), all in the metric's
-    units. ``difference``: the first's mean minus the second's in the direction of better, with Welch's interval at
+    ``gap`` how much better the search's was than the fresh seeds' by the same definition (the winner's curse, where
+    above 0; see :func:`fresh_scores`), with ``gap_standard_error``, all in the metric's units. ``difference``: the first's mean minus the second's in the direction of better, with Welch's interval at
     ``level``. ``test``: of the chosen configuration, after :func:`look_at_test`.
     """
     place = parent.directory / FINALISTS
@@ -173,7 +173,7 @@ def results(parent: Ledger) -> dict[str, Any] | None:
         if first_found is None or first_found["gap"] is None
         else {
             "gap": first_found["gap"],
-            "standard_error": first_found["standard_error"],
+            "standard_error": first_found["gap_standard_error"],
             "of": f"trial {first_found['parent_trial']}, the best of the search",
         },
         # More seeds may have chosen another configuration since: what was seen of the first is not this one's.
@@ -191,6 +191,11 @@ def _configuration(parent: Ledger, ledger: Ledger, origin: int, views: Sequence[
     scores = [view.curve(metric.name)[best.epoch] for view, best in ended]
     mean = math.fsum(scores) / len(scores) if scores else None
     kept = ended[median_index(scores)][0] if scores else None
+    reached = max(source.rows, default=0)  # a trial that was stopped early had fewer epochs to be best at
+    curves = [
+        {epoch: value for epoch, value in view.curve(metric.name).items() if epoch <= reached} for view, _ in ended
+    ]
+    alike = fresh_scores(curves, parent.settings.replicates, sign)
     return {
         "rank": 0,
         "parent_trial": origin,
@@ -200,13 +205,41 @@ def _configuration(parent: Ledger, ledger: Ledger, origin: int, views: Sequence[
         "seeds": [view.created.seed for view, _ in ended],
         "mean": mean,
         "standard_error": standard_error(scores),
-        "gap": None if mean is None or search is None else sign * (search - mean),
+        "gap": None if not alike or search is None else sign * (search - math.fsum(alike) / len(alike)),
+        "gap_standard_error": standard_error(alike),
         "failed": [
             f"seed {view.created.seed}: {view.fail_kind}: {view.reason}" for view in views if view.status == "FAIL"
         ],
         "kept_trial": None if kept is None else kept.number,
         "model": None if kept is None else str(ledger.directory / "models" / trial_name(kept.number)),
     }
+
+
+def fresh_scores(curves: Sequence[dict[int, float]], replicates: int, sign: float) -> list[float]:
+    """Return what each fresh seed contributes to the mean score that is defined as the search's scores are.
+
+    A trial's score in the search is the best epoch of the mean curve of its ``replicates``. The mean over each seed's own
+    best epoch is better than that even without any curse. So the fresh seeds form groups of as many as the replicates
+    (seeds i, i + 1, ... in a circle, so that each is in equally many), and each group has its best epoch. A seed's
+    contribution is the mean of its own values at the best epochs of its groups. The mean of the contributions is
+    the mean of the groups' scores. One replicate: each seed's own best epoch. Fewer seeds than replicates: one group.
+
+    ``curves``: of each seed, the metric by epoch. ``sign``: 1 where more is better, else -1. Empty where no epoch has the
+    values of a whole group.
+    """
+    count = len(curves)
+    size = min(replicates, count)
+    values: list[list[float]] = [[] for _ in curves]
+    for start in range(count):
+        group = [(start + step) % count for step in range(size)]
+        epochs = sorted(set.intersection(*(set(curves[member]) for member in group)))
+        if not epochs:
+            return []
+        means = {epoch: math.fsum(curves[member][epoch] for member in group) / size for epoch in epochs}
+        best = max(epochs, key=lambda epoch: sign * means[epoch])
+        for member in group:
+            values[member].append(curves[member][best])
+    return [math.fsum(each) / len(each) for each in values]
 
 
 def _difference(rows: Sequence[dict[str, Any]], sign: float) -> dict[str, Any] | None:

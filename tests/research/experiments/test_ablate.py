@@ -150,7 +150,7 @@ def test_the_whole_of_it(tmp_path):
     assert "| `optimizer.lr=1e9` | - | - | - | - | 0/2 |" in markdown
     assert of.measure in markdown
     table = list(csv.DictReader(io.StringIO(as_csv(of, [full, beta, bernoulli, diverged]))))
-    assert float(table[1]["difference"]) == beta.difference.value
+    assert float(table[1]["difference"]) == beta.difference.mean
     assert float(table[1]["val/elbo_standard_error"]) == beta.figures["val/elbo"].error
     assert table[2]["difference"] == table[3]["val/kl"] == ""
     latex = as_latex(of, [full, beta, bernoulli, diverged])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 
+import numpy as np
 import pytest
 from scipy import stats
 
@@ -171,3 +172,97 @@ def test_finalists_of_small_models_are_stacked_where_that_is_faster(sweep, tmp_p
     other.append(trial(0, config=to_dict(conv), config_hash=config_hash(conv), seed=conv.seed))
     other.append(row(0, 3, -98.0, "complete"))
     assert prepared(other).settings.stack == 1
+
+
+def curves_of(*values):
+    """Curves from lists of figures, the first at epoch 1."""
+    return [dict(enumerate(each, start=1)) for each in values]
+
+
+def test_fresh_scores_of_one_replicate_are_each_seeds_own_best():
+    """A score in the search is the best epoch of one run, and so is each fresh one."""
+    curves = curves_of([1.0, 5.0, 2.0], [4.0, 3.0, 0.0])
+
+    assert finalists.fresh_scores(curves, 1, 1.0) == [5.0, 4.0]
+    assert finalists.fresh_scores(curves, 1, -1.0) == [1.0, 0.0]
+
+
+def test_fresh_scores_of_replicates_are_of_the_best_epoch_of_their_mean_curve():
+    """The mean curve is 2.5, 4, 1: its best epoch is 2, which is not the second seed's own."""
+    curves = curves_of([1.0, 5.0, 2.0], [4.0, 3.0, 0.0])
+
+    for replicates in (2, 3):  # with fewer seeds than replicates, all there are
+        assert finalists.fresh_scores(curves, replicates, 1.0) == [5.0, 3.0]
+        assert finalists.fresh_scores(curves, replicates, -1.0) == [2.0, 0.0]
+
+
+def test_fresh_scores_of_more_seeds_than_replicates_are_of_groups_of_as_many():
+    """Their mean is the mean over the groups of two of the best epoch of each group's mean curve."""
+    values = [[1.0, 5.0, 2.0], [4.0, 3.0, 0.0], [0.0, 1.0, 9.0]]
+    groups = [(0, 1), (1, 2), (2, 0)]
+    best = [max((values[a][e] + values[b][e]) / 2 for e in range(3)) for a, b in groups]
+
+    assert statistics.fmean(finalists.fresh_scores(curves_of(*values), 2, 1.0)) == pytest.approx(statistics.fmean(best))
+
+
+def test_fresh_scores_need_an_epoch_that_all_of_a_group_have():
+    """As a row of replicates has no figure where one of them has none."""
+    assert finalists.fresh_scores([{1: 9.0, 2: 1.0}, {2: 3.0}], 2, 1.0) == [1.0, 3.0]
+    assert finalists.fresh_scores([{1: 9.0}, {2: 3.0}], 2, 1.0) == []
+    assert finalists.fresh_scores([], 2, 1.0) == []
+
+
+@pytest.mark.parametrize(("replicates", "seeds"), [(1, 5), (3, 3), (3, 5), (4, 8)])
+def test_fresh_scores_are_unbiased_where_nothing_was_selected(replicates, seeds):
+    """The gap of a trial that nobody chose is 0 on average; each seed's own best epoch would give it a sign."""
+    draw = np.random.default_rng(0)
+    gaps, own = [], []
+    for _ in range(3000):
+        search = draw.normal(size=(replicates, 10)).mean(0).max()
+        curves = draw.normal(size=(seeds, 10))
+        fresh = finalists.fresh_scores(curves_of(*curves.tolist()), replicates, 1.0)
+        gaps.append(search - statistics.fmean(fresh))
+        own.append(search - curves.max(1).mean())
+
+    error = statistics.stdev(gaps) / math.sqrt(len(gaps))
+    assert statistics.fmean(gaps) == pytest.approx(0.0, abs=3 * error)
+    if replicates > 1:
+        assert statistics.fmean(own) < -0.5
+
+
+def trained_curves(ledger, curves):
+    """Every finalist of trial 0 ends with the next of these curves."""
+    for (number, _), values in zip(sorted(ledger.trials.items()), curves, strict=True):
+        for epoch, value in enumerate(values, start=1):
+            ledger.append(row(number, epoch, value, "complete" if epoch == len(values) else "continue"))
+
+
+def test_gap_of_replicates_compares_best_epochs_of_mean_curves(tmp_path):
+    """The ledger says how many replicates a score of the search is the mean of; scores and ranking stay by seed."""
+    ledger = new_ledger(tmp_path / "s", trials=1, replicates=2)
+    ledger.append(trial(0))
+    ledger.append(row(0, 3, -90.0, "complete"))
+    trained_curves(prepared(ledger, seeds=2), [[-110.0, -100.0, -120.0], [-95.0, -105.0, -130.0]])
+
+    found = finalists.results(ledger)
+    (only,) = found["configurations"]
+    # The mean curve is −102.5, −102.5, −125; of equals the first epoch counts.
+    assert only["gap"] == pytest.approx(-90.0 + 102.5)
+    assert only["gap_standard_error"] == pytest.approx(statistics.stdev([-110.0, -95.0]) / math.sqrt(2))
+    assert found["winners_curse"]["gap"] == only["gap"]
+    assert found["winners_curse"]["standard_error"] == only["gap_standard_error"]
+    assert only["scores"] == [-100.0, -95.0]
+    assert only["mean"] == -97.5
+
+
+def test_gap_of_a_trial_that_was_stopped_early_is_of_the_epochs_that_it_reached(tmp_path):
+    """Fresh seeds train on, and what they gain after that epoch is no part of the winner's curse."""
+    ledger = new_ledger(tmp_path / "s", trials=1)
+    ledger.append(trial(0))
+    ledger.append(row(0, 1, -120.0, "continue"))
+    ledger.append(row(0, 2, -110.0, "pruned"))
+    trained_curves(prepared(ledger, seeds=2), [[-125.0, -112.0, -90.0], [-120.0, -114.0, -92.0]])
+
+    (only,) = finalists.results(ledger)["configurations"]
+    assert only["gap"] == pytest.approx(-110.0 + 113.0)
+    assert only["mean"] == -91.0
