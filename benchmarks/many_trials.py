@@ -30,7 +30,7 @@ TICKS = os.sysconf("SC_CLK_TCK")
 def go_on(sweep_dir: Path, trials: int, minutes: float | None, samples: Path) -> None:
     """One session, and what its driver used by the second."""
     hours = [] if minutes is None else ["--hours", f"{minutes / 60:.4f}"]
-    command = [sys.executable, "-m", "research.cli.app"]
+    command = [sys.executable, "-m", "research.cli"]
     if sweep_dir.exists():
         more = [] if minutes is None else ["--hours", f"+{minutes / 60:.4f}"]
         command += ["extend", str(sweep_dir), *more] if more else ["resume", str(sweep_dir)]

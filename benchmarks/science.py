@@ -67,7 +67,7 @@ FIGURES = (
 
 def research(*arguments: str) -> str:
     """What ``research`` prints; its own words when it refuses."""
-    command = [sys.executable, "-m", "research.cli.app", *arguments]
+    command = [sys.executable, "-m", "research.cli", *arguments]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode != 0:

@@ -109,7 +109,7 @@ def sweep(
     """A sweep by the command line: its ledger, its wall clock from Enter to the end, its memory."""
     space = folder / f"{name}.py"
     space.write_text(SPACE.format(low=width[0], high=width[1], epochs=epochs, data=data))
-    command = [sys.executable, "-m", "research.cli.app", "sweep", str(space), "--trials", str(trials), "--name", name]
+    command = [sys.executable, "-m", "research.cli", "sweep", str(space), "--trials", str(trials), "--name", name]
     command += ["--storage", str(folder), "--scheduler", "none", "--wandb", "offline", "--concurrent", str(SLOTS)]
     command += ["--data-dir", DATA_DIR] if DATA_DIR else []
     began = time.time()
