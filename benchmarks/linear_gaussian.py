@@ -126,7 +126,7 @@ def main() -> int:
         settings = dataclasses.replace(config.eval, samples=50)
         sampled = cast("float", evaluate(model, pixels, settings, measure)["elbo"])
         estimate = importance_weighted_nll(model, pixels, k=500, images=200, seed=0, split="train")
-        of_same_images = log_likelihood[:200].mean().item()
+        of_same_images = log_likelihood[pixels.subset(200)].mean().item()
         seconds = time.perf_counter() - started
         print(
             f"{latents:7}  {seed:4}  {best:11.4f}  {elbo:11.4f}  {best - elbo:8.4f}  "

@@ -172,20 +172,26 @@ def prior_moments(model: VAE, condition: Tensor | None) -> tuple[Tensor, Tensor]
 
 @torch.no_grad()
 def code_moments(model: VAE, pixels: Pixels) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation over the first examples of each dimension of their codes, [L] each.
+    """Mean and standard deviation over 1,000 examples of each dimension of their codes, [L] each.
 
     What a code's scale is where no prior says so.
     """
-    mean, _, _ = next(codes(model, pixels))
+    mean, _, _ = some_codes(model, pixels, BATCH)
     device = _device(model)
     return mean.mean(0).to(device), mean.std(0, correction=0).to(device)
 
 
+def some_codes(model: VAE, pixels: Pixels, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the :func:`codes` of ``count`` examples that stand for all: ``Pixels.subset``."""
+    mean, variance, labels = zip(*codes(model, pixels, pixels.subset(count)), strict=True)
+    return torch.cat(mean), torch.cat(variance), torch.cat(labels)
+
+
 @torch.no_grad()
-def codes(model: VAE, pixels: Pixels) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Posterior means [b, L], variances [b, L] and labels [b], batch by batch."""
+def codes(model: VAE, pixels: Pixels, index: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Posterior means [b, L], variances [b, L] and labels [b], batch by batch; of all examples, or those at ``index``."""
     model.eval()
-    for rows in blocks(len(pixels), BATCH):
+    for rows in blocks(len(pixels), BATCH) if index is None else index.split(BATCH):
         x, labels = pixels.batch(rows), pixels.labels[rows]
         posterior = model.encode(x, model.condition(x, labels))
         yield posterior.mean.cpu(), posterior.variance.cpu(), labels.cpu()
@@ -212,13 +218,6 @@ def scores(model: VAE, pixels: Pixels, *, seed: int, samples: int, split: str) -
             kl = model.prior.kl(posterior, z, condition, model.encode_alone).double().sum(1)
             found = {"elbo": -(reconstruction + kl), "kl": kl} | found
         yield {name: value.cpu() for name, value in found.items()}
-
-
-def paired_difference(a: Tensor, b: Tensor) -> tuple[float, float, float]:
-    """Mean of a − b over examples, its standard error, and the half width of its 95 % interval (normal)."""
-    difference = (a - b).double()
-    error = (difference.std() / math.sqrt(len(difference))).item() if len(difference) > 1 else math.inf
-    return difference.mean().item(), error, 1.959964 * error
 
 
 def _device(model: VAE) -> torch.device:

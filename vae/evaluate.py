@@ -217,7 +217,9 @@ class ImportanceWeighted:
 def importance_weighted_nll(
     model: VAE, pixels: Pixels, *, k: int, images: int, seed: int, split: str, marginal: bool = False
 ) -> ImportanceWeighted:
-    """−log (1/k) Σ_i p(x, z_i) / q(z_i|x), z_i ~ q(z|x) (Burda et al. 2016, eq. 8), over the first ``images`` examples.
+    """−log (1/k) Σ_i p(x, z_i) / q(z_i|x), z_i ~ q(z|x) (Burda et al. 2016, eq. 8), over ``images`` examples.
+
+    Which examples these are: :meth:`vae.data.pixels.Pixels.subset`. The noise belongs to an example's place among them.
 
     ``marginal``: for a labelled model −log Σ_y p(y) p(x|y), each p(x|y) estimated with its own k samples and
     p(y) the training labels' frequencies. Otherwise log p(x|y) at each example's own label.
@@ -226,11 +228,12 @@ def importance_weighted_nll(
     keep_freed_memory()
     was_training = model.training
     model.eval()
-    images = min(images, len(pixels))
+    chosen = pixels.subset(images)
+    images = len(chosen)
     noise_of = seeds.generator(seed, "importance", split)
     scorer = ManySamples(model)
     at_k, at_half = [], []
-    for rows in blocks(images, IMAGES_AT_ONCE):
+    for rows in chosen.split(IMAGES_AT_ONCE):
         x = pixels.batch(rows)
         if marginal:
             per_label = []

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from vae import seeds
-from vae.apply import code_moments, codes, reconstruct, traverse
+from vae.apply import BATCH, code_moments, reconstruct, some_codes, traverse
 from vae.data.labels import label_name
 
 if TYPE_CHECKING:
@@ -28,9 +28,9 @@ MINIMUM_SIDE = 28  # small images are enlarged by whole factors until an image i
 
 @torch.no_grad()
 def reconstructions(model: VAE, pixels: Pixels, *, count: int = 32) -> bytes:
-    """PNG: rows of 8 originals, each above E[x|z] at the posterior mean. The first ``count`` examples."""
+    """PNG: rows of 8 originals, each above E[x|z] at the posterior mean, for ``count`` examples."""
     model.eval()
-    rows = slice(0, min(count, len(pixels)))
+    rows = pixels.subset(count)
     x = pixels.batch(rows)
     back = reconstruct(model, x, pixels.labels[rows])
     pairs = [row for eight in zip(x.split(8), back.split(8), strict=True) for row in eight]
@@ -41,7 +41,7 @@ def reconstructions(model: VAE, pixels: Pixels, *, count: int = 32) -> bytes:
 def samples(model: VAE, *, seed: int, count: int = 64, given: Pixels | None = None) -> bytes:
     """PNG of E[x|z], z from the prior. A labelled model gives one row of 8 for each of its first labels.
 
-    One that is told part of an image gives one row of 8 for each of the first 8 of ``given``.
+    One that is told part of an image gives one row of 8 for each of 8 of ``given``.
     """
     model.eval()
     device = next(model.parameters()).device
@@ -51,7 +51,7 @@ def samples(model: VAE, *, seed: int, count: int = 64, given: Pixels | None = No
         count = len(labels)
         condition = model.condition(labels.new_zeros(len(labels), 0).float(), labels)
     elif given is not None:
-        rows = slice(0, min(8, len(given)))
+        rows = given.subset(8)
         told = model.condition(given.batch(rows), given.labels[rows])
         if told is not None:
             condition = told.repeat_interleave(8, dim=0)
@@ -69,14 +69,14 @@ def samples(model: VAE, *, seed: int, count: int = 64, given: Pixels | None = No
 
 @torch.no_grad()
 def traversals(model: VAE, pixels: Pixels, *, steps: int = 8) -> bytes:
-    """PNG: a row for each of the latents whose posterior mean varies most, the code of the first example moved along it.
+    """PNG: a row for each of the latents whose posterior mean varies most, the code of one example moved along it.
 
-    From -2 to 2 standard deviations of the prior, or of the codes of the first examples where there is no prior.
+    From -2 to 2 standard deviations of the prior, or of some examples' codes where there is no prior.
     """
     model.eval()
-    first = slice(0, 1)
+    first = pixels.subset(1)
     like = pixels.batch(slice(0, min(MEASURED, len(pixels))))
-    mean, _, _ = next(codes(model, pixels))
+    mean, _, _ = some_codes(model, pixels, BATCH)
     dimensions = mean.var(0, correction=0).argsort(descending=True)[:TRAVERSED].tolist()
     moments = None if model.generative else code_moments(model, pixels)
     moved = traverse(

@@ -29,6 +29,11 @@ _UNREADABLE = (
 _SIZES = "sizes"  # the one key of its metadata
 
 
+def in_model_folder(file: Path) -> bool:
+    """Return True if ``file`` is the config of a model folder: this program wrote it, so it is read as recorded."""
+    return file.name == CONFIG_FILE and (file.parent / WEIGHTS_FILE).is_file()
+
+
 def weights_file(state: TrainState) -> bytes:
     """The content of ``model.safetensors``: the weights that were evaluated, and the sizes that they are for."""
     tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in state.weights().items()}

@@ -13,6 +13,8 @@ from vae.config import ConfigError, nearest
 from vae.train_config import TrainConfig
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pydantic import JsonValue
 
 _ADAPTER = TypeAdapter(TrainConfig)
@@ -26,6 +28,7 @@ LATER_FIELDS: dict[tuple[str, str], JsonValue] = {
     ("Arrays", "reading"): 1,
     ("ImageFolder", "reading"): 1,
     ("ImageFolder", "background"): "white",
+    ("Evaluation", "subset"): "first",
 }
 
 
@@ -59,6 +62,33 @@ def from_record(values: object) -> TrainConfig:
     """
     config = from_dict(values)
     return config if not LATER_FIELDS else cast("TrainConfig", _with_earlier_values(config, values))
+
+
+def in_sweep_of(config: TrainConfig, recorded: Mapping[str, Any]) -> TrainConfig:
+    """Return ``config`` with the evaluation of the sweep that holds ``recorded``, the recorded values of another config.
+
+    A sweep keeps the rules that it began with, because its rows are ranked together. An earlier version's space could
+    not name the later fields of ``eval``. Where ``recorded`` lacks one, ``config`` gets its earlier value.
+    """
+    known = recorded.get("eval", {})
+    earlier: dict[str, Any] = {
+        name: value for (owner, name), value in LATER_FIELDS.items() if owner == "Evaluation" and name not in known
+    }
+    if not earlier:
+        return config
+    return dataclasses.replace(config, eval=dataclasses.replace(config.eval, **earlier))
+
+
+def as_earlier(owner: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``values``, the JSON of a part of class ``owner``, without later fields that hold their earlier value.
+
+    So a config of an earlier version equals the same config that this version writes.
+    """
+    return {
+        name: value
+        for name, value in values.items()
+        if (owner, name) not in LATER_FIELDS or value != LATER_FIELDS[owner, name]
+    }
 
 
 def _leave_out_later_fields(value: object, json_value: Any) -> None:  # noqa: ANN401 - any JSON value

@@ -10,6 +10,7 @@ from vae.conditioning import ConditioningConfig, Unconditional
 from vae.config import FractionBelowOne, NonNegativeInt, PositiveFloat, PositiveInt, part
 from vae.corruption import CorruptionConfig, NoCorruption
 from vae.data import Arrays, DataConfig, Digits
+from vae.data.splits import SubsetRule
 from vae.external import External
 from vae.likelihoods import Binomial, LikelihoodConfig
 from vae.networks import Mlp, NetworkConfig
@@ -40,8 +41,10 @@ class Evaluation:
     """How held-out numbers are estimated. Belongs to the sweep: a space that varies it is refused.
 
     ``samples``: draws of z for each example. ``nll_k``: importance samples for ``val/nll_iwae`` (0: not
-    computed), over the first ``nll_images`` examples. ``classified_samples``: of a model conditioned on the label so
+    computed), over ``nll_images`` examples. ``classified_samples``: of a model conditioned on the label so
     many samples are judged by a classifier trained on the same data (0: none), ``val/samples_as_asked``.
+    ``subset``: which examples are used where fewer than all are (``nll_images``, pictures). ``permuted``: the first of
+    a fixed permutation by ``data.split_seed``. ``first``: the first in file order, as version 0.1.0 took them.
     """
 
     seed: NonNegativeInt = 0
@@ -50,6 +53,7 @@ class Evaluation:
     nll_k: Annotated[int, Field(ge=0, le=5000)] = 0
     nll_images: PositiveInt = 1000
     classified_samples: NonNegativeInt = 0
+    subset: SubsetRule = "permuted"
 
 
 def _for_integers(data: DataConfig) -> str:

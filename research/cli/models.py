@@ -103,12 +103,12 @@ def reconstruct(
     )
     from vae.apply import reconstruct as again  # noqa: PLC0415
 
-    x, labels = _first(kept, count)
+    x, labels = _some(kept, count)
     _written(
         kept,
         out or Path("reconstruct.png"),
         [("original", x), ("reconstruction", again(kept.model, x, labels))],
-        f"{split} examples 0 to {len(x) - 1}",
+        _which(kept, split, len(x)),
     )
 
 
@@ -146,7 +146,7 @@ def denoise(
     from vae.apply import denoise as clean  # noqa: PLC0415
 
     chosen = _corruption(kept, corruption, amount)
-    x, labels = _first(kept, count)
+    x, labels = _some(kept, count)
     corrupted, cleaned = clean(kept.model, x, labels, chosen, seed=seed)
     before, after = (float((found - x).square().sum(1).mean()) for found in (corrupted, cleaned))
     kept.seen({"corrupted": before, "denoised": after})
@@ -205,7 +205,7 @@ def inpaint(
         missing = draw_mask(mask, kept.model.shape).to(kept.pixels.labels.device)
     if not missing.any():
         raise UserError(f"--mask {mask!r} marks nothing as missing: white, or above half, is missing")
-    x, labels = _first(kept, count)
+    x, labels = _some(kept, count)
     filled = fill(kept.model, x, labels, missing, steps=steps)
     error = float((filled - x)[:, missing].square().sum(1).mean())
     kept.seen({"squared_error": error})
@@ -217,8 +217,13 @@ def inpaint(
 def interpolate(
     model: Place,
     *,
-    start: Annotated[int, typer.Option("--from", min=0, help="An example of the split.")] = 0,
-    end: Annotated[int, typer.Option("--to", min=0, help="Another.")] = 1,
+    start: Annotated[
+        int | None,
+        typer.Option("--from", min=0, help="An example of the split, by number. Default: of its fixed subset."),
+    ] = None,
+    end: Annotated[
+        int | None, typer.Option("--to", min=0, help="Another example. Default: the next of the subset.")
+    ] = None,
     steps: Annotated[int, typer.Option(min=2, help="Pictures on the way, both ends included.")] = 10,
     spherical: Annotated[bool, typer.Option(help="Along the arc instead of the line.")] = False,
     split: SplitName = "validation",
@@ -237,23 +242,24 @@ def interpolate(
         device=device,
         threads=threads,
         verb="interpolate",
-        asked={"from": start, "to": end, "steps": steps, "spherical": spherical},
+        asked={"steps": steps, "spherical": spherical},
+        examples_asked={"from": start, "to": end},
     )
-    import torch  # noqa: PLC0415
-
     from vae.apply import interpolate as between  # noqa: PLC0415
 
-    index = _examples(kept, start, end)
-    x, labels = kept.pixels.batch(torch.tensor(index)), kept.pixels.labels[index]
+    x, labels = _chosen(kept)
     way = between(kept.model, x, labels, steps=steps, path="spherical" if spherical else "linear")
     rows = [("originals", x), ("between", way)]
-    _written(kept, out or Path("interpolate.png"), rows, f"{split} {start} to {end}", fold=False)
+    _written(kept, out or Path("interpolate.png"), rows, "{} {} to {}".format(split, *kept.chosen.values()), fold=False)
 
 
 def traverse(
     model: Place,
     *,
-    example: Annotated[int, typer.Option(min=0, help="Whose code the other dimensions are.")] = 0,
+    example: Annotated[
+        int | None,
+        typer.Option(min=0, help="Number of the example whose code is moved. Default: the first of the fixed subset."),
+    ] = None,
     dimension: Annotated[
         list[int] | None, typer.Option(min=0, help="A latent dimension. Repeatable. Default: all.")
     ] = None,
@@ -282,10 +288,9 @@ def traverse(
         device=device,
         threads=threads,
         verb="traverse",
-        asked={"example": example, "steps": steps, "range": reach, "dimension": dimension},
+        asked={"steps": steps, "range": reach, "dimension": dimension},
+        examples_asked={"example": example},
     )
-    import torch  # noqa: PLC0415
-
     from vae.apply import code_moments  # noqa: PLC0415
     from vae.apply import traverse as walk  # noqa: PLC0415
 
@@ -293,11 +298,9 @@ def traverse(
     for asked in dimension or []:
         if asked >= network.latent_size:
             raise UserError(f"--dimension must be 0 to {network.latent_size - 1}, got {asked}")
-    index = _examples(kept, example)
     changed = walk(
         network,
-        kept.pixels.batch(torch.tensor(index)),
-        kept.pixels.labels[index],
+        *_chosen(kept),
         steps=steps,
         reach=reach,
         dimensions=dimension,
@@ -305,7 +308,7 @@ def traverse(
     )
     rows = [(f"z_{i}", row) for i, row in zip(dimension or range(network.latent_size), changed, strict=True)]
     whose = "the prior" if network.generative else f"{split} codes"
-    title = f"{split} example {example}, mean ± {reach:g} standard deviations of {whose}"
+    title = f"{split} example {kept.chosen['example']}, mean ± {reach:g} standard deviations of {whose}"
     _written(kept, out or Path("traverse.png"), rows, title, fold=False)
 
 
@@ -358,7 +361,8 @@ def score(
         typer.Option(
             "--anomaly-label",
             help="A label that is anomalous, by name or number: AUROC of finding it. Repeatable. Default: all but the one "
-            "trained on, 1 of labels 0 and 1, or true. Needed for two labels with other names.",
+            "trained on, 1 of labels 0 and 1, or true. Needed for two labels with other names. Refused for a model that is "
+            "given the label.",
             metavar="NAME",
         ),
     ] = None,
@@ -377,15 +381,19 @@ def score(
     # A label's number is the question that it was in earlier versions.
     labels = None if anomaly is None else [int(label) if label.isdecimal() else label for label in anomaly]
     asked = {"anomaly": labels, "against": against}
+    from research.models import apply  # noqa: PLC0415
+
+    if anomaly:  # before a look at test is written down
+        apply.need_unlabelled(_open_alone(model, rank=rank, device=device, threads=threads))
     import numpy as np  # noqa: PLC0415
 
-    from research.models import apply  # noqa: PLC0415
     from research.models.anomalies import anomalies  # noqa: PLC0415
 
     anomalous: list[int] = []
 
     def find(config: TrainConfig, examples: Split, classes: int) -> None:
-        anomalous.extend(anomalies(config, examples, classes, anomaly, needed=against is None))
+        needed = against is None and config.conditioning.given != "label"  # such a model finds no labels
+        anomalous.extend(anomalies(config, examples, classes, anomaly, needed=needed))
 
     kept = _open(model, **opened, verb="score", asked=asked, check=find)
 
@@ -393,7 +401,9 @@ def score(
     found: dict[str, Any] = {name: float(values.mean()) for name, values in every.items()}
     found |= {"examples": len(kept.split), "measure": str(kept.measure)}
     name, strange = apply.strangeness(every)
-    if anomalous:
+    if anomalous and kept.model.labelled:
+        found["no_auroc"] = apply.GIVEN_THE_LABEL
+    elif anomalous:
         positive = np.isin(kept.split.labels.numpy(), anomalous)
         called = [kept.label_names[label] for label in anomalous] if kept.label_names else anomalous
         found |= {"anomalies": int(positive.sum()), "of_label": called}
@@ -427,7 +437,7 @@ def compare(
     threads: Threads = 1,
     as_json: AsJson = False,
 ) -> None:
-    """The paired difference of two models on the same examples, a − b, with its 95 % interval."""
+    """The paired difference of two models on the same examples, a − b, with Student's 95 % interval."""
     from research.models import apply  # noqa: PLC0415
 
     opened: dict[str, Any] = {
@@ -444,10 +454,13 @@ def compare(
     if as_json:
         _answer(found, as_json=True)
         return
-    low, high = found["interval_95"]
     _say(
         f"{found['quantity']} per example: A {found['a']:.4f}, B {found['b']:.4f} ({found['examples']} examples, {found['measure']})"
     )
+    if found["interval_95"] is None:
+        _say(f"A − B = {found['difference']:.4f}: one example gives no interval")
+        return
+    low, high = found["interval_95"]
     verdict = "no difference shown" if low <= 0 <= high else ("A is higher" if low > 0 else "B is higher")
     _say(
         f"A − B = {found['difference']:.4f} ± {found['standard_error']:.4f}, 95 % interval {low:.4f} to {high:.4f}: {verdict}"
@@ -497,16 +510,22 @@ def _open(place: Path, *, threads: int, device: str, data_dir: Path | None, verb
     return open_model(place, device=device, data_dir=data_dir_of(data_dir), why=f"research {verb}", **options)
 
 
-def _first(kept: Kept, count: int) -> tuple[Any, Any]:
-    rows = slice(0, min(count, len(kept.pixels)))
+def _some(kept: Kept, count: int) -> tuple[Any, Any]:
+    rows = kept.pixels.subset(count)
     return kept.pixels.batch(rows), kept.pixels.labels[rows]
 
 
-def _examples(kept: Kept, *index: int) -> list[int]:
-    for i in index:
-        if i >= len(kept.pixels):
-            raise UserError(f"example {i}: the split has {len(kept.pixels)}, numbered from 0")
-    return list(index)
+def _chosen(kept: Kept) -> tuple[Any, Any]:
+    import torch  # noqa: PLC0415
+
+    rows = torch.tensor([*kept.chosen.values()], device=kept.pixels.device)
+    return kept.pixels.batch(rows), kept.pixels.labels[rows]
+
+
+def _which(kept: Kept, split: str, count: int) -> str:
+    if kept.config.eval.subset == "first" or count == len(kept.pixels):
+        return f"{split} examples 0 to {count - 1}"
+    return f"{count} of {len(kept.pixels)} {split} examples, permuted by data.split_seed"
 
 
 def _corruption(kept: Kept, name: str | None, amount: float | None) -> Any:  # noqa: ANN401 - one of a union

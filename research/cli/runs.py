@@ -206,6 +206,7 @@ def _assignment(text: str) -> tuple[str, Any]:
 
 def _config_of(name: str, seed: int) -> TrainConfig:
     """The config that ``name`` means: of a JSON file, a record, a model folder, or drawn from a space."""
+    from vae.portable import in_model_folder  # noqa: PLC0415
     from vae.serialization import from_json, from_record  # noqa: PLC0415
 
     path = local(name)
@@ -220,7 +221,7 @@ def _config_of(name: str, seed: int) -> TrainConfig:
             from research.ledger.records import TrialRecord  # noqa: PLC0415
 
             return from_record(TrialRecord.from_json(text, name).config)
-        return from_json(text)
+        return from_json(text, recorded=in_model_folder(path))
     from research.search.spaces import load_space, survey  # noqa: PLC0415
 
     return survey(load_space(name), epochs=None, seed=seed, draws=1).configs[0]

@@ -26,7 +26,7 @@ from vae.config import ConfigError
 from vae.data import load_training
 from vae.measure import measure_of
 from vae.seeds import derive
-from vae.serialization import config_hash, to_dict
+from vae.serialization import config_hash, from_record, to_dict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -189,6 +189,8 @@ def finished(ablation: Ablation, variant: Variant, seed: int) -> RunResult | Non
         return RunResult(None, str(facts["reason"]))
     record = load_record(folder)
     _refuse_other(folder, {"config_hash": record.config_hash, **record.code}, variant, seed)
+    if (held := from_record(record.config).eval) != variant.config.eval:  # the hash leaves out eval.subset
+        raise UserError(f"{folder} holds a run with {held}, not with {variant.config.eval}: choose another --out")
     if record.status == "FAIL":
         return RunResult(None, record.reason)
     row = _best_row(record, ablation.metric)

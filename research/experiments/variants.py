@@ -14,6 +14,7 @@ from research.planning.metrics import default_metric
 from research.planning.options import named_value
 from research.store.data_copy import data_directory
 from vae.config import ConfigError
+from vae.portable import in_model_folder
 from vae.serialization import config_hash, from_json, from_record, to_dict, with_values
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def read_subject(place: Path, rank: int) -> Subject:
         if '"config_hash"' not in text:
             if rank != 1:
                 raise UserError(f"rank {rank} of {place}: only a sweep directory has ranks")
-            config = from_json(text)
+            config = from_json(text, recorded=in_model_folder(place))
             return Subject(config, default_metric([config]), None, None)
     record = load_record(place, rank)
     directory = data_directory(record.data_dir)

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from research.errors import UserError
+from research.intervals import paired_interval
 from research.ledger.comparison import why_not
 from research.ledger.log import Ledger
 from research.ledger.records import RECORD
@@ -26,7 +27,7 @@ from research.store.folders import verify_folder
 from research.store.layout import MANIFEST, trial_name
 from research.store.object_store import is_url
 from research.worker.comparison import facts_of
-from vae.apply import codes, paired_difference, scores
+from vae.apply import codes, scores, some_codes
 from vae.data.arrays import UNREADABLE, read_array
 from vae.data.image_files import grey_pixels
 from vae.data.labels import label_name, listed
@@ -36,7 +37,7 @@ from vae.pictures import MEASURED, png, shown_range
 from vae.portable import load_model
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from torch import Tensor
 
@@ -48,6 +49,9 @@ if TYPE_CHECKING:
 
 
 COLUMNS = 10  # images in a row of a picture, where the rows may be folded
+GIVEN_THE_LABEL = (
+    "the model is given each example's label, so that its scores are of p(x given y) and can't find labels"
+)
 
 
 @dataclass(frozen=True)
@@ -62,13 +66,17 @@ class Model:
 
 @dataclass(frozen=True)
 class Kept(Model):
-    """A kept model, and the examples it is asked about. ``question``: what is asked of the test split, else empty."""
+    """A kept model, and the examples it is asked about. ``question``: what is asked of the test split, else empty.
+
+    ``chosen``: the single examples that were asked for, by what they are for.
+    """
 
     pixels: Pixels
     split: Split
     measure: Measure
     why: str = ""
     question: dict[str, Any] = field(default_factory=dict)
+    chosen: dict[str, int] = field(default_factory=dict)
 
     def seen(self, row: dict[str, Any]) -> None:
         """Add what was seen to the look at test that was written down when the split was read."""
@@ -120,11 +128,13 @@ def open_model(
     why: str = "",
     asked: dict[str, Any] | None = None,
     check: Callable[[TrainConfig, Split, int], object] | None = None,
+    examples_asked: Mapping[str, int | None] | None = None,
 ) -> Kept:
     """The model at ``place`` and the examples of ``split``; a look at test is written down, with ``why``.
 
     ``asked``: what with (JSON): the same question asked again is the same look. ``data_dir``: the record's, if None.
     ``check`` is called with the config, the examples and the number of classes, before a look is written down.
+    ``examples_asked``: single examples by number, by what they are for; where None, from the split's subset.
 
     Raises:
         UserError: model and data don't go together.
@@ -145,14 +155,16 @@ def open_model(
     if check is not None:
         check(config, examples, model.num_classes)
     measure = measure_of(config, examples, levels=levels)
+    pixels = pixels_of(examples, config, levels, torch.device(device), held_out=True)
+    chosen = _chosen(pixels, examples_asked or {})
     question: dict[str, Any] = {}
     if split == "test":  # before anything is shown
-        question = {"model": model_hash(folder), "measure": str(measure), "verb": why, "asked": asked or {}}
+        asked = (asked or {}) | chosen
+        question = {"model": model_hash(folder), "measure": str(measure), "verb": why, "asked": asked}
         if earlier_look(folder, question) is None:
             write_look(folder, question, {}, why)
-    pixels = pixels_of(examples, config, levels, torch.device(device), held_out=True)
     names = examples.label_names
-    return Kept(folder, config, model, pixels, examples, measure, why, question, label_names=names)
+    return Kept(folder, config, model, pixels, examples, measure, why, question, chosen, label_names=names)
 
 
 def _recorded_names(folder: Path) -> tuple[str, ...] | None:
@@ -166,6 +178,27 @@ def _recorded_names(folder: Path) -> tuple[str, ...] | None:
 
 def _told(names: tuple[str, ...]) -> str:
     return listed(names) if names else "numbers"
+
+
+def _chosen(pixels: Pixels, asked: Mapping[str, int | None]) -> dict[str, int]:
+    """Return the examples that are ``asked`` for. The n-th one, if nobody named it, is the n-th of the split's subset.
+
+    Raises:
+        UserError: the split has no example of that number.
+
+    """
+    given = [number for number in asked.values() if number is not None]
+    if beyond := [number for number in given if number >= len(pixels)]:
+        raise UserError(f"example {beyond[0]}: the split has {len(pixels)}, numbered from 0")
+    usual = pixels.subset(2 * len(asked)).tolist()
+    chosen: dict[str, int] = {}
+    for place, (name, number) in enumerate(asked.items()):
+        taken = {*given, *chosen.values()}  # an example that was named is not taken a second time by default
+        free = [own for own in usual[place:] + usual[:place] if own not in taken]
+        if number is None and not free:
+            raise UserError(f"the split has {len(pixels)} examples, and this verb needs {len(asked)}")
+        chosen[name] = free[0] if number is None else number
+    return chosen
 
 
 def _recorded_data_dir(folder: Path) -> Path | None:
@@ -197,6 +230,17 @@ def shown_span(kept: Model, rows: Sequence[tuple[str, Tensor]]) -> tuple[float, 
     if isinstance(kept, Kept):
         return shown_range(kept.model, kept.pixels.batch(slice(0, min(MEASURED, len(kept.pixels)))))
     return shown_range(kept.model, torch.cat([x for _, x in rows]))
+
+
+def need_unlabelled(kept: Model) -> None:
+    """Refuse to search for a label with the scores of a model that is given the label.
+
+    Raises:
+        UserError: the model is conditioned on the label.
+
+    """
+    if kept.model.labelled:
+        raise UserError(f"--anomaly-label: {GIVEN_THE_LABEL}; train the model with conditioning.kind 'none'")
 
 
 def write(
@@ -292,7 +336,7 @@ def encode(kept: Kept, out: Path) -> int:
 def plane(
     kept: Kept, how: str, *, limit: int = 10_000
 ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], float | None]:
-    """The codes of the first ``limit`` examples in 2-D, their labels, and 5-NN accuracy there (5-fold; None unlabelled).
+    """The codes of up to ``limit`` examples in 2-D, their labels, and 5-NN accuracy there (5-fold; None unlabelled).
 
     ``how``: ``dimensions`` (the first two), ``pca`` or ``tsne``.
     """
@@ -301,13 +345,8 @@ def plane(
     from sklearn.model_selection import cross_val_score  # noqa: PLC0415
     from sklearn.neighbors import KNeighborsClassifier  # noqa: PLC0415
 
-    means, labels = [], []
-    for mean, _, label in codes(kept.model, kept.pixels):
-        means.append(mean)
-        labels.append(label)
-        if sum(map(len, labels)) >= limit:
-            break
-    z, y = torch.cat(means)[:limit].numpy(), torch.cat(labels)[:limit].numpy()
+    means, _, labels = some_codes(kept.model, kept.pixels, limit)
+    z, y = means.numpy(), labels.numpy()
     if z.shape[1] < 2:  # noqa: PLR2004 - the second dimension is 0
         z = np.concatenate([z, np.zeros_like(z)], axis=1)
     match how:
@@ -370,10 +409,12 @@ def detection(scores_: np.ndarray[Any, Any], positive: np.ndarray[Any, Any]) -> 
 
 
 def compare(a: Kept, b: Kept) -> dict[str, Any]:
-    """The paired per-example difference of two models' elbo (or reconstruction), a − b, with its 95 % interval.
+    """The paired per-example difference of two models' elbo (or reconstruction), a − b, with Student's 95 % interval.
+
+    Of one example there is neither a standard error nor an interval: None.
 
     Raises:
-        UserError: their measures differ, so that the difference would mean nothing.
+        UserError: their measures differ, so that the difference would mean nothing, or a score is not finite.
 
     """
     if a.measure != b.measure:
@@ -388,14 +429,16 @@ def compare(a: Kept, b: Kept) -> dict[str, Any]:
         )
     one, other = score(a, None), score(b, None)
     name = "elbo" if "elbo" in one else "reconstruction"
-    mean, error, half = paired_difference(torch.from_numpy(one[name]), torch.from_numpy(other[name]))
+    if not all(np.isfinite(each[name]).all() for each in (one, other)):
+        raise UserError(f"the models can't be compared: {name} is not finite for every example")
+    found = paired_interval((one[name] - other[name]).tolist())
     return {
         "quantity": name,
         "a": float(one[name].mean()),
         "b": float(other[name].mean()),
-        "difference": mean,
-        "standard_error": error,
-        "interval_95": [mean - half, mean + half],
+        "difference": found.mean,
+        "standard_error": found.error,
+        "interval_95": None if found.error is None else [found.low, found.high],
         "examples": len(one[name]),
         "measure": str(a.measure),
     }

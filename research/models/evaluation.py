@@ -18,6 +18,7 @@ from vae.data.support import check_support
 from vae.evaluate import evaluate, importance_weighted_nll
 from vae.measure import measure_of
 from vae.portable import load_model
+from vae.serialization import as_earlier
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,7 +67,7 @@ def evaluate_model(
     question = {
         "model": model_hash(folder),
         "measure": str(measure),
-        "eval": dataclasses.asdict(config.eval),
+        "eval": as_earlier("Evaluation", dataclasses.asdict(config.eval)),  # so earlier looks are found
         "nll_k": nll_k,
         "images": images if nll_k > 0 else 0,
     }

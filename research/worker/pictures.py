@@ -10,7 +10,7 @@ import torch
 
 from research.store.layout import trial_name
 from research.worker.scatter import scatter_png
-from vae.apply import codes
+from vae.apply import BATCH, some_codes
 from vae.pictures import drawings
 
 if TYPE_CHECKING:
@@ -41,8 +41,8 @@ def draw_pictures(sweep_dir: Path, trial: int, result: EpochResult, *, seed: int
 
 
 def codes_scatter(model: VAE, examples: Pixels) -> bytes:
-    """PNG of the first examples' posterior means: as they are in two dimensions, by their principal ones in more."""
-    mean, _, labels = next(codes(model, examples))
+    """PNG of up to 1,000 examples' posterior means: as they are in two dimensions, by their principal ones in more."""
+    mean, _, labels = some_codes(model, examples, BATCH)
     how = "z0 and z1"
     if mean.shape[1] == 1:
         mean = torch.cat([mean, torch.zeros_like(mean)], dim=1)

@@ -131,3 +131,4 @@ def test_extend_draws_more_trials_for_an_earlier_sweep(resumed, tmp_path):
     assert ran.code == 0, ran.output
     assert len(ledger.trials) == 4
     assert all(view.status in {"COMPLETE", "PRUNED"} for view in ledger.trials.values())
+    assert ledger.trials[3].created.config["eval"]["subset"] == "first"  # the rule of the rows that are there

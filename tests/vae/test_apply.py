@@ -259,13 +259,3 @@ def test_moments_of_codes():
     mean, deviation = apply.code_moments(model, held_out(CONFIGS["ae"], few_digits()))
     torch.testing.assert_close(code.mean(0), mean)
     torch.testing.assert_close((code - code.mean(0)).square().mean(0).sqrt(), deviation)
-
-
-def test_a_paired_difference():
-    """Mean, s/√n and 1.96 of that, by hand; what both share cancels."""
-    difference = torch.tensor([1.0, 2.0, 4.0, 5.0])
-    shared = torch.tensor([1e3, -1e3, 5e3, 0.0], dtype=torch.float64)
-    mean, error, half = apply.paired_difference(shared + difference, shared)
-    assert mean == pytest.approx(3.0)
-    assert error == pytest.approx(math.sqrt(10.0 / 3.0 / 4.0))
-    assert half == pytest.approx(1.959964 * error)

@@ -18,7 +18,7 @@ from vae.objectives import Elbo, FactorVae, Iwae, LinearWarmup, Reconstruction, 
 from vae.optimizers import AdamW, Cosine, Milestones
 from vae.posteriors import Deterministic, FullCovariance
 from vae.priors import LabelConditional, Mixture, Vamp
-from vae.serialization import config_hash, from_dict, from_json, from_record, to_dict
+from vae.serialization import as_earlier, config_hash, from_dict, from_json, from_record, in_sweep_of, to_dict
 from vae.train_config import Evaluation, Initialisation, TrainConfig
 
 FIXTURE = FIXTURES / "small-digits"
@@ -126,10 +126,38 @@ def test_from_record_gives_a_missing_later_field_its_earlier_value(later_field):
 def test_from_record_hash_of_an_earlier_config_is_its_recorded_hash(later_field):
     """A config of before the field existed keeps the hash that its text has."""
     values = to_dict(TrainConfig())
-    del values["eval"]["samples"]
+    del values["eval"]["samples"], values["eval"]["subset"]
     text = json.dumps(values, sort_keys=True, separators=(",", ":"))
 
     assert config_hash(from_record(values)) == serialization.hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_eval_subset_of_an_earlier_config_is_first_and_of_a_new_one_permuted():
+    """Neither value is hashed, so records of both kinds fit their hash; both are written down."""
+    values = to_dict(TrainConfig())
+    assert values["eval"].pop("subset") == "permuted"
+
+    assert from_record(values).eval.subset == "first"
+    assert from_dict(values).eval.subset == "permuted"
+    assert to_dict(from_record(values))["eval"]["subset"] == "first"
+    assert config_hash(from_record(values)) == config_hash(TrainConfig()) == HASHES["the defaults"][1]
+
+
+def test_in_sweep_of_gives_a_draw_the_rule_of_its_sweep():
+    """A sweep of an earlier version goes on under its rule; one that names a rule keeps what its space says."""
+    drawn, recorded = TrainConfig(seed=3), to_dict(TrainConfig(eval=Evaluation(subset="permuted")))
+    earlier = json.loads(json.dumps(recorded))
+    del earlier["eval"]["subset"]
+
+    assert in_sweep_of(drawn, earlier) == TrainConfig(seed=3, eval=Evaluation(subset="first"))
+    assert in_sweep_of(drawn, recorded) == drawn
+
+
+def test_as_earlier_makes_an_explicit_earlier_value_equal_to_a_missing_one():
+    """Another value stays, and so does every other field."""
+    assert as_earlier("Evaluation", {"samples": 1, "subset": "first"}) == {"samples": 1}
+    assert as_earlier("Evaluation", {"subset": "permuted"}) == {"subset": "permuted"}
+    assert as_earlier("Elbo", {"subset": "first"}) == {"subset": "first"}
 
 
 def test_every_later_field_exists():

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from vae import seeds
+from vae.data import splits
 from vae.data.dataset import BLOCK, DataError
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from vae.data import DataConfig
     from vae.data.dataset import Split
+    from vae.data.splits import SubsetRule
     from vae.train_config import TrainConfig
 
 
@@ -42,8 +44,11 @@ class Pixels:
         eval_seed: int,
         device: torch.device,
         held_out: bool,
+        rule: SubsetRule = "permuted",
     ) -> None:
-        """Rows of ``split``; ``held_out`` fixes what training would draw anew."""
+        """Rows of ``split``; ``held_out`` fixes what training would draw anew; ``rule``: see :meth:`subset`."""
+        self.rule: SubsetRule = rule
+        self.split_seed: int = getattr(data, "split_seed", 0)  # an external set with its own validation may have none
         self.divisor = float(levels or 1)
         self.draw: str | None = None
         self.split = split
@@ -105,6 +110,11 @@ class Pixels:
             return x.add_(uniform).div_(self.divisor)
         return (uniform < x.div_(self.divisor)).float()  # a third of torch.bernoulli's time on a CPU
 
+    def subset(self, count: int) -> Tensor:
+        """Return the indices of ``count`` examples that stand for all, int64 on the device; see ``splits.subset``."""
+        chosen = splits.subset(len(self), count, rule=self.rule, seed=self.split_seed, split=self.split.name)
+        return chosen.to(self.device)
+
     def mean(self) -> Tensor:
         """Mean of x over examples, [D], in float64 while summing."""
         total = torch.zeros(math.prod(self.split.shape), dtype=torch.float64)
@@ -141,7 +151,15 @@ class _FixedUniform:
 
 def pixels_of(split: Split, config: TrainConfig, levels: int, device: torch.device, *, held_out: bool) -> Pixels:
     """The rows of ``split`` as ``config`` wants them seen."""
-    return Pixels(split, config.data, levels=levels, eval_seed=config.eval.seed, device=device, held_out=held_out)
+    return Pixels(
+        split,
+        config.data,
+        levels=levels,
+        eval_seed=config.eval.seed,
+        device=device,
+        held_out=held_out,
+        rule=config.eval.subset,
+    )
 
 
 def _binarise_in_place(rows: Tensor, levels: int, uniform: torch.Generator) -> Tensor:

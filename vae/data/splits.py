@@ -1,12 +1,16 @@
-"""Which examples are held out: a fixed function of a seed, recorded by hash."""
+"""Which examples are held out, and which of them stand for all: fixed functions of a seed."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from vae import seeds
 from vae.data.dataset import DataError
+
+SubsetRule = Literal["first", "permuted"]
 
 
 def held_out(total: int, count: int, seed: int, stream: str, *, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -28,6 +32,18 @@ def held_out(total: int, count: int, seed: int, stream: str, *, labels: Tensor |
             members = (labels == label).nonzero().flatten()
             out[members[torch.randperm(len(members), generator=generator)[:share]]] = True
     return (~out).nonzero().flatten(), out.nonzero().flatten()
+
+
+def subset(total: int, count: int, *, rule: SubsetRule, seed: int, split: str) -> Tensor:
+    """Return which of a split's ``total`` examples are used where ``count`` of them are enough, int64 [min(count, total)].
+
+    ``permuted``: the first ``count`` of one permutation of the split called ``split``, drawn from ``seed``. A file is
+    often sorted by label, and its first examples are then of one class. A smaller subset is the start of a larger one.
+    ``first``: the first ``count`` in file order. A ``count`` that covers the split gives all in file order, by both.
+    """
+    if rule == "first" or count >= total:
+        return torch.arange(min(count, total))
+    return torch.randperm(total, generator=seeds.generator(seed, "subset", split))[:count]
 
 
 def shares(sizes: list[int], count: int) -> list[int]:

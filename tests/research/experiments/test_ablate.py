@@ -209,6 +209,15 @@ def test_a_folder_of_something_else(tmp_path, monkeypatch):
         prepared(tmp_path / "out", seeds=1)
 
 
+def test_runs_with_another_rule_for_subsets_are_refused(tmp_path):
+    """The hash of a config leaves ``eval.subset`` out, and figures of the two rules do not compare."""
+    run(prepared(tmp_path / "out", seeds=1))
+    other = dataclasses.replace(TINY, eval=dataclasses.replace(TINY.eval, subset="first"))
+    assert config_hash(other) == config_hash(TINY)
+    with pytest.raises(UserError, match=r"subset='permuted'.*subset='first'.*--out"):
+        prepared(tmp_path / "out", seeds=1, config=other)
+
+
 def test_a_run_that_raises_does_not_end_it(tmp_path, monkeypatch):
     """It is named, and tried again the next time."""
     of = prepared(tmp_path / "out", seeds=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import shutil
@@ -13,17 +14,25 @@ import pytest
 import torch
 from PIL import Image
 from pyarrow import parquet
+from scipy import stats
 
 from research.cli import app as cli
+from research.cli.runs import _config_of
 from research.errors import CorruptFile, UserError
+from research.experiments.ablation_table import paired_difference
 from research.experiments.single import train_once
+from research.experiments.variants import read_subject
 from research.ledger.records import load_record
 from research.models import apply
+from research.models.looks import model_hash
 from research.models.model_card import model_card
 from research.store.folders import verify_folder
 from tests.support.synthetic import new_ledger, row, trial
 from vae.conditioning import OnLabel, OnQuadrants
 from vae.data import Arrays, Digits
+from vae.data.dataset import make_split
+from vae.data.pixels import pixels_of
+from vae.evaluate import importance_weighted_nll
 from vae.likelihoods import Gaussian
 from vae.networks import Conv, Mlp
 from vae.objectives import Elbo, Iwae, Reconstruction
@@ -33,6 +42,16 @@ from vae.train_config import Evaluation, TrainConfig
 
 SMALL = {"network": Mlp(hidden=(8,)), "latent_size": 3, "epochs": 1, "eval": Evaluation(samples=2)}
 CONFIGS = {
+    "first": TrainConfig(network=Mlp(hidden=(8,)), latent_size=3, epochs=1, eval=Evaluation(samples=2, subset="first")),
+    "binary": TrainConfig(
+        **SMALL, data=Arrays(path="table.npz", labels="y", scaling="standardise"), likelihood=Gaussian()
+    ),
+    "binary-told": TrainConfig(
+        **SMALL,
+        data=Arrays(path="table.npz", labels="y", scaling="standardise"),
+        likelihood=Gaussian(),
+        conditioning=OnLabel(),
+    ),
     "vae": TrainConfig(**SMALL),
     "other": TrainConfig(**SMALL, objective=Elbo(beta=4.0), seed=1),
     "iwae": TrainConfig(**SMALL, objective=Iwae(k=3)),
@@ -75,7 +94,8 @@ def research(capsys, monkeypatch, tmp_path):
     """Run a verb where ``tmp_path`` is the working directory; what it prints."""
     monkeypatch.chdir(tmp_path)
     # Threads belong to the process that runs the tests.
-    monkeypatch.setattr("research.cli.models.set_threads", lambda _: None)
+    for verbs in ("models", "runs"):
+        monkeypatch.setattr(f"research.cli.{verbs}.set_threads", lambda _: None)
 
     def run(*arguments, code=0):
         monkeypatch.setattr(sys, "argv", ["research", *map(str, arguments)])
@@ -113,11 +133,12 @@ def test_pictures_and_arrays(research, kept, tmp_path, name, verb):
 
 
 def test_reconstructions_are_the_models(research, kept):
-    """The arrays are the first held-out examples and E[x|z] of each at the posterior mean."""
+    """The arrays are a subset of the held-out examples and E[x|z] of each at the posterior mean."""
     research("reconstruct", kept("cvae"), "--count", 12, "--out", "x.npz")
     _, model = load_model(kept("cvae"))
     opened = apply.open_model(kept("cvae"))
-    x, labels = opened.pixels.batch(slice(0, 12)), opened.pixels.labels[:12]
+    rows = opened.pixels.subset(12)
+    x, labels = opened.pixels.batch(rows), opened.pixels.labels[rows]
     with torch.no_grad():
         condition = model.condition(x, labels)
         expected = model.reconstruct(model.encode(x, condition).mean, condition)
@@ -242,10 +263,189 @@ def test_compare(research, kept):
     assert (one - other).std(ddof=1) / math.sqrt(len(one)) == pytest.approx(found["standard_error"])
     assert found["difference"] == pytest.approx(-back["difference"])
     low, high = found["interval_95"]
-    assert 2 * 1.96 * found["standard_error"] == pytest.approx(high - low, rel=1e-3)
+    interval = stats.ttest_rel(one, other).confidence_interval(0.95)
+    assert (interval.low, interval.high) == pytest.approx((low, high))
     same = numbers(research("compare", kept("vae"), kept("vae"), "--json"))
     assert (same["difference"], same["standard_error"]) == (0.0, 0.0)
     assert numbers(research("compare", kept("ae"), kept("ae"), "--json"))["quantity"] == "reconstruction"
+
+
+def test_compare_has_the_interval_of_ablate(research, kept):
+    """The same pairs give the same numbers in both places."""
+    found = numbers(research("compare", kept("vae"), kept("other"), "--json"))
+    one, other = (apply.score(apply.open_model(kept(name)), None)["elbo"].tolist() for name in ("vae", "other"))
+    expected = paired_difference(one, other)
+
+    assert (expected.mean, expected.error) == (found["difference"], found["standard_error"])
+    assert [expected.low, expected.high] == found["interval_95"]
+
+
+def of_one_example(kept_model):
+    """The same model, asked about the first example of its split alone."""
+    config, split = kept_model.config, kept_model.split
+    one = make_split(split.name, split.images[:1], split.labels[:1])
+    pixels = pixels_of(one, config, 16, torch.device("cpu"), held_out=True)
+    return dataclasses.replace(kept_model, split=one, pixels=pixels)
+
+
+def test_compare_of_one_example_gives_no_interval(research, kept, monkeypatch):
+    """One difference says nothing about the spread: no interval, in text and in JSON that any parser reads."""
+    opened = apply.open_model
+    monkeypatch.setattr(apply, "open_model", lambda *args, **kwargs: of_one_example(opened(*args, **kwargs)))
+    found = json.loads(research("compare", kept("vae"), kept("other"), "--json"), parse_constant=pytest.fail)
+
+    assert (found["standard_error"], found["interval_95"], found["examples"]) == (None, None, 1)
+    assert "no interval" in research("compare", kept("vae"), kept("other"))
+
+
+def test_compare_of_scores_that_are_not_finite_is_refused(kept, monkeypatch):
+    """A mean with an infinite term is no number to print."""
+    one = apply.open_model(kept("vae"))
+    monkeypatch.setattr(apply, "score", lambda *_: {"elbo": np.array([1.0, -np.inf])})
+    with pytest.raises(UserError, match="not finite"):
+        apply.compare(one, one)
+
+
+def test_score_refuses_to_find_a_label_that_the_model_is_given(research, kept, tmp_path):
+    """Its scores are of p(x|y): the label that is looked for has been told. No look at test is left behind."""
+    shutil.copytree(kept("cvae"), tmp_path / "m")
+    for split in ("validation", "test"):
+        line = research("score", "m", "--anomaly-label", 3, "--split", split, code=2)
+        assert "p(x given y)" in line
+        assert "conditioning.kind 'none'" in line
+    assert not (tmp_path / "m" / "looks").exists()
+    assert "elbo" in numbers(research("score", "m", "--json"))
+
+
+def test_score_of_labels_0_and_1_finds_them_only_with_a_model_that_is_not_given_them(research, kept):
+    """Without the option the scores are printed all the same, and the reason in place of an AUROC."""
+    data = ("--data-dir", kept("binary").parent, "--json")
+    found, told = (numbers(research("score", kept(name), *data)) for name in ("binary", "binary-told"))
+
+    assert found["of_label"] == [1]
+    assert "auroc_by_negative_elbo" in found
+    assert "no_auroc" not in found
+    assert "p(x given y)" in told["no_auroc"]
+    assert not [name for name in told if name.startswith(("auroc", "average_precision", "of_label"))]
+    assert "elbo" in told
+
+
+@pytest.mark.parametrize("name", ["first", "vae"])
+def test_picture_verbs_show_the_models_subset(research, kept, name):
+    """By the rule of its config.json; the title says which examples these are."""
+    opened = apply.open_model(kept(name))
+    rows = opened.pixels.subset(5)
+    printed = research("reconstruct", kept(name), "--count", 5, "--out", "x.npz")
+    with np.load("x.npz") as arrays:
+        assert np.array_equal(opened.pixels.batch(rows).view(5, 1, 8, 8).numpy(), arrays["original"])
+    assert rows.tolist() == list(range(5)) or name == "vae"
+    title = "validation examples 0 to 4" if name == "first" else "5 of 287 validation examples"
+    assert title in printed
+    assert "validation examples 0 to 286" in research("reconstruct", kept(name), "--count", 1000, "--out", "x.npz")
+    for verb, first in (("denoise", "clean"), ("inpaint", "original")):
+        research(verb, kept(name), "--count", 5, "--out", "x.npz")
+        with np.load("x.npz") as arrays:
+            assert np.array_equal(opened.pixels.batch(rows).view(5, 1, 8, 8).numpy(), arrays[first])
+
+
+@pytest.mark.parametrize("name", ["first", "vae"])
+def test_interpolate_and_traverse_take_named_examples_or_the_next_of_the_subset(research, kept, name):
+    """A number is the place in the file, as in the tables of encode and score."""
+    a, b, c = apply.open_model(kept(name)).pixels.subset(3).tolist()
+    assert (a, b, c) == (0, 1, 2) or name == "vae"
+
+    assert f"validation {a} to {b}" in research("interpolate", kept(name), "--out", "x.npz")
+    assert f"validation 7 to {b}" in research("interpolate", kept(name), "--from", 7, "--out", "x.npz")
+    assert f"validation {a} to {b}" in research("interpolate", kept(name), "--to", b, "--out", "x.npz")
+    assert f"validation {b} to {c}" in research("interpolate", kept(name), "--from", b, "--out", "x.npz")
+    assert f"validation {b} to {a}" in research("interpolate", kept(name), "--to", a, "--out", "x.npz")
+    assert "validation 4 to 4" in research("interpolate", kept(name), "--from", 4, "--to", 4, "--out", "x.npz")
+    assert f"validation example {a}," in research("traverse", kept(name), "--out", "x.npz")
+    assert "validation example 9," in research("traverse", kept(name), "--example", 9, "--out", "x.npz")
+    opened = apply.open_model(kept(name))
+    research("interpolate", kept(name), "--from", 7, "--to", 3, "--out", "x.npz")
+    with np.load("x.npz") as arrays:
+        assert np.array_equal(opened.pixels.batch(torch.tensor([7, 3])).view(2, 1, 8, 8), arrays["originals"])
+
+
+def test_plane_of_fewer_codes_than_the_split_has_is_of_the_subset(kept):
+    """The scatter and its accuracy are of a permuted part."""
+    opened = apply.open_model(kept("vae"))
+    flat, labels, _ = apply.plane(opened, "dimensions", limit=60)
+
+    assert opened.pixels.labels[opened.pixels.subset(60)].tolist() == labels.tolist()
+    assert flat.shape == (60, 2)
+
+
+def test_evaluate_images_are_those_of_the_models_rule(research, kept):
+    """``--images`` below the split takes the subset; where it covers the split the two rules give equal numbers."""
+    for name in ("first", "vae"):
+        opened = apply.open_model(kept(name))
+        for images in (40, 1000):
+            asked = {"k": 4, "seed": 0, "split": "validation", "images": images}
+            expected = importance_weighted_nll(opened.model, opened.pixels, **asked)
+            found = numbers(research("evaluate", kept(name), "--nll", 4, "--images", images, "--json"))
+            assert expected.nll == found["val/nll_iwae"]
+            assert expected.images == found["val/nll_iwae_images"]
+
+
+def without_subset(folder):
+    """Make the model at ``folder`` one of an earlier version: its config lacks ``eval.subset``."""
+    for name in ("config.json", "record.json"):
+        values = json.loads((folder / name).read_text())
+        del (values["config"] if name == "record.json" else values)["eval"]["subset"]
+        (folder / name).write_text(json.dumps(values))
+    (folder / "manifest.json").unlink()
+
+
+def test_an_earlier_model_is_evaluated_and_shown_by_its_own_rule(research, kept, tmp_path):
+    """A config.json without the field means the first examples, and looks that were stored before are found again."""
+    for name in ("vae", "first"):
+        shutil.copytree(kept(name), tmp_path / name)
+    without_subset(tmp_path / "vae")
+    asked = ("--nll", 4, "--images", 40, "--json")
+    found, first = (numbers(research("evaluate", name, *asked)) for name in ("vae", "first"))
+    assert found["val/nll_iwae"] == first["val/nll_iwae"]
+    assert "validation examples 0 to 4" in research("reconstruct", "vae", "--count", 5, "--out", "x.npz")
+    assert "validation 0 to 1" in research("interpolate", "vae", "--out", "x.npz")
+
+    question = {
+        "model": model_hash(tmp_path / "vae"),
+        "measure": found["measure"].replace("validation", "test"),
+        "eval": {
+            "seed": 0,
+            "samples": 2,
+            "batch_size": 1000,
+            "nll_k": 0,
+            "nll_images": 1000,
+            "classified_samples": 0,
+        },
+        "nll_k": 0,
+        "images": 0,
+    }
+    research("evaluate", "vae", "--split", "test")
+    (look,) = (tmp_path / "vae" / "looks").iterdir()
+    stored = json.loads(look.read_text())["question"]
+    assert {**question, "measure": stored["measure"]} == stored
+    research("interpolate", "vae", "--split", "test", "--out", "x.npz")
+    looks = [json.loads(path.read_text())["question"] for path in (tmp_path / "vae" / "looks").iterdir()]
+    asked_before = {"from": 0, "to": 1, "steps": 10, "spherical": False}
+    assert asked_before in [question.get("asked") for question in looks]
+
+
+def test_an_earlier_models_config_is_read_as_recorded_wherever_it_is_named(kept, tmp_path):
+    """As a folder, as its config.json, as its record; a person's own JSON without the field gets today's default."""
+    folder = tmp_path / "m"
+    shutil.copytree(kept("vae"), folder)
+    without_subset(folder)
+    for place in (folder, folder / "config.json", folder / "record.json"):
+        assert _config_of(str(place), seed=0).eval.subset == "first"
+    for place in (folder, folder / "config.json", folder / "record.json"):
+        assert read_subject(place, 1).config.eval.subset == "first"
+    own = tmp_path / "config.json"
+    shutil.copyfile(folder / "config.json", own)
+    assert _config_of(str(own), seed=0).eval.subset == "permuted"
+    assert read_subject(own, 1).config.eval.subset == "permuted"
 
 
 def test_different_measures_are_not_compared(research, kept):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import math
 import statistics
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+from optuna.distributions import distribution_to_json
 
 from research.driver.growth import extend, learn_from
 from research.errors import StorageError, UserError
@@ -32,10 +34,11 @@ from research.planning.preflight import check_space
 from research.search.samplers import build_sampler
 from research.search.spaces import Space, load_recorded, load_space
 from research.search.study import StudyView
-from tests.support.synthetic import new_ledger, row
+from tests.support.synthetic import new_ledger, row, trial
 from vae.networks import Mlp
 from vae.optimizers import Adam
-from vae.train_config import TrainConfig
+from vae.serialization import config_hash, from_record, to_dict
+from vae.train_config import Evaluation, TrainConfig
 
 FINISHED = "FINISHED"
 
@@ -529,3 +532,57 @@ def test_a_stacks_lost_worker_takes_only_who_was_running(tmp_path):
     ledger.append(row(1, 3, -1.0, "complete"))
     searcher.on_trial_complete(trial_id="a", error=True)
     assert searcher.todo == [0, 2]
+
+
+def begun_by_an_earlier_version(directory: Path, trials: int) -> Ledger:
+    """A sweep whose first trial was drawn by a version that did not know ``eval.subset``."""
+    ledger = new_ledger(directory, trials=trials, sampler=RandomSearch(), resources=Resources(concurrent=1))
+    config = to_dict(TrainConfig(batch_size=32, epochs=3, seed=7))
+    del config["eval"]["subset"]
+    distributions = {"batch_size": distribution_to_json(optuna.distributions.CategoricalDistribution([32, 64]))}
+    fields = {"params": {"batch_size": 32}, "distributions": distributions, "config": config}
+    ledger.append(trial(0, config_hash=config_hash(from_record(config)), **fields))
+    ledger.append(row(0, 3, -100.0, "complete"))
+    return ledger
+
+
+def two_configs(trial: optuna.Trial) -> TrainConfig:
+    """Two configs in all."""
+    return TrainConfig(batch_size=trial.suggest_categorical("batch_size", [32, 64]), epochs=3)
+
+
+def explicit(trial: optuna.Trial) -> TrainConfig:
+    """The same, with the rule written down."""
+    return dataclasses.replace(two_configs(trial), eval=Evaluation(subset="first"))
+
+
+@pytest.mark.parametrize("function", [two_configs, explicit])
+def test_draws_of_an_earlier_sweep_keep_its_rule_for_subsets(tmp_path, function):
+    """Rows of one sweep are ranked together: a sweep that began with the first examples goes on with them."""
+    ledger = begun_by_an_earlier_version(tmp_path / "s", 12)
+    study = StudyView(ledger, tmp_path / "study.journal")
+    study.add(ledger.trials[0], ended=True)
+    for number in range(1, 12):
+        created = study.ask(Space(function=function, source=SPACE.source), number)
+        assert created.config["eval"]["subset"] == "first"
+        assert from_record(created.config).eval.subset == "first"
+        assert created.config_hash == config_hash(from_record(created.config))
+        if not ledger.trials[number].terminal:
+            ledger.append(row(number, 3, -100.0, "complete"))
+    kinds = {view.created.config["batch_size"]: set() for view in ledger.trials.values()}
+    for number in range(1, 12):
+        view = ledger.trials[number]
+        kinds[view.created.config["batch_size"]].add(view.fail_kind)
+    # The config of trial 0, which lacks the field, is recognised when it is drawn again.
+    assert kinds[32] == {"duplicate"}
+    assert [view.created.config["batch_size"] for view in ledger.trials.values() if view.rows] == [32, 64]
+
+
+@pytest.mark.parametrize(("function", "rule"), [(two_configs, "permuted"), (explicit, "first")])
+def test_draws_of_a_new_sweep_have_the_rule_of_their_space(tmp_path, function, rule):
+    """What the space says, which is ``permuted`` where it says nothing."""
+    ledger = new_ledger(tmp_path / "s", trials=3, sampler=RandomSearch(), resources=Resources(concurrent=1))
+    study = StudyView(ledger, tmp_path / "study.journal")
+    for number in range(3):
+        created = study.ask(Space(function=function, source=SPACE.source), number)
+        assert created.config["eval"]["subset"] == rule
