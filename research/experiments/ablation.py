@@ -18,7 +18,7 @@ from research.experiments.single import train_once
 from research.experiments.variants import FULL, Variant
 from research.ledger.records import load_record, pretty
 from research.planning.metrics import check_metric
-from research.planning.preflight import without_memory
+from research.planning.preflight import held_out_split, without_memory
 from research.store.folders import verify_folder, write_folder
 from vae.config import ConfigError
 from vae.data import load_training
@@ -88,6 +88,7 @@ def prepare(
             f"the data are not the record's ({data_hash[:12]} -> {data.data_hash[:12]}): what is ablated would be another "
             "model; put the same files there, or start from its config.json"
         )
+    held_out_split(data, config, metric)
     _refuse_misfit(config, data)
     measure = _measure(config, data)
     rows = [Variant(FULL, config)]

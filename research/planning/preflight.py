@@ -21,6 +21,7 @@ import torch
 from research.errors import StorageError, UserError
 from research.ledger.settings import NAME_PATTERN, Asha, Hyperband, MedianRule, rungs
 from research.planning.metrics import check_constraints, check_metric, check_objectives, default_metric
+from research.planning.rehearsal import rehearse_training
 from research.redaction import has_user_info
 from research.search.spaces import SpaceError, Survey, survey
 from research.store.mirror import store_of
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
     from research.ledger.settings import Constraint, Metric, Scheduler
     from research.search.spaces import Space
-    from vae.data import TrainingData
+    from vae.data import Split, TrainingData
     from vae.train_config import TrainConfig
 
 
@@ -177,16 +178,35 @@ def check_space(
     )
     configs = found.configs
     data_set = load_training(configs[0].data, data_dir)
-    assert data_set.validation is not None, "check_metric refuses a space without validation"
-    _refuse_misfits(space, configs, data_set)
-    measures = {str(measure_of(config, data_set.validation, levels=data_set.levels)) for config in configs}
+    held_out = held_out_split(data_set, configs[0], metric)
+    models = _models(space, configs, data_set)
+    measures = {str(measure_of(config, held_out, levels=data_set.levels)) for config in configs}
     if len(measures) > 1:
         one, other = sorted(measures)[:2]
         raise UserError(
             f"space {space.source.name!r} gives rows that can't be ranked together: {one!r} and {other!r}; "
             "fix what differs, or make two sweeps"
         )
+    rehearse_training(space, configs, models, data_set)
     return Findings(survey=found, metric=metric, data=data_set, measure=measures.pop())
+
+
+def held_out_split(data: TrainingData, config: TrainConfig, metric: Metric) -> Split:
+    """The validation split, which a set of few examples may not have although the config does not forbid one.
+
+    Raises:
+        UserError: there is none, and how to hold out examples.
+
+    """
+    if data.validation is not None:
+        return data.validation
+    count = len(data.train)
+    raise UserError(
+        f"metric {metric.name!r} needs a validation split, but data {config.data.kind!r} with {count} examples holds out none: "
+        f"set data.validation to a number of examples, e.g. {max(1, count // 5)}, or give more data"
+        if count > 1
+        else f"metric {metric.name!r} needs a validation split, and data {config.data.kind!r} has one example: give more data"
+    )
 
 
 def resolve_scheduler(scheduler: Scheduler, configs: list[TrainConfig], *, grace: int | None) -> Scheduler:
@@ -236,13 +256,12 @@ def _refuse_varied(configs: list[TrainConfig]) -> None:
             )
 
 
-def _refuse_misfits(space: Space, configs: list[TrainConfig], data: TrainingData) -> None:
-    """A network that doesn't fit the images is found now, not on a worker."""
-    for config in configs:
-        try:
-            without_memory(config, data)
-        except ConfigError as error:
-            raise SpaceError(f"space {space.source.name!r}: {error}") from None
+def _models(space: Space, configs: list[TrainConfig], data: TrainingData) -> list[VAE]:
+    """Each config's model without memory. A network that doesn't fit the images is found now, not on a worker."""
+    try:
+        return [without_memory(config, data) for config in configs]
+    except ConfigError as error:
+        raise SpaceError(f"space {space.source.name!r}: {error}") from None
 
 
 def without_memory(config: TrainConfig, data: TrainingData) -> VAE:
