@@ -236,13 +236,7 @@ def begin(
         restore(resume, model, optimizer, ema, adversary)
         epoch, step = resume.epoch, resume.step
     examples = examples or examples_of(config, data, device)
-    count = len(examples.training)
-    if has_batch_norm(model) and (config.batch_size == 1 or count % config.batch_size == 1):
-        fits = next(size for size in range(config.batch_size + 1, count + 2) if count % size != 1)
-        raise ConfigError(
-            f"batch_size must not leave a batch of one example with normalisation 'batch', got {config.batch_size} "
-            f"for {count} examples; the next that fits is {fits}"
-        )
+    check_batches(config, model, len(examples.training))
     return Run(
         config=config,
         identity=identity,
@@ -255,6 +249,23 @@ def begin(
         measure=None if data.validation is None else measure_of(config, data.validation, levels=data.levels),
         epoch=epoch,
         step=step,
+    )
+
+
+def check_batches(config: TrainConfig, model: nn.Module, count: int) -> None:
+    """Refuse batch normalisation where ``count`` training examples leave a batch of one: it has no variance.
+
+    Raises:
+        ConfigError: with the next batch size that fits.
+
+    """
+    if not has_batch_norm(model) or (config.batch_size > 1 and count % config.batch_size != 1):
+        return
+    fits = next((size for size in range(config.batch_size + 1, count + 1) if count % size != 1), None)
+    remedy = "give it more examples, or another normalisation" if fits is None else f"the next that fits is {fits}"
+    raise ConfigError(
+        f"batch_size must not leave a batch of one example with normalisation 'batch', got {config.batch_size} "
+        f"for {count} examples; {remedy}"
     )
 
 

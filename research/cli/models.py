@@ -341,6 +341,8 @@ def encode(
     )
     from research.models import apply  # noqa: PLC0415
 
+    if picture is not None:
+        apply.check_plane(by, len(kept.split.labels))
     _say(f"{apply.encode(kept, out)} codes in {out}")
     if picture is not None:
         from research.worker.scatter import scatter  # noqa: PLC0415

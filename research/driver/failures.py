@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from vae.config import ConfigError
 from vae.data.dataset import DataError
 
 if TYPE_CHECKING:
@@ -63,6 +64,8 @@ def classify(cause: BaseException | None) -> tuple[FailKind, str]:
         return "out_of_memory", line
     if isinstance(cause, DataError):
         return "data", str(cause)
+    if isinstance(cause, ConfigError):
+        return "config", str(cause)
     return "bug", line
 
 

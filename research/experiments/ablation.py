@@ -19,7 +19,7 @@ from research.experiments.variants import FULL, Variant
 from research.ledger.comparison import why_not
 from research.ledger.records import load_record, pretty
 from research.planning.metrics import check_metric
-from research.planning.preflight import check_scorable, without_memory
+from research.planning.preflight import check_scorable, held_out_split, without_memory
 from research.store.folders import verify_folder, write_folder
 from research.worker.comparison import facts_on_data
 from vae.config import ConfigError
@@ -90,6 +90,7 @@ def prepare(
             f"the data are not the record's ({data_hash[:12]} -> {data.data_hash[:12]}): what is ablated would be another "
             "model; put the same files there, or start from its config.json"
         )
+    held_out_split(data, config, metric)
     _refuse_misfit(config, data)
     check_scorable(config, data, data_dir)
     measure = _measure(config, data)

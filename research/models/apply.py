@@ -333,6 +333,18 @@ def encode(kept: Kept, out: Path) -> int:
     return written
 
 
+def check_plane(how: str, count: int) -> None:
+    """Refuse a plane that ``count`` examples don't span.
+
+    Raises:
+        UserError: with the least number.
+
+    """
+    least = 1 if how == "dimensions" else 2
+    if count < least:
+        raise UserError(f"--by {how} needs at least {least} examples, and the split has {count}: use --by dimensions")
+
+
 def plane(
     kept: Kept, how: str, *, limit: int = 10_000
 ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], float | None]:
@@ -355,7 +367,12 @@ def plane(
         case "pca":
             flat = PCA(2, random_state=0).fit_transform(z)
         case _:
-            flat = TSNE(2, random_state=0, init="pca", perplexity=min(30, len(z) // 4)).fit_transform(z)
+            if not np.ptp(z, axis=0).any():  # scikit-learn would divide by 0, and the process crash
+                raise UserError(
+                    f"--by tsne needs codes that differ, and all {len(z)} are equal (the posterior has collapsed): use --by "
+                    "dimensions"
+                )
+            flat = TSNE(2, random_state=0, init="pca", perplexity=max(1, min(30, len(z) // 4))).fit_transform(z)
     counts = np.unique(y, return_counts=True)[1]
     accuracy = None
     if len(counts) > 1 and counts.min() >= 5:  # noqa: PLR2004 - folds

@@ -105,7 +105,10 @@ def examples_of(config: TrainConfig, model: VAE, split: str, data_dir: Path | No
     training = load_training(config.data, data_dir)
     examples = load_test(config.data, data_dir) if split == "test" else training.validation
     if examples is None:
-        raise UserError("the model was trained with data.validation 0: there is no validation split; use --split test")
+        raise UserError(
+            "the model was trained without a validation split (data.validation is 0, or the set is too small for one): "
+            "use --split test"
+        )
     if examples.shape != model.shape or training.levels != model.levels:
         wanted, found = ("×".join(map(str, shape)) for shape in (model.shape, examples.shape))
         raise UserError(

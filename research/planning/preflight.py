@@ -22,6 +22,7 @@ from research.errors import StorageError, UserError
 from research.ledger.comparison import why_not
 from research.ledger.settings import NAME_PATTERN, Asha, Hyperband, MedianRule, rungs
 from research.planning.metrics import check_constraints, check_metric, check_objectives, default_metric
+from research.planning.rehearsal import rehearse_training
 from research.redaction import has_user_info
 from research.search.spaces import SpaceError, Survey, survey
 from research.store.data_copy import data_directory
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from research.ledger.events import Facts
     from research.ledger.settings import Constraint, Metric, Scheduler, SweepSettings
     from research.search.spaces import Space
-    from vae.data import TrainingData
+    from vae.data import Split, TrainingData
     from vae.train_config import TrainConfig
 
 
@@ -184,8 +185,7 @@ def check_space(
     )
     configs = found.configs
     data_set = load_training(configs[0].data, data_dir)
-    assert data_set.validation is not None, "check_metric refuses a space without validation"
-    _refuse_misfits(space, configs, data_set)
+    held_out = held_out_split(data_set, configs[0], metric)
     compared_by = [metric.name, *(o.name for o in objectives), *(c.metric for c in constraints)]
     comparison = facts_on_data(configs[0], data_set)
     for config in configs[1:]:
@@ -199,7 +199,9 @@ def check_space(
             )
     for config in configs:
         check_scorable(config, data_set, data_dir)
-    measure = str(measure_of(configs[0], data_set.validation, levels=data_set.levels))
+    models = _models(space, configs, data_set)
+    rehearse_training(space, configs, models, data_set)
+    measure = str(measure_of(configs[0], held_out, levels=data_set.levels))
     return Findings(survey=found, metric=metric, data=data_set, measure=measure, comparison=comparison)
 
 
@@ -230,6 +232,24 @@ def _varied_data(one: TrainConfig, other: TrainConfig) -> UserError:
     names = ["kind"] if a["kind"] != b["kind"] else [name for name in sorted(a) if a[name] != b[name]]
     varied = ", ".join(f"data.{name} ({a[name]!r}, {b[name]!r})" for name in names)
     return UserError(f"the space varies {varied}, which belongs to the sweep: give it one value")
+
+
+def held_out_split(data: TrainingData, config: TrainConfig, metric: Metric) -> Split:
+    """The validation split, which a set of few examples may not have although the config does not forbid one.
+
+    Raises:
+        UserError: there is none, and how to hold out examples.
+
+    """
+    if data.validation is not None:
+        return data.validation
+    count = len(data.train)
+    raise UserError(
+        f"metric {metric.name!r} needs a validation split, but data {config.data.kind!r} with {count} examples holds out none: "
+        f"set data.validation to a number of examples, e.g. {max(1, count // 5)}, or give more data"
+        if count > 1
+        else f"metric {metric.name!r} needs a validation split, and data {config.data.kind!r} has one example: give more data"
+    )
 
 
 def resolve_scheduler(scheduler: Scheduler, configs: list[TrainConfig], *, grace: int | None) -> Scheduler:
@@ -279,13 +299,12 @@ def _refuse_varied(configs: list[TrainConfig]) -> None:
             )
 
 
-def _refuse_misfits(space: Space, configs: list[TrainConfig], data: TrainingData) -> None:
-    """A network that doesn't fit the images is found now, not on a worker."""
-    for config in configs:
-        try:
-            without_memory(config, data)
-        except ConfigError as error:
-            raise SpaceError(f"space {space.source.name!r}: {error}") from None
+def _models(space: Space, configs: list[TrainConfig], data: TrainingData) -> list[VAE]:
+    """Each config's model without memory. A network that doesn't fit the images is found now, not on a worker."""
+    try:
+        return [without_memory(config, data) for config in configs]
+    except ConfigError as error:
+        raise SpaceError(f"space {space.source.name!r}: {error}") from None
 
 
 def check_scorable(config: TrainConfig, data: TrainingData, data_dir: Path | None) -> None:

@@ -75,7 +75,7 @@ class Failing:
         if self.how == "bug":
             raise KeyError("no such layer")
         if self.how == "slow":
-            if "STEPS" in os.environ:
+            if "STEPS" in os.environ and b"ray::" in open("/proc/self/cmdline", "rb").read():  # not in the survey
                 with open(os.environ["STEPS"], "a") as steps:
                     steps.write(f"{os.getpid()} {batch.progress.step}\\n")
             time.sleep(0.3)
@@ -218,7 +218,7 @@ def failed(ledger: Ledger) -> list[str | None]:
 @pytest.mark.fault("8 trials that fail")
 def test_a_sweep_in_which_everything_fails_is_not_run_to_its_end(tmp_path, tally):
     """Three in a row with --max-failed 3: nothing more starts, exit code 1, kinds and counts; a resume tries again."""
-    space = write_space(tmp_path / "space", ["bug@0"], widest=40)
+    space = write_space(tmp_path / "space", ["bug@1"], widest=40)
     asked = ("--trials", 30, "--sampler", "random", "--concurrent", 1, "--max-failed", 3)
     ran = research(*arguments(space, tmp_path, *asked))
     ledger = Ledger.open(tmp_path / "s")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 VectorNormalisation = Literal["none", "batch", "layer"]
 ImageNormalisation = Literal["none", "batch", "group"]
@@ -42,4 +43,4 @@ def image_normalisation(name: ImageNormalisation, channels: int) -> nn.Module | 
 
 def has_batch_norm(model: nn.Module) -> bool:
     """Whether examples of a batch see each other in training."""
-    return any(isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) for module in model.modules())
+    return any(isinstance(module, _BatchNorm) for module in model.modules())

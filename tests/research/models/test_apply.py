@@ -640,3 +640,29 @@ def test_help_waits_for_nothing():
     code = "import sys, research.cli.app; print({'torch', 'numpy', 'pyarrow', 'sklearn'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
+
+
+@pytest.mark.parametrize("count", [2, 3, 7])
+@pytest.mark.parametrize("how", ["dimensions", "pca", "tsne"])
+def test_plane_of_few_examples_is_drawn(kept, monkeypatch, how, count):
+    """A split of a few examples has a plane too: t-SNE's perplexity follows their number."""
+    codes = [(torch.randn(count, 3), torch.ones(count, 3), torch.zeros(count, dtype=torch.long))]
+    monkeypatch.setattr(apply, "codes", lambda *_: codes)
+    flat, labels, _ = apply.plane(apply.open_model(kept("vae"), why="test"), how)
+    assert (flat.shape, len(labels)) == ((count, 2), count)
+
+
+def test_plane_of_equal_codes_is_refused(kept, monkeypatch):
+    """A collapsed posterior gives one point, on which scikit-learn's t-SNE would crash the process."""
+    codes = [(torch.zeros(20, 3), torch.ones(20, 3), torch.zeros(20, dtype=torch.long))]
+    monkeypatch.setattr(apply, "codes", lambda *_: codes)
+    with pytest.raises(UserError, match="codes that differ, and all 20 are equal"):
+        apply.plane(apply.open_model(kept("vae"), why="test"), "tsne")
+
+
+def test_check_plane_of_one_example_is_refused():
+    """PCA and t-SNE need two."""
+    apply.check_plane("dimensions", 1)
+    for how in ("pca", "tsne"):
+        with pytest.raises(UserError, match="needs at least 2 examples, and the split has 1"):
+            apply.check_plane(how, 1)
