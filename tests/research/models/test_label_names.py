@@ -14,7 +14,8 @@ from pyarrow import parquet
 from research.cli import app as cli
 from research.ledger.records import load_record
 from research.models.anomalies import anomalies
-from vae.data import Arrays, load_test, load_training
+from research.models.apply import draw_mask
+from vae.data import Arrays, DataError, load_test, load_training
 from vae.serialization import to_dict
 from vae.train_config import TrainConfig
 
@@ -239,3 +240,35 @@ def test_a_record_without_names_is_one_of_an_earlier_version(research, named):
     found = json.loads(research("score", "m", "--anomaly-label", "0", "--json"))
     assert found["of_label"] == ["anomaly"]
     assert to_dict(TrainConfig(data=Arrays(path="a.npz")))["data"]["reading"] == 2
+
+
+@pytest.mark.parametrize(
+    ("mask", "told"),
+    [
+        (Image.new("I;16", (4, 4), 40_000), "not 8 bits"),
+        (Image.new("I", (4, 4), 1), "not 8 bits"),
+        (Image.new("F", (4, 4), 0.9), "not 8 bits"),
+    ],
+    ids=["16 bits", "32 bits", "floats"],
+)
+def test_a_mask_of_more_than_eight_bits_is_refused(tmp_path, mask, told):
+    """Its values would be cut off at 255, and every grey would be white."""
+    mask.save(tmp_path / "mask.tif")
+    (tmp_path / "mask.tif").rename(tmp_path / "mask.png")
+    with pytest.raises(DataError, match=told):
+        draw_mask(str(tmp_path / "mask.png"), (1, 4, 4))
+
+
+def test_a_mask_of_several_frames_is_refused(tmp_path):
+    """A stack is no mask."""
+    frames = [Image.new("L", (4, 4), shade) for shade in (0, 255)]
+    frames[0].save(tmp_path / "mask.png", save_all=True, append_images=frames[1:])
+    with pytest.raises(DataError, match="it holds 2 frames"):
+        draw_mask(str(tmp_path / "mask.png"), (1, 4, 4))
+
+
+@pytest.mark.parametrize(("alpha", "missing"), [(255, True), (0, False)])
+def test_transparent_pixels_of_a_mask_are_black(tmp_path, alpha, missing):
+    """White that nobody sees marks nothing as missing; an opaque alpha channel changes nothing."""
+    Image.new("RGBA", (4, 4), (255, 255, 255, alpha)).save(tmp_path / "mask.png")
+    assert draw_mask(str(tmp_path / "mask.png"), (1, 4, 4)).all().item() is missing
