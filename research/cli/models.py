@@ -380,16 +380,15 @@ def score(
 ) -> None:
     """Score every example of a split; find anomalies, or another data set."""
     opened: dict[str, Any] = {"split": split, "rank": rank, "data_dir": data_dir, "device": device, "threads": threads}
-    # A label's number is the question that it was in earlier versions.
-    labels = None if anomaly is None else [int(label) if label.isdecimal() else label for label in anomaly]
+    from research.models.anomalies import anomalies, as_recorded  # noqa: PLC0415
+
+    labels = None if anomaly is None else [as_recorded(label) for label in anomaly]
     asked = {"anomaly": labels, "against": against}
     from research.models import apply  # noqa: PLC0415
 
     if anomaly:  # before a look at test is written down
         apply.need_unlabelled(_open_alone(model, rank=rank, device=device, threads=threads))
     import numpy as np  # noqa: PLC0415
-
-    from research.models.anomalies import anomalies  # noqa: PLC0415
 
     anomalous: list[int] = []
 

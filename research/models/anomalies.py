@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from vae.data import Split
     from vae.train_config import TrainConfig
 
+_DIGITS = 9  # of a number that is taken as one
+
 
 def anomalies(
     config: TrainConfig, split: Split, classes: int, asked: Sequence[str] | None, *, needed: bool = True
@@ -31,7 +33,16 @@ def anomalies(
     """
     names = split.label_names
     if asked:
-        return sorted({label_number(label, names, classes, "--anomaly-label") for label in asked})
+        # Without names a number is taken as it is: one that no example has is refused with the figures.
+        said = [as_recorded(label) for label in asked]
+        return sorted(
+            {
+                label
+                if isinstance(label, int) and not names
+                else label_number(label, names, classes, "--anomaly-label")
+                for label in said
+            }
+        )
     present = split.labels.unique().tolist()
     if isinstance(config.data, Arrays) and config.data.train_label is not None:
         normal = config.data.trained_number(names, classes)
@@ -45,3 +56,8 @@ def anomalies(
             f"the labels are {names[0]!r} and {names[1]!r}: say which is anomalous, e.g. --anomaly-label {shlex.quote(names[0])}"
         )
     return []
+
+
+def as_recorded(label: str) -> int | str:
+    """Return a label as looks at test record it: a number as a number, as in version 0.1.0."""
+    return int(label) if label.isdecimal() and len(label) <= _DIGITS and str(int(label)) == label else label

@@ -38,7 +38,9 @@ def doubts(row: Mapping[str, Any], measure: str, config: Mapping[str, Any]) -> l
 def doubts_of(ledger: Ledger, view: TrialView) -> list[str]:
     """Return the doubts about a trial's best row; none where it has no row with a finite value."""
     best = view.best(ledger.settings.metric)
-    return [] if best is None else doubts(best.metrics, ledger.settings.measure, view.created.config)
+    if best is None:
+        return []
+    return doubts(best.metrics, str(best.metrics.get("measure", ledger.settings.measure)), view.created.config)
 
 
 def short(found: list[str]) -> str:

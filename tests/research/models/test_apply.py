@@ -646,16 +646,16 @@ def test_help_waits_for_nothing():
 @pytest.mark.parametrize("how", ["dimensions", "pca", "tsne"])
 def test_plane_of_few_examples_is_drawn(kept, monkeypatch, how, count):
     """A split of a few examples has a plane too: t-SNE's perplexity follows their number."""
-    codes = [(torch.randn(count, 3), torch.ones(count, 3), torch.zeros(count, dtype=torch.long))]
-    monkeypatch.setattr(apply, "codes", lambda *_: codes)
+    codes = (torch.randn(count, 3), torch.ones(count, 3), torch.zeros(count, dtype=torch.long))
+    monkeypatch.setattr(apply, "some_codes", lambda *_: codes)
     flat, labels, _ = apply.plane(apply.open_model(kept("vae"), why="test"), how)
     assert (flat.shape, len(labels)) == ((count, 2), count)
 
 
 def test_plane_of_equal_codes_is_refused(kept, monkeypatch):
     """A collapsed posterior gives one point, on which scikit-learn's t-SNE would crash the process."""
-    codes = [(torch.zeros(20, 3), torch.ones(20, 3), torch.zeros(20, dtype=torch.long))]
-    monkeypatch.setattr(apply, "codes", lambda *_: codes)
+    codes = (torch.zeros(20, 3), torch.ones(20, 3), torch.zeros(20, dtype=torch.long))
+    monkeypatch.setattr(apply, "some_codes", lambda *_: codes)
     with pytest.raises(UserError, match="codes that differ, and all 20 are equal"):
         apply.plane(apply.open_model(kept("vae"), why="test"), "tsne")
 
