@@ -25,6 +25,13 @@ DataDir = Annotated[
         metavar="PATH",
     ),
 ]
+Trust = Annotated[
+    bool,
+    typer.Option(
+        "--trust",
+        help="Of a record from elsewhere: contact the bucket and run the external parts that it names, unasked.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
 
@@ -65,3 +72,26 @@ def one_of(option: str, value: str, choices: dict[str, Any]) -> Any:  # noqa: AN
     if value not in choices:
         raise UserError(f"{option} must be one of {', '.join(choices)}, got {value!r}")
     return choices[value]
+
+
+def check_trust(path: Path, *, contact: bool, trust: bool, stacked: bool = False) -> None:
+    """Say what training a record from elsewhere would contact and run, and ask, before it does either.
+
+    ``contact``: its data would be read from where it says.
+
+    Raises:
+        UserError: the answer was no, or there is no terminal to ask on.
+
+    """
+    from research.ledger.trust import foreign  # noqa: PLC0415
+
+    found = None if trust else foreign(path, stacked=stacked)
+    would = [] if found is None else found.would(contact=contact)
+    if not would:
+        return
+    said = f"{str(path)!r} is from no sweep or run of yours; training it would {' and '.join(would)}"
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise UserError(f"{said}: add --trust if you trust it")
+    typer.echo(f"{said}.", err=True)
+    if not typer.confirm("Do you trust it?", err=True):
+        raise UserError(f"{str(path)!r} is not trusted: nothing was contacted, and nothing of it ran")

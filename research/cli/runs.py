@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from research.cli.options import AsJson, DataDir, check_device, console_of, data_dir_of, one_of, set_threads
+from research.cli.options import (
+    AsJson,
+    DataDir,
+    Trust,
+    check_device,
+    check_trust,
+    console_of,
+    data_dir_of,
+    one_of,
+    set_threads,
+)
 from research.cli.sweeps import Directory  # noqa: TC001 - typer reads it when a verb is made
 from research.errors import UserError
 from research.store.data_copy import data_directory
@@ -46,8 +56,10 @@ def train(
     threads: Annotated[int, typer.Option(min=1, help="CPU threads; 1 gives what a sweep's trial on one gives.")] = 1,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     seed: Annotated[int | None, typer.Option(min=0, help="The same as --set seed=N; draws from a space, too.")] = None,
+    trust: Trust = False,
 ) -> None:
     """One training run without Ray. From a space, one config is drawn at random."""
+    check_trust(local(config), contact=False, trust=trust)
     set_threads(threads)
     from research.experiments.single import train_once  # noqa: PLC0415
     from research.search.no_secrets import refuse_in  # noqa: PLC0415
@@ -93,6 +105,7 @@ def reproduce(
     stacked: Annotated[
         bool, typer.Option("--stacked", help="Repeat the whole stack that the trial trained in, not the trial alone.")
     ] = False,
+    trust: Trust = False,
     as_json: AsJson = False,
 ) -> None:
     """Train a recorded config again and compare, row by row.
@@ -102,6 +115,8 @@ def reproduce(
     from research.ledger.records import load_record  # noqa: PLC0415
 
     kept = load_record(record, rank)
+    named_data = data_dir_of(data_dir)
+    check_trust(record, contact=named_data is None, trust=trust, stacked=stacked)
     set_threads(kept.threads or 1)
     from research.experiments.reproduce import EXIT_CODES  # noqa: PLC0415
     from research.experiments.reproduce import reproduce as run_again  # noqa: PLC0415
@@ -116,7 +131,7 @@ def reproduce(
         highlight=False,
         soft_wrap=True,
     )
-    directory = data_dir_of(data_dir) or data_directory(kept.data_dir)
+    directory = named_data or data_directory(kept.data_dir)
     result = run_again(
         kept,
         data_dir=directory,

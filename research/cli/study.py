@@ -9,8 +9,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from research.cli.options import AsJson, DataDir, check_device, console_of, data_dir_of, one_of, set_threads
+from research.cli.options import (
+    AsJson,
+    DataDir,
+    Trust,
+    check_device,
+    check_trust,
+    console_of,
+    data_dir_of,
+    one_of,
+    set_threads,
+)
 from research.errors import UserError
+from research.store.data_copy import data_directory
 from research.store.mirror import local
 
 if TYPE_CHECKING:
@@ -151,10 +162,13 @@ def ablate(
     data_dir: DataDir = None,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    trust: Trust = False,
 ) -> None:
     """Change one thing at a time, train each with the same seeds, and tabulate what it costs. Continues where it was."""
     formats = {name: name for name in ("markdown", "latex", "csv")}
     one_of("--format", table, formats)
+    named_data = data_dir_of(data_dir)
+    check_trust(record, contact=named_data is None, trust=trust)
     set_threads(threads)
     check_device(device)
     from research.experiments import ablation, variants  # noqa: PLC0415
@@ -176,7 +190,7 @@ def ablate(
         metric=subject.metric,
         seeds=seeds,
         out=out or Path("ablations") / config_hash(config)[:12],
-        data_dir=data_dir_of(data_dir) or subject.data_dir,
+        data_dir=named_data or data_directory(subject.data_dir),
         data_hash=subject.data_hash,
     )
     total = len(prepared.variants) * seeds

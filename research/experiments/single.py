@@ -11,6 +11,7 @@ from research import provenance
 from research.errors import UserError, storing
 from research.ledger.records import RECORD, TrialRecord, code_of, pretty
 from research.ledger.settings import Metric
+from research.ledger.trust import remember
 from research.models.model_card import model_card
 from research.planning.free_space import check_free_space
 from research.planning.metrics import default_metric
@@ -128,6 +129,7 @@ def train_once(
     kept["README.md"] = model_card(to_dict(config), kept_row, json.loads(record.to_json()), pictures).encode()
     with storing(out):
         write_folder(out, kept)
+    remember(record.to_json().encode())
     return Run(rows=rows, kept_epoch=kept_row["epoch"], diverged=diverged, kept_row=kept_row)
 
 

@@ -12,7 +12,6 @@ from research.errors import UserError
 from research.ledger.records import RECORD, load_record
 from research.planning.metrics import default_metric
 from research.planning.options import named_value
-from research.store.data_copy import data_directory
 from vae.config import ConfigError
 from vae.portable import in_model_folder
 from vae.serialization import config_hash, from_json, from_record, to_dict, with_values
@@ -33,7 +32,7 @@ class Subject:
 
     config: TrainConfig
     metric: Metric
-    data_dir: Path | None  # where the record's data were
+    data_dir: str | None  # where the record's data were: a folder, or an address that was not contacted
     data_hash: str | None
 
 
@@ -55,8 +54,7 @@ def read_subject(place: Path, rank: int) -> Subject:
             config = from_json(text, recorded=in_model_folder(place))
             return Subject(config, default_metric([config]), None, None)
     record = load_record(place, rank)
-    directory = data_directory(record.data_dir)
-    return Subject(from_record(record.config), record.metric, directory, record.data_hash)
+    return Subject(from_record(record.config), record.metric, record.data_dir, record.data_hash)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,122 @@
+"""What a record that comes from elsewhere would do before it trains: contact a bucket, and run code that it names.
+
+A record of one's own does both unasked. Its own is a record that lies in a sweep whose ledger verifies and says the
+same, and one that ``research train`` or ``ablate`` has written here: their hashes are kept in ``CACHE/own``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from research.errors import UserError
+from research.ledger.log import Ledger
+from research.ledger.records import RECORD, TrialRecord
+from research.store.mirror import cache_root
+from research.store.object_store import is_url
+from vae.external import locate, named_parts
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_CONFIG = "config.json"
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """A record, or a model's config, that no sweep and no run of this user has written."""
+
+    configs: list[Any]  # JSON, not validated
+    data_dir: str | None
+
+    def would(self, *, contact: bool) -> list[str]:
+        """Return what training it would do, in words. ``contact``: its data are read from where it says.
+
+        Nothing is contacted or run to find out.
+        """
+        found = []
+        if contact and self.data_dir is not None and is_url(self.data_dir):
+            found.append(f"contact {self.data_dir!r} with your credentials")
+        for path in named_parts(self.configs):
+            file = locate(path)
+            found.append(f"run the external part {path!r} ({'which is not here' if file is None else repr(str(file))})")
+        return found
+
+
+def foreign(path: Path, *, stacked: bool = False) -> Foreign | None:
+    """Return what ``path`` is where it comes from elsewhere; None for what a person has made or named.
+
+    That is a sweep's directory, a record of one's own, and a config that is no part of a model's folder. None as well
+    for what can't be read, which the verb itself refuses. ``stacked``: the other configs of its stack train, too.
+    """
+    if (path / "ledger").is_dir():
+        return None  # it is verified as it is opened
+    path = path.resolve()
+    of_folder = path.is_dir() or path.name == _CONFIG
+    file = (path if path.is_dir() else path.parent) / RECORD if of_folder else path
+    content = _content(file)
+    # Read as the verbs read it: of a name that stands twice in it, another reader may take the other value.
+    record = _record(content)
+    if record is None and not path.is_dir():
+        return None
+    configs: list[Any] = [] if record is None else [record.config]
+    if of_folder:
+        configs.append(_json(_content(file.with_name(_CONFIG))))
+    if record is not None and record.stacked is not None and stacked:
+        configs += record.stacked.configs
+    configs = [config for config in configs if config is not None]
+    if record is not None and _is_own(file, content, record, configs):
+        return None
+    # A verb that is given the config reads no record.
+    return Foreign(configs, None if record is None or path.name == _CONFIG else record.data_dir)
+
+
+def remember(record: bytes) -> None:
+    """Note that this user has written ``record``. Where that can't be written, its user is asked later."""
+    with contextlib.suppress(OSError):
+        mark = _mark(record)
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        mark.touch()
+
+
+def _is_own(file: Path, content: bytes, record: TrialRecord, configs: list[Any]) -> bool:
+    """Return True if ``record``, read from ``file``, is one's own and says nothing else than ``configs``."""
+    if _mark(content).exists():
+        return all(config == record.config for config in configs)
+    sweep = file.parent.parent.parent
+    if file.parent.parent.name != "models" or not (sweep / "ledger").is_dir():
+        return False
+    try:
+        ledger = Ledger.open(sweep)
+    except UserError:
+        return False
+    known = [view.created.config for view in ledger.trials.values()]
+    return record.data_dir == ledger.settings.data_dir and all(config in known for config in configs)
+
+
+def _mark(record: bytes) -> Path:
+    return cache_root() / "own" / hashlib.sha256(record).hexdigest()
+
+
+def _content(file: Path) -> bytes:
+    try:
+        return file.read_bytes() if file.is_file() else b""
+    except OSError:
+        return b""
+
+
+def _record(content: bytes) -> TrialRecord | None:
+    try:
+        return TrialRecord.from_json(content, "")
+    except UserError:
+        return None
+
+
+def _json(content: bytes) -> Any:  # noqa: ANN401 - any JSON
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError):
+        return None
