@@ -93,9 +93,10 @@ def reproduce(
 
     Exit code 0: reproduced exactly. 3: within tolerance. 4: did not reproduce.
     """
-    from research.ledger.records import load_record, rows_in_words  # noqa: PLC0415
+    from research.ledger.records import check_record, load_record, rows_in_words  # noqa: PLC0415
 
     kept = load_record(record, rank)
+    check_record(kept)
     set_threads(kept.threads or 1)
     from research.experiments.reproduce import EXIT_CODES  # noqa: PLC0415
     from research.experiments.reproduce import reproduce as run_again  # noqa: PLC0415

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from vae.train_config import TrainConfig
 
+_MOST_THREADS = 1024
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"  # vae.portable has these names, but needs torch
 
 
@@ -167,11 +168,13 @@ def load_record(path: str | Path, rank: int = 1) -> TrialRecord:
             raise UserError(f"rank {rank} of {path}: {len(ranked)} trials have a finite {ledger.settings.metric.name}")
         return TrialRecord.of(ledger, ranked[rank - 1].number)
     file = path / RECORD if path.is_dir() else path
+    if path.is_dir() and has_manifest(path):
+        verify_folder(path)  # names what stands in the place of a file
     if not file.is_file():
         raise UserError(f"{path} is neither a {RECORD}, nor a model folder, nor a sweep directory")
     if rank != 1:
         raise UserError(f"rank {rank} of {path}: only a sweep directory has ranks")
-    if file.name == RECORD and (found := verify_model(file.parent)) is not None:
+    if file.name == RECORD and (found := _verified_record(file.parent)) is not None:
         return found
     return _read_record(file)
 
@@ -184,16 +187,25 @@ def verify_model(folder: Path) -> TrialRecord | None:
 
     Raises ``CorruptFile`` naming what is damaged or contradicts the rest.
     """
+    record = _verified_record(folder)
+    if record is not None:
+        _check_config_of(folder, record)
+    return record
+
+
+def _verified_record(folder: Path) -> TrialRecord | None:
+    """Return the record of a model folder whose files are those of its manifest; None where there is no manifest."""
     manifest = verify_folder(folder) if has_manifest(folder) else None
     has_record = (folder / RECORD).is_file()
     if manifest is None and has_record and (folder / _WEIGHTS).is_file():
-        raise CorruptFile(f"{folder / MANIFEST} is missing: restore it from a copy, or reproduce {folder / RECORD}")
+        raise CorruptFile(
+            f"{folder / MANIFEST} is missing: restore it from a copy; of a copy of {RECORD} alone the model can be trained again"
+        )
     if manifest is None or not has_record:
         return None
     if RECORD not in manifest:
         raise CorruptFile(f"{folder / RECORD} is not in {MANIFEST}: it was added later; remove it")
     record = _read_record(folder / RECORD)
-    _check_config_of(folder, record)
     _check_sweep_around(folder, record)
     return record
 
@@ -312,8 +324,9 @@ def _contradictions(record: TrialRecord) -> Iterator[str]:
     if measures:
         yield f"its measure is {record.measure[:200]!r}, and a row has {measures[0][:200]!r}"
     yield from _best_contradicted(record)
-    if record.replicates > 1 and any(_replicates_of(record, row) not in {0, record.replicates} for row in record.rows):
-        yield f"its rows must be of {record.replicates} replicates each, and one is not"
+    yield from _replicates_contradicted(record)
+    if record.threads is not None and not 1 <= record.threads <= _MOST_THREADS:
+        yield f"its threads must be 1 to {_MOST_THREADS}, and they are {record.threads}"
     stack = record.stacked
     if stack is not None:
         if not stack.position < len(stack.configs) == len(stack.epochs):
@@ -331,16 +344,23 @@ def _best_contradicted(record: TrialRecord) -> Iterator[str]:
         value = row.get(record.metric.name)
         if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
             best = (epoch, value) if best is None or record.metric.better(value, best[1]) else best
+    if best is None and record.measure and record.status in {"COMPLETE", "PRUNED"}:
+        yield f"its metric {record.metric.name!r} is in none of its rows"
     if best is not None and record.best_epoch != best[0]:
         yield f"its best epoch is {record.best_epoch}, and by {record.metric.name} epoch {best[0]} is"
     if record.best_epoch is not None and not 1 <= record.best_epoch <= len(record.rows):
         yield f"its best epoch is {record.best_epoch}, and it has {len(record.rows)} rows"
 
 
-def _replicates_of(record: TrialRecord, row: Facts) -> int:
-    """Return how many values the row's metric is the mean of; 0 where the row does not say, as after a divergence."""
-    each = row.get(record.metric.name + REPLICATES)
-    return len(each) if isinstance(each, list) else 0
+def _replicates_contradicted(record: TrialRecord) -> Iterator[str]:
+    """Yield a line for a row that is not the mean of the record's replicates. A diverged row is that of one of them."""
+    rows = record.rows[:-1] if record.status == "FAIL" else record.rows
+    for row in rows if record.replicates > 1 else []:
+        held_out = [name for name in row if name.startswith("val/") and name.endswith(REPLICATES)]
+        lengths = {len(each) for name in held_out if isinstance(each := row[name], list)}
+        if lengths != {record.replicates}:
+            yield f"it has {record.replicates} replicates, and the row of epoch {row['epoch']} is not the mean of so many"
+            return
 
 
 def _shortened(values: list[JsonValue]) -> str:
