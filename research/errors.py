@@ -28,7 +28,7 @@ STORAGE = frozenset(
 )
 
 # Besides: what a person may have named that is no file, or none of the kind that is asked for.
-FILES = STORAGE | {errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG}
+FILES = STORAGE | {errno.EFBIG, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO}
 
 
 class UserError(Exception):

@@ -10,6 +10,8 @@ import safetensors.torch
 import torch
 
 from vae.config import ConfigError
+from vae.durable import WEIGHTS, open_file, read_file
+from vae.manifest import DamagedFolder, check_manifest, has_manifest
 from vae.model import VAE
 from vae.serialization import from_json
 
@@ -44,12 +46,17 @@ def weights_file(state: TrainState) -> bytes:
 def load_model(folder: Path) -> tuple[TrainConfig, VAE]:
     """The config and the model, in evaluation mode on the CPU, of a model folder.
 
+    A folder with a ``manifest.json`` is compared with it before anything is used.
+
     Raises:
-        ConfigError: a file is missing, is not what it should be, or the weights don't fit the config.
+        ConfigError: a file is missing, damaged, is not what it should be, or the weights don't fit the config.
 
     """
     try:
-        config = from_json((folder / CONFIG_FILE).read_text(encoding="utf-8"), recorded=True)
+        if has_manifest(folder):
+            check_manifest(folder)
+        config = from_json(read_file(folder / CONFIG_FILE).decode(), recorded=True)
+        open_file(folder / WEIGHTS_FILE, WEIGHTS).close()  # a pipe would keep safetensors waiting
         with safetensors.safe_open(folder / WEIGHTS_FILE, framework="pt") as file:
             sizes = json.loads((file.metadata() or {})[_SIZES])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
@@ -64,6 +71,8 @@ def load_model(folder: Path) -> tuple[TrainConfig, VAE]:
             raise ConfigError("its weights are not those of its config")
         model = VAE(config, **data)
         model.load_state_dict(tensors)
+    except DamagedFolder as error:
+        raise ConfigError(str(error)) from None
     except _UNREADABLE as error:
         line = " ".join(str(error).split())[:300]
         raise ConfigError(f"{folder} is not a readable model folder: {line}") from None

@@ -19,7 +19,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from vae.durable import sync_directory, write_file
+from vae.durable import WEIGHTS, hash_file, read_file, sync_directory, write_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -90,9 +90,10 @@ class TrainState:
 
         """
         try:
-            info = json.loads((folder / INFO_FILE).read_bytes())
-            content = (folder / STATE_FILE).read_bytes()
+            info = json.loads(read_file(folder / INFO_FILE))
             written_as, digest = info["format"], info["sha256"]
+            # Hashed piece by piece before it is read: a file of an absurd size must not fill the memory.
+            content = b"" if hash_file(folder / STATE_FILE) != digest else read_file(folder / STATE_FILE, WEIGHTS)
         except (KeyError, TypeError):
             raise StateError(f"{folder / INFO_FILE} was altered: it lacks format or sha256") from None
         except OSError as error:

@@ -112,9 +112,10 @@ def reproduce(
 
     Exit code 0: reproduced exactly. 3: within tolerance. 4: did not reproduce.
     """
-    from research.ledger.records import load_record  # noqa: PLC0415
+    from research.ledger.records import check_record, load_record, rows_in_words  # noqa: PLC0415
 
     kept = load_record(record, rank)
+    check_record(kept)
     named_data = data_dir_of(data_dir)
     check_trust(record, contact=named_data is None, trust=trust, stacked=stacked)
     set_threads(kept.threads or 1)
@@ -126,7 +127,7 @@ def reproduce(
     console = console_of(quiet=as_json)
     epochs = len(kept.rows)
     console.print(
-        f"training trial {kept.trial} of {kept.sweep or 'a single run'} again: {epochs} epochs, seed {kept.seed}, "
+        f"training trial {kept.trial} of {kept.sweep or 'a single run'} again: {rows_in_words(kept)}, seed {kept.seed}, "
         f"config {kept.config_hash[:12]}",
         highlight=False,
         soft_wrap=True,
@@ -221,21 +222,17 @@ def _assignment(text: str) -> tuple[str, Any]:
 
 def _config_of(name: str, seed: int) -> TrainConfig:
     """The config that ``name`` means: of a JSON file, a record, a model folder, or drawn from a space."""
+    from research.ledger.records import config_of, load_record, read_config_file  # noqa: PLC0415
     from vae.portable import in_model_folder  # noqa: PLC0415
-    from vae.serialization import from_json, from_record  # noqa: PLC0415
+    from vae.serialization import from_json  # noqa: PLC0415
 
     path = local(name)
     if path.is_dir():
         path /= "config.json"
     if path.suffix == ".json":
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"config {name!r} can't be read: {error}") from None
+        text = read_config_file(path)
         if '"config_hash"' in text:
-            from research.ledger.records import TrialRecord  # noqa: PLC0415
-
-            return from_record(TrialRecord.from_json(text, name).config)
+            return config_of(load_record(path))
         return from_json(text, recorded=in_model_folder(path))
     from research.search.spaces import load_space, survey  # noqa: PLC0415
 

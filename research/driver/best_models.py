@@ -7,17 +7,17 @@ run again.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
-from itertools import islice
+from itertools import count, islice
 from typing import TYPE_CHECKING
 
 from research.errors import CorruptFile, StorageError, UserError
-from research.ledger.records import RECORD, TrialRecord, pretty, row_json
+from research.ledger import tail
+from research.ledger.records import TrialRecord, pretty, row_json
 from research.models.model_card import model_card
 from research.store.folders import clear_leftovers, inside, remove_folder, verify_folder, write_folder
-from research.store.layout import epoch_folder, replicate_folder, trial_name
+from research.store.layout import RECORD, epoch_folder, replicate_folder, trial_name
 from research.store.mirror import (
     fetch_folder,
     fetch_pictures,
@@ -27,6 +27,7 @@ from research.store.mirror import (
     whole_folders,
 )
 from research.worker.replicates import KEPT, row_of_kept, seeds_of
+from vae.durable import hash_file
 from vae.portable import WEIGHTS_FILE as WEIGHTS
 from vae.portable import weights_file
 from vae.state import STATE_FILE, StateError, TrainState
@@ -38,7 +39,8 @@ if TYPE_CHECKING:
     from research.ledger.log import Ledger, TrialView
     from research.store.object_store import ObjectStore
 
-_TRIAL = re.compile(r"trial-(\d{4,})")
+ASIDE = "aside"  # models that were found in models/ and are not the ledger's
+_TRIAL = re.compile(r"trial-(\d{4,15})")
 
 
 def keep_best(ledger: Ledger, sweep_dir: Path) -> list[str]:
@@ -66,24 +68,29 @@ def keep_best(ledger: Ledger, sweep_dir: Path) -> list[str]:
     for trial in desired:
         target = models / trial_name(trial.number)
         try:
-            try:
-                verify_folder(target)
-            except CorruptFile:
+            if (damage := _damage(target, ledger)) is not None:
                 if store is not None:
                     _fetch_what_it_is_made_of(ledger, store, trial)
-                write_folder(target, _model_files(ledger, sweep_dir, trial))
+                files = _model_files(ledger, sweep_dir, trial)
+                if tail.whose(target, ledger) == "foreign":
+                    problems += _aside(target)
+                write_folder(target, files)
                 there.discard(target.name)
             if store is not None and target.name not in there:
                 push_folder(store, sweep_dir, f"models/{target.name}")
         except (OSError, StateError, UserError) as error:
             missing.add(trial.number)
-            problems.append(f"the model of trial {trial.number} could not be kept: {error}")
-    present = _trials_in(models)
+            problems.append(_not_kept(trial.number, damage if target.exists() else None, error))
+    wanted = {trial.number for trial in desired}
+    for number, path in tail.trial_folders(models).items():
+        if number not in wanted and tail.whose(path, ledger) != "ours":
+            problems += _aside(path)
+    present = tail.trial_folders(models)
     stand_ins = [trial.number for trial in others if trial.number in present] if missing else []
-    kept = {trial.number for trial in desired} | set(stand_ins[: len(missing)])
+    kept = wanted | set(stand_ins[: len(missing)])
     unneeded = [path for number, path in present.items() if number not in kept]
     unneeded += [
-        path for number, path in _trials_in(sweep_dir / "trials").items() if _needless(ledger, number, missing)
+        path for number, path in tail.trial_folders(sweep_dir / "trials").items() if _needless(ledger, number, missing)
     ]
     for path in unneeded:
         try:
@@ -91,7 +98,12 @@ def keep_best(ledger: Ledger, sweep_dir: Path) -> list[str]:
         except OSError as error:
             problems.append(f"{path} could not be removed ({error.strerror})")
     if store is not None:
-        gone = [f"models/{name}" for name in there if (n := _number(name)) is not None and n not in kept]
+        ended = {number for number, view in ledger.trials.items() if view.terminal}
+        strange = [name for name in sorted(there) if (n := _number(name)) is not None and n not in ended]
+        problems += [
+            f"{store.url}/models/{name} is of no trial that the ledger has ended: it is left there" for name in strange
+        ]
+        gone = [f"models/{name}" for name in there if (n := _number(name)) in ended and n not in kept]
         gone += [f"trials/{name}" for name in checkpoints_there if _needless(ledger, _number(name), missing)]
         try:
             for relative in sorted(gone):
@@ -129,6 +141,35 @@ def last_whole(sweep_dir: Path, trial: TrialView, replicates: int) -> tuple[RowR
         else:
             return row, problems
     return None, problems
+
+
+def _damage(target: Path, ledger: Ledger) -> str | None:
+    """Return why ``target`` is not the whole model of this ledger's trial; None if it is."""
+    try:
+        verify_folder(target)
+    except CorruptFile as error:
+        return str(error)
+    return f"{target} holds another trial's model" if tail.whose(target, ledger) == "foreign" else None
+
+
+def _not_kept(trial: int, damage: str | None, error: Exception) -> str:
+    """Return the line for a model that can't be written; of one that was there, the damage comes first."""
+    if damage is None:
+        return f"the model of trial {trial} could not be kept: {error}"
+    return f"the model of trial {trial} could not be kept: {damage}; it can't be made again, as {error}"
+
+
+def _aside(folder: Path) -> list[str]:
+    """Move what the ledger does not tell of out of ``models/``, where its weights may be the only ones; say so."""
+    place = folder.parent.parent / ASIDE
+    names = (folder.name if copy == 0 else f"{folder.name}-{copy}" for copy in count())
+    try:
+        place.mkdir(exist_ok=True)
+        target = next(place / name for name in names if not (place / name).exists())
+        folder.rename(target)
+    except OSError as error:
+        return [f"{folder} is no model of this sweep, and can't be moved out of it ({error.strerror})"]
+    return [f"{folder} is no model that this sweep's ledger tells of: it was moved to {target}"]
 
 
 def _needless(ledger: Ledger, number: int | None, missing: set[int]) -> bool:
@@ -186,19 +227,11 @@ def _trials_there(store: ObjectStore) -> set[str]:
 def _check_sha256(checkpoint: Path, row: RowReported) -> None:
     state = checkpoint / STATE_FILE
     try:
-        digest = hashlib.sha256(state.read_bytes()).hexdigest()
+        digest = hash_file(state)
     except OSError as error:
         raise CorruptFile(f"{state} can't be read ({error.strerror})") from None
     if digest != row.checkpoint_sha256:
         raise CorruptFile(f"{state} is damaged (its sha256 is not the ledger's)")
-
-
-def _trials_in(directory: Path) -> dict[int, Path]:
-    """The folders of ``directory`` that are named after a trial, by its number."""
-    if not directory.is_dir():
-        return {}
-    named = {path: _number(path.name) for path in directory.iterdir()}
-    return {number: path for path, number in named.items() if number is not None}
 
 
 def _number(name: str) -> int | None:

@@ -13,8 +13,9 @@ from research.ledger import budget
 from research.ledger.comparison import why_not
 from research.ledger.events import LearnedTrial, SweepExtended, TrialsLearned
 from research.ledger.log import Ledger
-from research.ledger.records import load_record
+from research.ledger.records import check_record, config_of, load_record, names_external
 from research.ledger.settings import StartFrom
+from research.ledger.tail import refuse_lost_tail
 from research.planning.preflight import check_space, comparability
 from research.search.samplers import rehearse
 from research.search.spaces import load_recorded, load_space
@@ -22,6 +23,7 @@ from research.store.data_copy import data_directory
 from research.store.lease import Lease
 from research.store.lock import SweepLock
 from research.store.mirror import follow, local
+from vae.durable import LARGE_TEXT, read_file
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -49,11 +51,15 @@ def start_from(source: str) -> list[StartFrom]:
             StartFrom(params=dict(v.created.params), source=f"{ledger.settings.name} trial {v.number}") for v in best
         ]
     try:
-        values = json.loads(path.read_bytes()) if path.is_file() else None
-    except (OSError, ValueError, RecursionError) as error:
+        values = json.loads(read_file(path, LARGE_TEXT)) if path.is_file() else None
+    except OSError as error:
+        raise UserError(f"--start-from {source!r} can't be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
         raise UserError(f"--start-from {source!r} is not JSON: {error}") from None
     if values is None or (isinstance(values, dict) and "config_hash" in values):
         record = load_record(path)
+        # Nothing of a stranger's is run for the sake of a few parameters.
+        check_record(record) if names_external(record.config) else config_of(record)
         if not record.params:
             raise UserError(f"--start-from {source!r}: that run was not drawn from a space, so it has no parameters")
         return [StartFrom(params=record.params, source=f"{record.sweep} trial {record.trial}")]
@@ -114,6 +120,7 @@ def extend(ledger: Ledger, *, trials: str | None, space: str | None, more: budge
 
     """
     sweep_dir, settings = ledger.directory, ledger.settings
+    refuse_lost_tail(ledger)
     if settings.parent is not None:
         raise UserError(f"{str(sweep_dir)!r} holds finalists: research finalists with more --seeds trains more of them")
     total = settings.trials if trials is None else _total(trials, settings.trials)

@@ -36,6 +36,7 @@ from research.ledger.log import (
     TrialRetried,
 )
 from research.ledger.settings import rungs
+from research.ledger.tail import refuse_lost_tail
 from research.on_ray.capacity import addable_nodes, await_nodes, check_capacity, cluster_nodes, no_place
 from research.on_ray.joined import joined_ray
 from research.on_ray.local import asks_for_token, private_ray
@@ -134,6 +135,7 @@ def reopen(sweep_dir: Path, *, allow_changed_code: bool) -> tuple[Ledger, Space]
 
     """
     ledger = Ledger.open(sweep_dir)
+    refuse_lost_tail(ledger)
     settings, place = ledger.settings, address_of(sweep_dir)
     open_trials = [view for view in ledger.trials.values() if not view.terminal]
     # A driver that was killed at its last act has left views behind that are not the ledger's: those are still to do.

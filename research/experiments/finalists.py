@@ -13,11 +13,12 @@ import statistics
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from research.errors import UserError, storing
+from research.errors import CorruptFile, UserError, storing
 from research.intervals import LEVEL, median_index, standard_error, welch_interval
 from research.ledger.events import SweepExtended
 from research.ledger.log import Ledger, TrialCreated
 from research.ledger.settings import Budget, NoScheduler, Parent, RandomSearch, SweepSettings
+from research.ledger.tail import refuse_lost_tail
 from research.store.folders import read_sealed, write_sealed
 from research.store.layout import FINALISTS, trial_name
 from research.store.mirror import store_of
@@ -46,6 +47,7 @@ def prepare(parent: Ledger, *, top: int, seeds: int, resources: Resources | None
     """
     from research.driver.session import create  # noqa: PLC0415 - Ray takes seconds to import
 
+    refuse_lost_tail(parent)
     settings, place = parent.settings, parent.directory
     if settings.parent is not None:
         raise UserError(f"{str(place)!r} holds finalists already; give the directory of the sweep that they are of")
@@ -59,6 +61,7 @@ def prepare(parent: Ledger, *, top: int, seeds: int, resources: Resources | None
     target = place / FINALISTS
     if (target / "ledger").is_dir():
         ledger = Ledger.open(target)
+        refuse_lost_tail(ledger)
         if ledger.settings.parent != Parent(name=settings.name, identity=parent.identity):
             raise UserError(f"{target} holds finalists of another sweep: move it away")
     else:
@@ -154,6 +157,11 @@ def results(parent: Ledger) -> dict[str, Any] | None:
     for _, view in sorted(ledger.trials.items()):
         if view.created.parent_trial is not None:
             by_origin.setdefault(view.created.parent_trial, []).append(view)
+    if unknown := sorted(by_origin.keys() - parent.trials.keys()):
+        raise CorruptFile(
+            f"{place} trained trial {unknown[0]} again, and {parent.directory / 'ledger'} does not know it: the ledger has "
+            "lost its last events; restore it from a copy"
+        )
     rows = [_configuration(parent, ledger, origin, views) for origin, views in by_origin.items()]
     rows.sort(key=lambda row: (row["mean"] is None, -sign * (row["mean"] or 0.0), row["parent_trial"]))
     for rank, row in enumerate(rows, start=1):

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from research import provenance
 from research.errors import UserError
-from research.ledger.events import REPLICATES
+from research.experiments.tolerance import agrees
+from research.ledger.records import config_of
 from research.worker.replicates import train_together
 from research.worker.rows import describe_worker, finite
 from vae.data import load_training
 from vae.fast.stacked import train_stacked
+from vae.measure import measure_of
 from vae.serialization import from_record
 from vae.user_code import each
 
@@ -30,10 +31,8 @@ EXIT_CODES: dict[Verdict, int] = {
     "reproduced within tolerance": 3,
     "did not reproduce": 4,
 }
-RELATIVE_TOLERANCE = 1e-3  # where the sweep measured no spread over seeds
-SPREADS = 3.0  # where it did
-# What is judged by tolerance: sums over whole splits. Counts, norms and single latent dimensions only by equality.
-JUDGED = ("train/loss", "val/elbo", "val/reconstruction", "val/kl", "val/denoise_error")
+# In every row that has any of them: a record without one has lost it, whatever code made it.
+_EVERY_ROW = ("train/loss", "val/elbo", "val/reconstruction", "val/kl", "val/denoise_error")
 
 
 @dataclass(frozen=True)
@@ -70,13 +69,18 @@ def reproduce(
     torch started work.
 
     Raises:
-        UserError: ``stacked``, and the record is of a trial that trained alone.
+        UserError: ``stacked``, and the record is of a trial that trained alone; or the record contradicts itself.
 
     """
     if stacked and record.stacked is None:
         raise UserError(f"--stacked is for a trial that trained in a stack, and trial {record.trial} trained alone")
-    config = from_record(record.config)
+    if not record.rows:
+        raise UserError(
+            f"the record of trial {record.trial} has no rows ({record.status}): there is nothing to compare"
+        )
+    config = config_of(record)
     data = load_training(config.data, data_dir)
+    _check_measure(record, config, data)
     surroundings = []
     if data.data_hash != record.data_hash:
         surroundings.append(f"data: {record.data_hash[:12]} -> {data.data_hash[:12]}")
@@ -98,11 +102,29 @@ def reproduce(
             break
     differences = compare(record.rows, again)
     return Reproduction(
-        verdict=judge(record.rows, again, differences),
+        verdict=judge(
+            record.rows,
+            again,
+            differences,
+            ranked_by=record.metric.name,
+            same_code=not any(line.startswith("code: ") for line in surroundings),
+        ),
         rows=len(again),
         differences=differences,
         surroundings=surroundings,
     )
+
+
+def _check_measure(record: TrialRecord, config: TrainConfig, data: TrainingData) -> None:
+    """Refuse a record whose measure is not what its config measures on these data, where these are the record's."""
+    if (data.data_hash, data.split_hash) != (record.data_hash, record.split_hash):
+        return  # the verdict says that the data are others
+    measure = "" if data.validation is None else str(measure_of(config, data.validation, levels=data.levels))
+    if record.measure != measure:
+        raise UserError(
+            f"the record of trial {record.trial} contradicts itself: its measure is {record.measure[:200]!r}, and its config "
+            f"and data have {measure!r}; take an unchanged copy of the record"
+        )
 
 
 def _rows_of_stack(stack: Stacked, data: TrainingData, device: str) -> Iterator[dict[str, Any]]:
@@ -134,30 +156,29 @@ def compare(recorded: list[Any], again: list[dict[str, Any]]) -> list[Difference
     return [difference for _, difference in worst.values()]
 
 
-def judge(recorded: list[Any], again: list[dict[str, Any]], differences: list[Difference]) -> Verdict:
-    """The verdict on rows that were compared; a missing row or measure never passes."""
+def judge(
+    recorded: list[Any],
+    again: list[dict[str, Any]],
+    differences: list[Difference],
+    *,
+    ranked_by: str = "val/elbo",
+    same_code: bool = False,
+) -> Verdict:
+    """The verdict on rows that were compared: every figure of every row has to agree.
+
+    ``ranked_by``: the record's metric. ``same_code``: the record's code is this one, so that a figure that is only
+    in the new rows was taken out of the record; other code may have learned to report it.
+    """
     if len(recorded) != len(again):
         return "did not reproduce"
     if not differences:
         return "reproduced exactly"
-    if any(difference.metric == "measure" for difference in differences):
-        return "did not reproduce"
+    always = {"measure", ranked_by, *_EVERY_ROW}
     for old, new in zip(recorded, again, strict=True):
-        for metric in JUDGED:
-            before, after = old.get(metric), new.get(metric)
-            if before is None and after is None:
-                continue
-            if before is None or after is None or abs(after - before) > tolerance(old, metric):
-                return "did not reproduce"
+        names = set(old) | (set(new) if same_code else always & set(new))
+        if not all(agrees(name, old, new, ranked_by) for name in names if not name.startswith("time/")):
+            return "did not reproduce"
     return "reproduced within tolerance"
-
-
-def tolerance(row: Mapping[str, Any], metric: str) -> float:
-    """How far a figure of ``row`` may be off: three standard deviations over seeds, where the row has several."""
-    each = row.get(metric + REPLICATES)
-    if isinstance(each, list) and len(each) > 1 and all(isinstance(value, int | float) for value in each):
-        return SPREADS * float(statistics.stdev(each))
-    return RELATIVE_TOLERANCE * abs(float(row[metric]))
 
 
 def _distance(before: Any, after: Any) -> float:  # noqa: ANN401 - any JSON value

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from research import provenance
 from research.errors import UserError, storing
-from research.ledger.records import RECORD, TrialRecord, code_of, pretty
+from research.ledger.records import TrialRecord, code_of, pretty
 from research.ledger.settings import Metric
 from research.ledger.trust import remember
 from research.models.model_card import model_card
@@ -17,6 +17,7 @@ from research.planning.free_space import check_free_space
 from research.planning.metrics import default_metric
 from research.planning.preflight import check_scorable
 from research.store.folders import write_folder
+from research.store.layout import RECORD
 from research.worker.rows import describe_worker, finite
 from vae.data import load_training
 from vae.pictures import drawings
@@ -119,6 +120,7 @@ def train_once(
         hardware=worker["hardware"],
         threads=threads,
         device=device,
+        epochs_trained=len(rows),
     )
     kept |= {
         CONFIG_FILE: pretty(to_dict(config)).encode(),

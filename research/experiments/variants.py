@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from research.errors import UserError
-from research.ledger.records import RECORD, load_record
+from research.ledger.records import config_of, load_record, read_config_file
 from research.planning.metrics import default_metric
 from research.planning.options import named_value
+from research.store.layout import RECORD
 from vae.config import ConfigError
 from vae.portable import in_model_folder
-from vae.serialization import config_hash, from_json, from_record, to_dict, with_values
+from vae.serialization import config_hash, from_json, to_dict, with_values
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,17 +45,14 @@ def read_subject(place: Path, rank: int) -> Subject:
 
     """
     if place.is_file() and place.name != RECORD:
-        try:
-            text = place.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"config {str(place)!r} can't be read: {error}") from None
+        text = read_config_file(place)
         if '"config_hash"' not in text:
             if rank != 1:
                 raise UserError(f"rank {rank} of {place}: only a sweep directory has ranks")
             config = from_json(text, recorded=in_model_folder(place))
             return Subject(config, default_metric([config]), None, None)
     record = load_record(place, rank)
-    return Subject(from_record(record.config), record.metric, record.data_dir, record.data_hash)
+    return Subject(config_of(record), record.metric, record.data_dir, record.data_hash)
 
 
 @dataclass(frozen=True)

@@ -27,12 +27,12 @@ from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import JsonValue, TypeAdapter, ValidationError
+from pydantic import AfterValidator, JsonValue, TypeAdapter, ValidationError
 
 from research.errors import CorruptFile, UserError, storing
-from research.ledger import pareto
+from research.ledger import checks, pareto, tail
 from research.ledger.comparison import facts_of_recorded, why_not
 from research.ledger.events import (
     SKIPPED,
@@ -53,7 +53,7 @@ from research.ledger.events import (
 from research.ledger.standing import Standing
 from research.store.mirror import store_of
 from vae.config import NonNegativeInt, part
-from vae.durable import sync_directory, write_file
+from vae.durable import LARGE_TEXT, read_file, sync_directory, write_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -85,7 +85,7 @@ Status = Literal["RUNNING", "COMPLETE", "PRUNED", "FAIL", "SKIPPED"]
 class _Envelope:
     sequence: NonNegativeInt
     previous: str
-    time: str
+    time: Annotated[str, AfterValidator(checks.moment)]
     event: Event
 
 
@@ -329,6 +329,7 @@ class Ledger:
         )
         body = _canonical(_ENVELOPE.dump_python(envelope))
         seal = hashlib.sha256(body).hexdigest()
+        checks.numbers(body)
         # What is taken in is what a reader will read, not the object that the caller may still change.
         written = _ENVELOPE.validate_json(body)
         self._refuse_impossible(written)
@@ -347,13 +348,14 @@ class Ledger:
                 os.link(temporary, target)
             except FileExistsError as error:
                 # A mirror's file may have been fetched by a reader between these lines.
-                if self._store is None or target.read_bytes() != content:
+                if self._store is None or read_file(target, LARGE_TEXT) != content:
                     raise shared from error
             finally:
                 with contextlib.suppress(OSError):  # a disk that is gone or read-only: the first error says so
                     temporary.unlink(missing_ok=True)
             sync_directory(target.parent)
         self._fold(written, seal)
+        tail.mark(self.directory, self.identity, self._count, seal)
 
     def refresh(self) -> list[Event]:
         """Read what others appended since; one failing ``open`` when there is nothing new."""
@@ -362,8 +364,7 @@ class Ledger:
         while True:
             try:
                 # By its text: a Path for each event is a third of the time that a long ledger takes to be read.
-                with open(f"{folder}/{self._count:08d}.json", "rb") as file:  # noqa: PTH123
-                    raw = file.read()
+                raw = read_file(f"{folder}/{self._count:08d}.json", LARGE_TEXT)
             except FileNotFoundError:
                 return events
             except OSError as error:
@@ -443,6 +444,12 @@ class Ledger:
             raise CorruptFile(
                 f"{self._path(self._count)} is damaged (its sha256 does not match): restore it from a copy"
             )
+        try:
+            checks.numbers(body)
+        except ValueError as error:
+            raise CorruptFile(
+                f"{self._path(self._count)} can't be understood ({error}): restore it from a copy"
+            ) from error
         try:
             envelope = _ENVELOPE.validate_json(body)
             self._refuse_impossible(envelope)

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from research.errors import UserError
 from research.ledger.log import Ledger
-from research.ledger.records import RECORD, TrialRecord
+from research.ledger.records import TrialRecord
+from research.store.layout import RECORD
 from research.store.mirror import cache_root
 from research.store.object_store import is_url
 from vae.external import locate, named_parts

@@ -18,13 +18,12 @@ from research.errors import UserError
 from research.intervals import paired_interval
 from research.ledger.comparison import why_not
 from research.ledger.log import Ledger
-from research.ledger.records import RECORD
+from research.ledger.records import verify_model
 from research.models.evaluation import examples_of
 from research.models.looks import earlier_look, model_hash, write_look
 from research.search.spaces import on_other_data
 from research.store.data_copy import data_directory
-from research.store.folders import verify_folder
-from research.store.layout import MANIFEST, trial_name
+from research.store.layout import RECORD, trial_name
 from research.store.object_store import is_url
 from research.worker.comparison import facts_of
 from vae.apply import codes, scores, some_codes
@@ -32,6 +31,7 @@ from vae.data.arrays import UNREADABLE, read_array
 from vae.data.image_files import grey_pixels
 from vae.data.labels import label_name, listed
 from vae.data.pixels import pixels_of
+from vae.durable import LARGE_TEXT, read_file
 from vae.measure import measure_of
 from vae.pictures import MEASURED, png, shown_range
 from vae.portable import load_model
@@ -89,7 +89,7 @@ def model_folder(place: Path, rank: int = 1) -> Path:
 
     Raises:
         UserError: it is none of them, or the sweep did not keep that model.
-        CorruptFile: a file of the folder is not what its manifest says.
+        CorruptFile: a file of the folder is not what its manifest, its record or the sweep around it says.
 
     """
     if (place / "ledger").is_dir():
@@ -105,8 +105,7 @@ def model_folder(place: Path, rank: int = 1) -> Path:
             raise UserError(f"{place} is neither a model folder, nor a record in one, nor a sweep's directory")
         if rank != 1:
             raise UserError(f"--rank {rank}: {place} is one model; only a sweep's directory has ranks")
-    if (folder / MANIFEST).exists():
-        verify_folder(folder)
+    verify_model(folder)
     return folder
 
 
@@ -204,7 +203,7 @@ def _chosen(pixels: Pixels, asked: Mapping[str, int | None]) -> dict[str, int]:
 def _recorded_data_dir(folder: Path) -> Path | None:
     """Where the data lay in training, if that place is still there."""
     try:
-        recorded = json.loads((folder / RECORD).read_bytes())["data_dir"]
+        recorded = json.loads(read_file(folder / RECORD, LARGE_TEXT))["data_dir"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     if not isinstance(recorded, str):

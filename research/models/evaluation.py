@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from research.errors import UserError
+from research.ledger.records import verify_model
 from research.models.looks import earlier_look, model_hash, write_look
 from research.search.spaces import on_other_data
 from research.worker.rows import finite
@@ -50,8 +51,10 @@ def evaluate_model(
 
     Raises:
         UserError: the model, the data and the question don't go together.
+        CorruptFile: a file of the folder is not what its manifest, its record or the sweep around it says.
 
     """
+    verify_model(folder)
     config, model = load_model(folder)
     if data is not None:
         config = on_other_data(config, data)  # so that the numbers mean the same

@@ -11,6 +11,7 @@ from research.errors import UserError, storing
 from research.store.folders import read_sealed, sealed, write_sealed
 from research.store.layout import FINALISTS
 from research.store.mirror import store_of
+from vae.durable import hash_file
 from vae.portable import WEIGHTS_FILE as WEIGHTS
 
 if TYPE_CHECKING:
@@ -66,6 +67,6 @@ def count_looks(place: Path) -> int:
 def model_hash(folder: Path) -> str:
     """sha256 of the weights in a model folder: the model's identity."""
     try:
-        return hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+        return hash_file(folder / WEIGHTS)
     except OSError as error:
         raise UserError(f"{folder / WEIGHTS} can't be read ({error.strerror}): not a model folder") from error

@@ -18,7 +18,8 @@ from typing import Any
 
 from research.errors import CorruptFile
 from research.store.layout import MANIFEST
-from vae.durable import sync_directory, write_file
+from vae.durable import LARGE_TEXT, WEIGHTS, read_file, sync_directory, write_file
+from vae.manifest import DamagedFolder, check_manifest, is_plain, manifest_file
 
 _SEAL = "sha256"  # in a file that vouches for itself
 
@@ -29,9 +30,11 @@ def write_folder(target: Path, files: dict[str, bytes | Path]) -> None:
     Durable when it returns; killed at any moment, ``target`` is what it was, or is complete. An equal and
     undamaged ``target`` stays as it is; any other is replaced.
     """
-    contents = {name: source if isinstance(source, bytes) else source.read_bytes() for name, source in files.items()}
+    contents = {
+        name: source if isinstance(source, bytes) else read_file(source, WEIGHTS) for name, source in files.items()
+    }
     manifest = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
-    if any(not _is_plain(name) for name in manifest):
+    if any(not is_plain(name) for name in manifest):
         raise ValueError(f"file names of {target} must be plain: {sorted(manifest)}")
     with contextlib.suppress(CorruptFile):
         if verify_folder(target) == manifest:
@@ -44,7 +47,7 @@ def write_folder(target: Path, files: dict[str, bytes | Path]) -> None:
     try:
         for name, content in contents.items():
             write_file(temporary / name, content)
-        write_file(temporary / MANIFEST, _dump(manifest))
+        write_file(temporary / MANIFEST, manifest_file(manifest))
         sync_directory(temporary)
         if target.exists():
             remove_folder(target)
@@ -60,27 +63,9 @@ def verify_folder(path: Path) -> dict[str, str]:
     Raises ``CorruptFile`` naming the file that is missing, torn or altered.
     """
     try:
-        raw = (path / MANIFEST).read_bytes()
-    except OSError as error:
-        raise CorruptFile(
-            f"{path / MANIFEST} can't be read ({error.strerror}): {path} is not a whole folder"
-        ) from error
-    try:
-        manifest = json.loads(raw)
-        sound = all(_is_plain(name) and isinstance(digest, str) for name, digest in manifest.items())
-        sound = sound and raw == _dump(manifest)
-    except (ValueError, AttributeError, RecursionError):
-        sound = False
-    if not sound:
-        raise CorruptFile(f"{path / MANIFEST} is damaged: restore {path} from a copy")
-    for name, digest in manifest.items():
-        try:
-            content = (path / name).read_bytes()
-        except OSError as error:
-            raise CorruptFile(f"{path / name} can't be read ({error.strerror}): restore it from a copy") from error
-        if hashlib.sha256(content).hexdigest() != digest:
-            raise CorruptFile(f"{path / name} is damaged (its sha256 is not the manifest's): restore it from a copy")
-    return dict(manifest)
+        return check_manifest(path)
+    except DamagedFolder as error:
+        raise CorruptFile(str(error)) from error
 
 
 def read_folder(path: Path) -> dict[str, bytes]:
@@ -98,7 +83,7 @@ def read_folder(path: Path) -> dict[str, bytes]:
     content = _read_plain(path / MANIFEST)
     try:
         manifest = json.loads(content)
-        sound = all(_is_plain(name) and isinstance(digest, str) for name, digest in manifest.items())
+        sound = all(is_plain(name) and isinstance(digest, str) for name, digest in manifest.items())
     except (ValueError, AttributeError, RecursionError):
         sound = False
     if not sound:
@@ -173,7 +158,7 @@ def read_sealed(path: Path) -> dict[str, Any]:
 
     """
     try:
-        values = json.loads(path.read_bytes())
+        values = json.loads(read_file(path, LARGE_TEXT))
         sound = isinstance(values, dict) and values.pop(_SEAL, None) == _digest(values)
     except OSError as error:
         raise CorruptFile(f"{path} can't be read ({error.strerror}): restore it from a copy") from None
@@ -186,14 +171,6 @@ def read_sealed(path: Path) -> dict[str, Any]:
 
 def _digest(values: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True, allow_nan=False).encode()).hexdigest()
-
-
-def _dump(manifest: dict[str, str]) -> bytes:
-    return (json.dumps(manifest, indent=2, sort_keys=True) + "\n").encode()
-
-
-def _is_plain(name: str) -> bool:
-    return name not in {"", ".", "..", MANIFEST} and "/" not in name and "\0" not in name
 
 
 def _temporary(path: Path, suffix: str) -> Path:

@@ -7,12 +7,14 @@ import statistics
 import pytest
 
 from research.errors import UserError
-from research.experiments.reproduce import compare, judge, reproduce, tolerance
+from research.experiments.reproduce import compare, judge, reproduce
+from research.experiments.tolerance import tolerance
 from research.ledger.records import TrialRecord
 from research.worker.rows import finite
 from tests.support.synthetic import new_ledger, row, trial
 from vae.data import Digits, load_training
 from vae.fast.stacked import train_stacked
+from vae.measure import measure_of
 from vae.networks import Mlp
 from vae.objectives import Elbo
 from vae.serialization import config_hash, to_dict
@@ -75,7 +77,8 @@ def stack_of_three(directory):
         for seed in range(3)
     ]
     data = load_training(Digits(), None)
-    ledger = new_ledger(directory, data_hash=data.data_hash, split_hash=data.split_hash)
+    measure = str(measure_of(configs[0], data.validation, levels=data.levels))
+    ledger = new_ledger(directory, data_hash=data.data_hash, split_hash=data.split_hash, measure=measure)
     for number, config in enumerate(configs):
         ledger.append(trial(number, config=to_dict(config), config_hash=config_hash(config), seed=config.seed))
     runs = train_stacked(configs, data)

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, given
@@ -25,6 +25,7 @@ from research.ledger.log import Event, Interrupted, Ledger, TrialRetried
 from research.ledger.settings import Metric
 from tests.support.places import ROOT
 from tests.support.synthetic import failed, new_ledger, row, session, sweep, trial
+from vae.durable import read_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -354,11 +355,11 @@ def test_an_event_is_read_once_and_no_news_cost_one_look(tmp_path: Path, monkeyp
         ledger.append(row(0, epoch, -1.0 - epoch))
     reads: list[str] = []
 
-    def counted(path: str, mode: str) -> IO[Any]:
+    def counted(path: str, limit: int) -> bytes:
         reads.append(path)
-        return open(path, mode)  # noqa: PTH123 - what it stands in for
+        return read_file(path, limit)
 
-    monkeypatch.setattr("research.ledger.log.open", counted, raising=False)
+    monkeypatch.setattr("research.ledger.log.read_file", counted)
     opened = Ledger.open(tmp_path)
     assert len(opened) == len(ledger)
     assert len(reads) == len(set(reads)) == len(ledger) + 1  # and the one that is not there yet

@@ -1,0 +1,154 @@
+"""Evidence that a ledger has lost its last events, which the chain of hashes can't show: it only proves what is there.
+
+After each event the driver writes ``DIR/latest-event.json``: how many events there are, and the SHA-256 of the last one.
+Kept models and checkpoints are evidence, too: they exist only for trials of which the ledger knows. All of them are
+written after the events that they tell of, so that a process that is killed at any moment never leaves false evidence.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from research.errors import CorruptFile
+from research.store.folders import read_sealed, sealed
+from research.store.layout import LATEST_EVENT, RECORD
+from vae.durable import LARGE_TEXT, read_file
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from research.ledger.log import Ledger
+
+_TRIAL = re.compile(r"trial-(\d{4,15})")
+_NAMED = 3  # pieces of evidence that a message lists
+
+
+def mark(sweep_dir: Path, identity: str, events: int, last: str) -> None:
+    """Write down how long the ledger is. A mark that can't be written is left out: it may be behind, never ahead."""
+    temporary = sweep_dir / "ledger" / f".{LATEST_EVENT}.{os.getpid()}.tmp"
+    with contextlib.suppress(OSError):
+        temporary.write_bytes(sealed({"sweep": identity, "events": events, "last": last}))
+        temporary.replace(sweep_dir / LATEST_EVENT)
+
+
+def refuse_lost_tail(ledger: Ledger) -> None:
+    """Refuse to write to a ledger whose last events are lost.
+
+    Raises:
+        CorruptFile: with the evidence, and what to do.
+
+    """
+    if (lost := lost_tail(ledger)) is not None:
+        raise CorruptFile(lost)
+
+
+def lost_tail(ledger: Ledger) -> str | None:
+    """Return why the last events of ``ledger`` must be lost, in one line; None without evidence.
+
+    The ledger is refreshed: another process may be writing to it.
+    """
+    directory = ledger.directory
+    marked = _marked(directory)
+    models = {path: _model(path) for path in trial_folders(directory / "models").values()}
+    begun = trial_folders(directory / "trials")
+    ledger.refresh()  # the evidence is older than what is read now
+    remedy = f"restore {directory / 'ledger'} from a copy that has them, or, to go on without them,"
+    if marked is not None and marked.sweep == ledger.identity:
+        where = directory / LATEST_EVENT
+        if marked.events > len(ledger):
+            return (
+                f"{directory / 'ledger'} has lost its last events: it has {len(ledger)}, and {where} says that there were "
+                f"{marked.events}; {remedy} remove {where}"
+            )
+        if _seal_of(directory, marked.events - 1) != marked.last:
+            return (
+                f"{directory / 'ledger'} has another event {marked.events - 1} than {where} says, so the events that were "
+                f"there are lost; {remedy} remove {where}"
+            )
+    found = [path for path, facts in models.items() if facts and facts.of(ledger) and not facts.known(ledger)]
+    found += [path for number, path in begun.items() if number not in ledger.trials]
+    if not found:
+        return None
+    named = ", ".join(str(path) for path in found[:_NAMED])
+    more = f" and {len(found) - _NAMED} others" if len(found) > _NAMED else ""
+    return (
+        f"{directory / 'ledger'} has lost its last events: it does not know all of what {named}{more} tell of; {remedy} "
+        "move these folders out of the sweep"
+    )
+
+
+def whose(folder: Path, ledger: Ledger) -> Literal["ours", "foreign", "unreadable"]:
+    """Return whether the model in ``folder`` is what this ledger's trial of that number, which has ended, came to."""
+    facts = _model(folder)
+    if facts is None:
+        return "unreadable"
+    return "ours" if facts.of(ledger) and facts.known(ledger) else "foreign"
+
+
+def trial_folders(directory: Path) -> dict[int, Path]:
+    """Return the folders in ``directory`` that are named after a trial, by the trial's number, in order."""
+    if not directory.is_dir():
+        return {}
+    matches = ((path, _TRIAL.fullmatch(path.name)) for path in directory.iterdir())
+    return dict(sorted((int(match[1]), path) for path, match in matches if match is not None))
+
+
+@dataclass(frozen=True)
+class _Mark:
+    sweep: str
+    events: int
+    last: str
+
+
+@dataclass(frozen=True)
+class _Model:
+    """What a kept model says of its trial."""
+
+    sweep: str
+    trial: int
+    config_hash: str
+    rows: int
+
+    def of(self, ledger: Ledger) -> bool:
+        """Return True if the model is of this sweep, as far as the ledger knows."""
+        view = ledger.trials.get(self.trial)
+        return self.sweep == ledger.settings.name and (view is None or view.created.config_hash == self.config_hash)
+
+    def known(self, ledger: Ledger) -> bool:
+        """Return True if the ledger has the trial, its end, and as many rows."""
+        view = ledger.trials.get(self.trial)
+        return view is not None and view.terminal and len(view.rows) >= self.rows
+
+
+def _marked(directory: Path) -> _Mark | None:
+    """Return what the mark says. A damaged or missing one says nothing: it is written again with the next event."""
+    try:
+        values = read_sealed(directory / LATEST_EVENT)
+    except CorruptFile:
+        return None
+    sweep, events, last = values.get("sweep"), values.get("events"), values.get("last")
+    if isinstance(sweep, str) and isinstance(events, int) and events > 0 and isinstance(last, str):
+        return _Mark(sweep, events, last)
+    return None
+
+
+def _model(folder: Path) -> _Model | None:
+    """Return what the record in ``folder`` says; None where it can't be read, or is of a trial of another number."""
+    try:
+        record: Any = json.loads(read_file(folder / RECORD, LARGE_TEXT))
+        found = _Model(str(record["sweep"]), record["trial"], str(record["config_hash"]), len(record["rows"]))
+        return found if folder.name == f"trial-{found.trial:04d}" else dataclasses.replace(found, sweep="")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def _seal_of(directory: Path, sequence: int) -> str:
+    """Return the SHA-256 that an event, which was verified, ends with."""
+    raw = read_file(directory / "ledger" / f"{sequence:08d}.json", LARGE_TEXT)
+    return raw[-67:-3].decode()
