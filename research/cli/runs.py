@@ -115,9 +115,9 @@ def reproduce(
     from research.ledger.records import check_record, load_record, rows_in_words  # noqa: PLC0415
 
     kept = load_record(record, rank)
-    check_record(kept)
     named_data = data_dir_of(data_dir)
     check_trust(record, contact=named_data is None, trust=trust, stacked=stacked)
+    check_record(kept)
     set_threads(kept.threads or 1)
     from research.experiments.reproduce import EXIT_CODES  # noqa: PLC0415
     from research.experiments.reproduce import reproduce as run_again  # noqa: PLC0415

@@ -14,7 +14,7 @@ from research.ledger.records import TrialRecord
 from research.store import data_copy
 from research.store.folders import write_folder
 from tests.support.synthetic import new_ledger, row, trial
-from vae.serialization import config_hash, from_dict
+from vae.serialization import config_hash, from_dict, to_dict
 
 PART = """
 from dataclasses import dataclass
@@ -48,7 +48,8 @@ def world(tmp_path, monkeypatch):
 
 def config(*, external):
     """JSON of a small config, with the user's part or without."""
-    return CONFIG | ({"objective": {"kind": "external", "path": "part.py:Mine", "settings": {}}} if external else {})
+    part = {"objective": {"kind": "external", "path": "part.py:Mine", "settings": {}}}
+    return to_dict(from_dict(CONFIG)) | (part if external else {})
 
 
 def sweep(folder, *, external, data_dir):
@@ -57,7 +58,7 @@ def sweep(folder, *, external, data_dir):
     made = from_dict(CONFIG)
     ledger = new_ledger(folder, data_dir=data_dir)
     ledger.append(trial(0, config=values, config_hash=config_hash(made), seed=0))
-    ledger.append(row(0, 0, -10.0, "complete"))
+    ledger.append(row(0, 1, -10.0, "complete"))
     record = TrialRecord.of(ledger, 0).to_json()
     model = folder / "models" / "trial-0000"
     write_folder(model, {"record.json": record.encode(), "config.json": json.dumps(values).encode()})
