@@ -38,7 +38,8 @@ def finalists_of(context: Context, found: dict[str, Any]) -> str:
         paragraph(
             f"The best configurations of the search, each trained with {found['seeds']} fresh seeds and ranked by the "
             "mean. The standard error is over seeds; “in the search” is the score that made it a finalist, and the gap "
-            "is by how much that score is better than the fresh mean: the winner's curse, where it is above 0."
+            "is by how much that score is better than the fresh seeds' score by the same definition: the winner's curse, "
+            "where it is above 0."
         ),
         "" if found.get("complete", True) else note("Not all seeds have ended: the means will change."),
         table(columns, rows, name="finalists"),
