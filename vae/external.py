@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, JsonValue, ValidationError
 
 from vae.config import part
+from vae.places import working_directories
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -71,7 +72,7 @@ def external_sources(config: object) -> dict[str, str]:
 def search_path() -> list[Path]:
     """Where modules and files of external parts are looked for, besides Python's own path."""
     listed = os.environ.get(PATH_VARIABLE, "").split(os.pathsep)
-    return [Path.cwd(), *(Path(folder) for folder in listed if folder)]
+    return list(dict.fromkeys([*working_directories(), *(Path(folder) for folder in listed if folder)]))
 
 
 @lru_cache(maxsize=64)

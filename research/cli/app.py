@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import traceback
 from itertools import pairwise
-from typing import Any
+from typing import Any, NoReturn
 
 import typer
 
@@ -16,7 +17,17 @@ from research.cli import runs, sweeps
 from research.cli import study as cli_study
 from research.cli import wandb_verb as cli_wandb
 from research.errors import FILES, UserError
+from research.paths import note_start
 from research.redaction import redacted
+from research.terminal import (
+    OUTPUT_CLOSED,
+    Ending,
+    OutputClosedError,
+    complain,
+    flush_output,
+    guard_streams,
+    output_lost,
+)
 
 app = typer.Typer(
     help="Sweeps over variational autoencoders that can be compared, resumed and reproduced.",
@@ -40,12 +51,32 @@ for _verb in (
 app.command(context_settings=cli_cluster.PASSES_ON)(cli_cluster.submit)
 
 
+def program() -> None:
+    """The entry point of the process: :func:`main`, with the process's own streams and its end looked after."""
+    guard_streams()
+    ending = Ending()
+    try:
+        try:
+            note_start()
+        except UserError as error:
+            _fail(str(error))
+        main()
+    except SystemExit as stopped:
+        with contextlib.suppress(OutputClosedError):
+            flush_output()
+        ending.code = stopped.code if isinstance(stopped.code, int) else int(stopped.code is not None)
+        raise
+
+
 def main() -> None:
-    """The entry point: a person's mistake is one line and exit code 2."""
+    """One verb: a person's mistake is one line and exit code 2, output that nobody reads any more is 141."""
     try:
         code = app(standalone_mode=False)
+        flush_output()
     except typer.Abort:
         sys.exit(130)
+    except OutputClosedError:
+        _end_without_output()
     except Exception as error:  # noqa: BLE001 - shown as Python would show it
         # Loaded by now if that is what was raised: no import is paid for on the way to an error.
         known = [getattr(sys.modules.get(m), n, None) for m, n in _USER_ERRORS]
@@ -55,9 +86,19 @@ def main() -> None:
             _fail(f"{str(error.filename)[:500]} can't be used: {error.strerror}")
         if isinstance(error, _UsageError):
             _fail(error.format_message() + _value_given(error))
-        sys.stderr.write(redacted(traceback.format_exc()))  # a bug's: as Python prints it, without secrets
+        complain(redacted(traceback.format_exc()))  # a bug's: as Python prints it, without secrets
         sys.exit(1)
+    if not code and output_lost() is not None:
+        _end_without_output()
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _end_without_output() -> NoReturn:
+    """A reader that has gone (``| head``) has what it wanted; of any other reason a person must hear."""
+    why = output_lost() or ""
+    if "can't be written" in why:
+        complain(f"error: {why}")
+    sys.exit(OUTPUT_CLOSED)
 
 
 # Typer carries its own click and exports one of its usage errors: the class above that one is all of them.
@@ -81,5 +122,5 @@ def _value_given(error: Any) -> str:  # noqa: ANN401 - typer's own click is priv
 
 def _fail(message: str) -> None:
     line = redacted(" ".join(message.split()))
-    sys.stderr.write(f"error: {line if len(line) <= LONGEST_LINE else line[:LONGEST_LINE] + ' ...'}\n")
+    complain(f"error: {line if len(line) <= LONGEST_LINE else line[:LONGEST_LINE] + ' ...'}")
     sys.exit(2)

@@ -14,6 +14,7 @@ import optuna
 
 from research.errors import CorruptFile, UserError, storing
 from research.ledger.settings import SpaceSource
+from research.paths import whole
 from research.store.mirror import store_of
 from vae.config import ConfigError, nearest
 from vae.seeds import derive
@@ -50,7 +51,7 @@ def load_space(name: str) -> Space:
     if name in built_in_names():
         path = Path(search_spaces.__file__).parent / f"{name}.py"
     else:
-        path = Path(name)
+        path = whole(name)
         if not path.is_file():
             hint = nearest(name, built_in_names())
             raise UserError(f"unknown space {name!r}: neither a file nor a name in search_spaces/; {hint}")

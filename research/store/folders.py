@@ -147,7 +147,7 @@ def _digest(values: dict[str, Any]) -> str:
 
 
 def _dump(manifest: dict[str, str]) -> bytes:
-    return (json.dumps(manifest, indent=2, sort_keys=True) + "\n").encode()
+    return (json.dumps(manifest, indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
 
 
 def _is_plain(name: str) -> bool:
