@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, JsonValue, ValidationError
 
 from vae.config import part
+from vae.places import working_directories
 from vae.user_code import UserCodeExit, run_source, user_code
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ def source_of(path: str) -> str | None:
 def search_path() -> list[Path]:
     """Where modules and files of external parts are looked for, besides Python's own path."""
     listed = os.environ.get(PATH_VARIABLE, "").split(os.pathsep)
-    return [Path.cwd(), *(Path(folder) for folder in listed if folder)]
+    return list(dict.fromkeys([*working_directories(), *(Path(folder) for folder in listed if folder)]))
 
 
 @lru_cache(maxsize=64)

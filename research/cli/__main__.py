@@ -1,6 +1,6 @@
 """``python -m research.cli``: the command line without an installed script."""
 
-from research.cli.app import main
+from research.cli.app import program
 
 if __name__ == "__main__":
-    main()
+    program()

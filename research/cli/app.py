@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import traceback
@@ -17,7 +18,17 @@ from research.cli import runs, sweeps
 from research.cli import study as cli_study
 from research.cli import wandb_verb as cli_wandb
 from research.errors import FILES, UserError
+from research.paths import note_start
 from research.redaction import redacted
+from research.terminal import (
+    OUTPUT_CLOSED,
+    Ending,
+    OutputClosedError,
+    complain,
+    flush_output,
+    guard_streams,
+    output_lost,
+)
 
 app = typer.Typer(
     help="Sweeps over variational autoencoders that can be compared, resumed and reproduced.",
@@ -41,8 +52,25 @@ for _verb in (
 app.command(context_settings=cli_cluster.PASSES_ON)(cli_cluster.submit)
 
 
+def program() -> None:
+    """The entry point of the process: :func:`main`, with the process's own streams and its end looked after."""
+    guard_streams()
+    ending = Ending()
+    try:
+        try:
+            note_start()
+        except UserError as error:
+            _fail(str(error))
+        main()
+    except SystemExit as stopped:
+        with contextlib.suppress(OutputClosedError):
+            flush_output()
+        ending.code = stopped.code if isinstance(stopped.code, int) else int(stopped.code is not None)
+        raise
+
+
 def main() -> None:
-    """The entry point: a person's mistake is one line and exit code 2."""
+    """One verb: a person's mistake is one line and exit code 2, output that nobody reads any more is 141."""
     from vae.user_code import end_copy, signal_notes  # noqa: PLC0415 - not for the pages of --help
 
     process = os.getpid()
@@ -50,10 +78,13 @@ def main() -> None:
     with signal_notes() as notes:
         try:
             code = app(standalone_mode=False)
+            flush_output()
         except BaseException as error:  # noqa: BLE001 - each kind has its line and exit code below
             end_copy(process, USERS_CODE, error)
             _end_by(error, by_signal=notes.raised is not None)
     end_copy(process, USERS_CODE)
+    if not code and output_lost() is not None:
+        _end_without_output()
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -64,6 +95,8 @@ def _end_by(error: BaseException, *, by_signal: bool) -> NoReturn:
     """Say what is behind ``error`` and exit. ``by_signal``: Ctrl-C, or another signal, was received."""
     from vae.user_code import UserCodeExit, exit_line  # noqa: PLC0415 - as above
 
+    if isinstance(error, OutputClosedError):
+        _end_without_output()
     if isinstance(error, KeyboardInterrupt) and by_signal:
         sys.exit(130)
     if isinstance(error, typer.Abort):
@@ -81,10 +114,16 @@ def _end_by(error: BaseException, *, by_signal: bool) -> NoReturn:
         _fail(error.format_message() + _value_given(error))
     if not isinstance(error, Exception):  # typer raises none of these, and no verb does
         _fail(exit_line(USERS_CODE, error))
-    sys.stderr.write(
-        redacted("".join(traceback.format_exception(error)))
-    )  # a bug's: as Python prints it, without secrets
+    complain(redacted("".join(traceback.format_exception(error))))  # a bug's: as Python prints it, without secrets
     sys.exit(1)
+
+
+def _end_without_output() -> NoReturn:
+    """A reader that has gone (``| head``) has what it wanted; of any other reason a person must hear."""
+    why = output_lost() or ""
+    if "can't be written" in why:
+        complain(f"error: {why}")
+    sys.exit(OUTPUT_CLOSED)
 
 
 # Typer carries its own click and exports one of its usage errors: the class above that one is all of them.
@@ -108,5 +147,5 @@ def _value_given(error: Any) -> str:  # noqa: ANN401 - typer's own click is priv
 
 def _fail(message: str) -> NoReturn:
     line = redacted(" ".join(message.split()))
-    sys.stderr.write(f"error: {line if len(line) <= LONGEST_LINE else line[:LONGEST_LINE] + ' ...'}\n")
+    complain(f"error: {line if len(line) <= LONGEST_LINE else line[:LONGEST_LINE] + ' ...'}")
     sys.exit(2)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +11,11 @@ import typer
 
 from research.cli import sweeps
 from research.errors import UserError
+from research.paths import whole
 from research.redaction import secret_in
+from research.store.mirror import relative
+from research.terminal import say
+from research.text import shell
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,7 +41,10 @@ def submit(
     with_: Annotated[
         list[Path] | None,
         typer.Option(
-            "--with", help="A file or folder to send along: what a space imports, a part of yours. Repeatable."
+            "--with",
+            help="A file or folder to send along: what a space imports, a part of yours. Repeatable.",
+            parser=whole,
+            metavar="PATH",
         ),
     ] = None,
 ) -> None:
@@ -70,8 +76,12 @@ def submit(
                 "the cluster its secrets by its own means"
             )
     job = _reached(cluster, lambda: jobs.submit(cluster, name, command, others))
-    _say(f"sweep {name} runs on {cluster} as job {job}, in {storage}. Follow: research watch {cluster} {name}")
-    _say(f"Stop: research stop {cluster} {name}. Bring it home: research fetch {cluster} {name}")
+    _say(
+        f"sweep {name} runs on {cluster} as job {job}, in {storage}. Follow: {shell('research', 'watch', cluster, name)}"
+    )
+    _say(
+        f"Stop: {shell('research', 'stop', cluster, name)}. Bring it home: {shell('research', 'fetch', cluster, name)}"
+    )
     if not detach:
         raise typer.Exit(follow_remote(cluster, name, storage=storage))
 
@@ -97,7 +107,9 @@ def fetch(
     cluster: Cluster,
     name: Annotated[str, typer.Argument(help="The sweep's name.")],
     *,
-    to: Annotated[Path, typer.Option(help="Where the sweep's directory goes.")] = Path("sweeps"),
+    to: Annotated[Path, typer.Option(help="Where the sweep's directory goes.", parser=whole, metavar="PATH")] = Path(
+        "sweeps"
+    ),
     storage: Storage = _SHARED,
 ) -> None:
     """Bring a sweep home: ledger, models, pictures, W&B files; verified. Done again, it brings what is new."""
@@ -109,8 +121,8 @@ def fetch(
         check_cluster(cluster)
     found = _reached(cluster, lambda: bring(cluster, name, storage=storage, to=to))
     _say(
-        f"sweep {name} in {found.directory}: {found.events} events ({found.new} new), {found.models} kept models, "
-        f"all verified. research show {found.directory}"
+        f"sweep {name} in {relative(found.directory)}: {found.events} events ({found.new} new), {found.models} kept models, "
+        f"all verified. {shell('research', 'show', relative(found.directory))}"
     )
 
 
@@ -119,18 +131,19 @@ def follow_remote(cluster: str, name: str, *, storage: str = _SHARED, after: int
     from research.clusters import jobs  # noqa: PLC0415
     from research.clusters.access import LostConnection  # noqa: PLC0415
 
-    follow = f"research watch {cluster} {name}"
-    again = f"research submit {cluster} --resume {name}" + ("" if storage == _SHARED else f" --storage {storage}")
+    follow = shell("research", "watch", cluster, name)
+    elsewhere = [] if storage == _SHARED else ["--storage", storage]
+    again = shell("research", "submit", cluster, "--resume", name, *elsewhere)
     try:
         code = jobs.follow(cluster, name, say=_say, after=after)
     except KeyboardInterrupt:
-        _say(f"left; the sweep goes on. Follow it again: {follow}. Stop it: research stop {cluster} {name}")
+        _say(f"left; the sweep goes on. Follow it again: {follow}. Stop it: {shell('research', 'stop', cluster, name)}")
         return 130
     except LostConnection as lost:
         _say(f"no connection ({lost}); the sweep may go on. Follow it again: {follow}. If its head was lost: {again}")
         return 1
     if code == 0:
-        _say(f"Bring it home: research fetch {cluster} {name}")
+        _say(f"Bring it home: {shell('research', 'fetch', cluster, name)}")
     else:
         _say(f"the job has ended with exit code {code}. Continue on the cluster with: {again}")
     return code
@@ -146,7 +159,7 @@ def _checked_sweep(given: list[str], storage: str) -> tuple[str, list[str], list
     """
     verb, ctx = _parsed("sweep", given)
     asked = dict(ctx.params)
-    if asked["storage"] != Path("sweeps"):
+    if asked["storage"] != whole("sweeps"):
         raise UserError("--storage is given once")
     if asked["concurrent"] is None:
         raise UserError("--concurrent is needed: a cluster that grows has no fixed number of slots")
@@ -192,5 +205,4 @@ def _reached(cluster: str, ask: Callable[[], Answer]) -> Answer:
 
 
 def _say(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
+    say(text)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +10,10 @@ import typer
 
 from research.cli.options import AsJson, DataDir, check_device, data_dir_of, one_of, set_threads
 from research.errors import UserError
-from research.store.mirror import local
+from research.paths import whole
+from research.store.mirror import local, relative
+from research.terminal import say
+from research.text import json_text
 
 if TYPE_CHECKING:
     from research.models.apply import Kept, Model
@@ -26,7 +28,10 @@ Place = Annotated[
 ]
 Rank = Annotated[int, typer.Option(min=1, help="Of a sweep: which of its best.")]
 SplitName = Annotated[str, typer.Option("--split", help="validation or test. Every look at test is written down.")]
-Out = Annotated[Path | None, typer.Option(help="A .png with captions, or an .npz of arrays. Default: VERB.png.")]
+Out = Annotated[
+    Path | None,
+    typer.Option(help="A .png with captions, or an .npz of arrays. Default: VERB.png.", parser=whole, metavar="PATH"),
+]
 Device = Annotated[str, typer.Option(help="cpu or cuda.")]
 Threads = Annotated[int, typer.Option(min=1, help="CPU threads.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of the noise that is drawn.")]
@@ -60,7 +65,7 @@ def sample(
     from vae.apply import sample as draw  # noqa: PLC0415
     from vae.data.labels import label_name, label_number  # noqa: PLC0415
 
-    place = out or Path("sample.png")
+    place = out or whole("sample.png")
     if place.suffix == ".png":
         need_images(kept)
     network = kept.model
@@ -106,7 +111,7 @@ def reconstruct(
     x, labels = _some(kept, count)
     _written(
         kept,
-        out or Path("reconstruct.png"),
+        out or whole("reconstruct.png"),
         [("original", x), ("reconstruction", again(kept.model, x, labels))],
         _which(kept, split, len(x)),
     )
@@ -152,7 +157,7 @@ def denoise(
     kept.seen({"corrupted": before, "denoised": after})
     _written(
         kept,
-        out or Path("denoise.png"),
+        out or whole("denoise.png"),
         [("clean", x), ("corrupted", corrupted), ("denoised", cleaned)],
         f"{chosen.kind}: squared error {before:.2f} before, {after:.2f} after",
     )
@@ -210,7 +215,7 @@ def inpaint(
     error = float((filled - x)[:, missing].square().sum(1).mean())
     kept.seen({"squared_error": error})
     rows = [("original", x), ("given", x * ~missing), ("filled in", filled)]
-    _written(kept, out or Path("inpaint.png"), rows, f"{mask} missing: squared error there {error:.2f}")
+    _written(kept, out or whole("inpaint.png"), rows, f"{mask} missing: squared error there {error:.2f}")
     _say(f"squared error per example where it was missing: {error:.3f}")
 
 
@@ -250,7 +255,9 @@ def interpolate(
     x, labels = _chosen(kept)
     way = between(kept.model, x, labels, steps=steps, path="spherical" if spherical else "linear")
     rows = [("originals", x), ("between", way)]
-    _written(kept, out or Path("interpolate.png"), rows, "{} {} to {}".format(split, *kept.chosen.values()), fold=False)
+    _written(
+        kept, out or whole("interpolate.png"), rows, "{} {} to {}".format(split, *kept.chosen.values()), fold=False
+    )
 
 
 def traverse(
@@ -309,16 +316,19 @@ def traverse(
     rows = [(f"z_{i}", row) for i, row in zip(dimension or range(network.latent_size), changed, strict=True)]
     whose = "the prior" if network.generative else f"{split} codes"
     title = f"{split} example {kept.chosen['example']}, mean ± {reach:g} standard deviations of {whose}"
-    _written(kept, out or Path("traverse.png"), rows, title, fold=False)
+    _written(kept, out or whole("traverse.png"), rows, title, fold=False)
 
 
 def encode(
     model: Place,
     *,
-    out: Annotated[Path, typer.Option(help="A .parquet of posterior means, variances and labels.")] = Path(
-        "codes.parquet"
-    ),
-    picture: Annotated[Path | None, typer.Option(help="A .png of the codes in two dimensions.")] = None,
+    out: Annotated[
+        Path,
+        typer.Option(help="A .parquet of posterior means, variances and labels.", parser=whole, metavar="PATH"),
+    ] = Path("codes.parquet"),
+    picture: Annotated[
+        Path | None, typer.Option(help="A .png of the codes in two dimensions.", parser=whole, metavar="PATH")
+    ] = None,
     by: Annotated[str, typer.Option(help="dimensions (the first two), pca or tsne.")] = "dimensions",
     split: SplitName = "validation",
     rank: Rank = 1,
@@ -343,7 +353,7 @@ def encode(
 
     if picture is not None:
         apply.check_plane(by, len(kept.split.labels))
-    _say(f"{apply.encode(kept, out)} codes in {out}")
+    _say(f"{apply.encode(kept, out)} codes in {relative(out)}")
     if picture is not None:
         from research.worker.scatter import scatter  # noqa: PLC0415
 
@@ -351,13 +361,15 @@ def encode(
         kept.seen({"accuracy": accuracy})
         told = "" if accuracy is None else f", 5-NN accuracy in 2-D {100 * accuracy:.1f} %"
         scatter(flat, labels, picture, f"{len(flat)} {split} codes by {by}{told}", names=kept.label_names)
-        _say(f"{picture}: {len(flat)} codes by {by}{told}")
+        _say(f"{relative(picture)}: {len(flat)} codes by {by}{told}")
 
 
 def score(
     model: Place,
     *,
-    out: Annotated[Path | None, typer.Option(help="A .parquet with a row for each example.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="A .parquet with a row for each example.", parser=whole, metavar="PATH")
+    ] = None,
     anomaly: Annotated[
         list[str] | None,
         typer.Option(
@@ -425,12 +437,12 @@ def score(
     kept.seen(found)
     _answer(found, as_json=as_json)
     if out is not None and not as_json:
-        _say(f"scores of {len(kept.split)} examples in {out}")
+        _say(f"scores of {len(kept.split)} examples in {relative(out)}")
 
 
 def compare(
     a: Place,
-    b: Annotated[Path, typer.Argument(help="Another.")],
+    b: Annotated[Path, typer.Argument(help="Another.", parser=local, metavar="B")],
     *,
     split: SplitName = "validation",
     data_dir: DataDir = None,
@@ -471,7 +483,9 @@ def compare(
 def export(
     model: Place,
     *,
-    out: Annotated[Path, typer.Option(help="A folder for encoder.onnx and decoder.onnx.")] = Path("onnx"),
+    out: Annotated[
+        Path, typer.Option(help="A folder for encoder.onnx and decoder.onnx.", parser=whole, metavar="PATH")
+    ] = Path("onnx"),
     rank: Rank = 1,
     data_dir: DataDir = None,
     threads: Threads = 1,
@@ -486,7 +500,7 @@ def export(
         _say(f"{name:18} largest difference {difference:.2g}")
     if kept.model.labelled and kept.label_names:
         _say(f"condition, in its order: {', '.join(map(repr, kept.label_names))}")
-    _say(f"encoder.onnx and decoder.onnx in {out}")
+    _say(f"encoder.onnx and decoder.onnx in {relative(out)}")
 
 
 VERBS = (sample, reconstruct, denoise, inpaint, interpolate, traverse, encode, score, compare, export)
@@ -558,16 +572,16 @@ def _written(kept: Model, out: Path, rows: list[tuple[str, Any]], title: str, *,
     if out.suffix == ".png":
         need_images(kept)
     write(out, rows, kept.model.shape, f"{kept.folder.name}: {title}", fold=fold, span=shown_span(kept, rows))
-    _say(f"{out}: {title}")
+    _say(f"{relative(out)}: {title}")
 
 
 def _answer(found: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps(found, indent=1))
+        _say(json_text(found))
         return
     for name, value in found.items():
         _say(f"{name:20} {value:.4f}" if isinstance(value, float) else f"{name:20} {value}")
 
 
 def _say(text: str) -> None:
-    typer.echo(text)
+    say(text)

@@ -11,6 +11,7 @@ import typer
 
 from research.errors import UserError
 from research.store.data_copy import data_directory
+from research.terminal import console
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -37,11 +38,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text
 
 def console_of(*, quiet: bool = False, stderr: bool = False) -> Console:
     """Return the console that a verb prints to."""
-    from rich.console import Console  # noqa: PLC0415
-
-    # A pipe has no width: tables must not be folded to 80 columns there.
-    width = None if (sys.stderr if stderr else sys.stdout).isatty() else 160
-    return Console(quiet=quiet, width=width, stderr=stderr)
+    return console(quiet=quiet, stderr=stderr)
 
 
 def set_threads(threads: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,8 +21,11 @@ from research.cli.options import (
 )
 from research.cli.sweeps import Directory  # noqa: TC001 - typer reads it when a verb is made
 from research.errors import UserError
+from research.paths import whole
 from research.store.data_copy import data_directory
-from research.store.mirror import local
+from research.store.mirror import local, relative
+from research.terminal import say
+from research.text import json_text
 
 if TYPE_CHECKING:
     from vae.train_config import TrainConfig
@@ -41,7 +43,7 @@ def show(
 
     ledger = Ledger.open(directory)
     if as_json:
-        typer.echo(json.dumps(sweep_json(ledger), indent=1))
+        say(json_text(sweep_json(ledger)))
     else:
         console_of().print(glance(ledger, rows=rows), highlight=False)
 
@@ -51,7 +53,10 @@ def train(
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Change a setting: objective.beta=4. Repeatable.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Where the model goes. Default: runs/ and the time.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Where the model goes. Default: runs/ and the time.", parser=whole, metavar="PATH"),
+    ] = None,
     data_dir: DataDir = None,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads; 1 gives what a sweep's trial on one gives.")] = 1,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
@@ -73,9 +78,9 @@ def train(
     check_device(device)
     refuse_in("the config", to_dict(chosen))
     console = console_of()
-    if Path(config).suffix != ".json" and not Path(config).is_dir():
+    if Path(config).suffix != ".json" and not whole(config).is_dir():
         console.print(f"drawn: {to_json(chosen)}", highlight=False, soft_wrap=True)
-    folder = out or Path("runs") / f"{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    folder = out or whole("runs") / f"{datetime.now(UTC):%Y%m%d-%H%M%S}"
     run = train_once(
         chosen,
         source=config,
@@ -91,7 +96,7 @@ def train(
         raise typer.Exit(1)
     for doubt in doubts(run.kept_row or {}, str((run.kept_row or {}).get("measure", "")), to_dict(chosen)):
         console.print(f"warning: the model is {doubt}", highlight=False, soft_wrap=True, markup=False)
-    console.print(f"model of epoch {run.kept_epoch} in {folder}", highlight=False, soft_wrap=True)
+    console.print(f"model of epoch {run.kept_epoch} in {relative(folder)}", highlight=False, soft_wrap=True)
 
 
 def reproduce(
@@ -141,16 +146,13 @@ def reproduce(
         on_row=lambda row: console.print(_row_line(row, epochs), highlight=False, soft_wrap=True),
     )
     if as_json:
-        typer.echo(
-            json.dumps(
-                {
-                    "verdict": result.verdict,
-                    "rows": result.rows,
-                    "surroundings": result.surroundings,
-                    "differences": [vars(d) for d in result.differences],
-                }
-            )
-        )
+        found = {
+            "verdict": result.verdict,
+            "rows": result.rows,
+            "surroundings": result.surroundings,
+            "differences": [vars(difference) for difference in result.differences],
+        }
+        say(json_text(found, indent=None))
     for difference in result.differences:
         console.print(
             f"  {difference.metric}: recorded {difference.recorded}, again {difference.again} (epoch {difference.epoch})",
@@ -193,7 +195,7 @@ def evaluate(
         why=why,
     )
     if as_json:
-        typer.echo(json.dumps(answer.row | {"stored": answer.stored}, indent=1))
+        say(json_text(answer.row | {"stored": answer.stored}))
         return
     console = console_of()
     for name, value in answer.row.items():

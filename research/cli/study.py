@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from pathlib import Path
+from pathlib import Path  # noqa: TC003 - typer reads it when a verb is made
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -21,8 +20,11 @@ from research.cli.options import (
     set_threads,
 )
 from research.errors import UserError
+from research.paths import whole
 from research.store.data_copy import data_directory
-from research.store.mirror import local
+from research.store.mirror import local, relative
+from research.terminal import say
+from research.text import json_text, shell
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -74,7 +76,7 @@ def plan(
         device=device,
     )
     if as_json:
-        typer.echo(json.dumps(found, indent=1))
+        say(json_text(found))
         return
     from research.planning.plan_text import plan_text  # noqa: PLC0415
 
@@ -102,11 +104,10 @@ def watch(
         from research.cli.cluster import follow_remote  # noqa: PLC0415
 
         if name is None or once:
-            raise UserError(f"on a cluster: research watch {place} NAME, and no --once")
+            raise UserError(f"on a cluster: {shell('research', 'watch', place)} NAME, and no --once")
         check_cluster(place)
         raise typer.Exit(follow_remote(place, name))
     from research.ledger.log import Ledger  # noqa: PLC0415
-    from research.store.mirror import relative  # noqa: PLC0415
     from research.views.show import glance, states_shown  # noqa: PLC0415
     from research.views.watch import Follower, ending_line  # noqa: PLC0415
     from research.views.watch import watch as follow  # noqa: PLC0415
@@ -128,7 +129,8 @@ def watch(
             sys.stdout.flush()  # a pipe is read by somebody who waits
         how = follow(ledger, console)
     except KeyboardInterrupt:
-        _say(console, f"left; the sweep is as it was. Follow it again with: research watch {relative(directory)}")
+        again = shell("research", "watch", relative(directory))
+        _say(console, f"left; the sweep is as it was. Follow it again with: {again}")
         raise typer.Exit(130) from None
     console.print(glance(ledger), highlight=False)
     _say(console, ending_line(ledger, how))
@@ -155,7 +157,10 @@ def ablate(
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each row, all rows with the same seeds.")] = 5,
     epochs: Annotated[int | None, typer.Option(min=1, help="Of each run. Default: the config's.")] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Where the runs are kept. Default: ablations/ and the config's hash.")
+        Path | None,
+        typer.Option(
+            help="Where the runs are kept. Default: ablations/ and the config's hash.", parser=whole, metavar="PATH"
+        ),
     ] = None,
     table: Annotated[str, typer.Option("--format", help="markdown, latex or csv.")] = "markdown",
     rank: Annotated[int, typer.Option(min=1, help="Of a sweep: which of its best.")] = 1,
@@ -189,14 +194,14 @@ def ablate(
         config=config,
         metric=subject.metric,
         seeds=seeds,
-        out=out or Path("ablations") / config_hash(config)[:12],
+        out=out or whole("ablations") / config_hash(config)[:12],
         data_dir=named_data or data_directory(subject.data_dir),
         data_hash=subject.data_hash,
     )
     total = len(prepared.variants) * seeds
     _say(
         console,
-        f"{len(prepared.variants)} rows × {seeds} seeds of {config.epochs} epochs in {prepared.out}, by {prepared.metric.name}",
+        f"{len(prepared.variants)} rows × {seeds} seeds of {config.epochs} epochs in {relative(prepared.out)}, by {prepared.metric.name}",
     )
     ended = 0
 
@@ -211,11 +216,11 @@ def ablate(
     try:
         results = ablation.run_all(prepared, threads=threads, device=device, on_run=told)
     except KeyboardInterrupt:
-        _say(console, f"stopped after {ended} of {total} runs; the same command continues in {prepared.out}")
+        _say(console, f"stopped after {ended} of {total} runs; the same command continues in {relative(prepared.out)}")
         raise typer.Exit(130) from None
     from research.experiments.ablation_table import FORMATS, summarise  # noqa: PLC0415
 
-    typer.echo(FORMATS[table](prepared, summarise(prepared, results)), nl=False)
+    say(FORMATS[table](prepared, summarise(prepared, results)), end="")
 
 
 VERBS = (plan, watch, ablate)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +12,9 @@ import typer
 from research.cli.options import AsJson, DataDir, console_of, data_dir_of, one_of, set_threads
 from research.errors import UserError
 from research.store.data_copy import data_address, data_directory
-from research.store.mirror import local, place
+from research.store.mirror import local, place, relative
+from research.terminal import complain, output_may_close, say
+from research.text import json_text, shell
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -153,7 +154,6 @@ def sweep(
     from research.search.no_secrets import refuse_in_settings  # noqa: PLC0415
     from research.search.samplers import rehearse  # noqa: PLC0415
     from research.search.spaces import load_space  # noqa: PLC0415
-    from research.store.mirror import relative  # noqa: PLC0415
     from research.tracking.sink import default_mode  # noqa: PLC0415
 
     loaded = load_space(space)
@@ -272,15 +272,15 @@ def sweep(
         ranking = f"front of {', '.join(o.name for o in objectives)}, stopped by {found.metric.name}"
     else:
         ranking = f"ranked by {found.metric.name} ({found.metric.direction})"
-    console.print(
-        f"sweep {relative(sweep_dir)}: {trials} trials of space {space}, {ranking}, "
-        f"{resources.concurrent} at a time on {resources.threads} thread{'s' if resources.threads > 1 else ''} each",
-        highlight=False,
-        soft_wrap=True,
-    )
-    for line in found.data.notes:
-        console.print(f"note: {line}", highlight=False, soft_wrap=True, markup=False)
     create(sweep_dir, chosen, sys.argv, learned)
+    with output_may_close():  # the sweep is there: what can't be printed stops it
+        console.print(
+            f"sweep {relative(sweep_dir)}: {trials} trials of space {space}, {ranking}, "
+            f"{resources.concurrent} at a time on {resources.threads} thread{'s' if resources.threads > 1 else ''} each",
+            soft_wrap=True,
+        )
+        for line in found.data.notes:
+            console.print(f"note: {line}", soft_wrap=True)
     _drive(*reopen(sweep_dir, allow_changed_code=False), console, address)
 
 
@@ -326,7 +326,6 @@ def extend(
         check_address(address)
     from research.driver.session import check_cluster, check_code, reopen  # noqa: PLC0415
     from research.ledger.log import Ledger  # noqa: PLC0415
-    from research.store.mirror import relative  # noqa: PLC0415
 
     ledger = Ledger.open(directory)
     check_code(ledger, allow_changed_code=allow_changed_code)
@@ -335,7 +334,8 @@ def extend(
     event = write_down(ledger, trials=trials, space=space, more=more)
 
     console = console_of()
-    console.print(f"sweep {relative(directory)}: {event.trials} trials in all", highlight=False, soft_wrap=True)
+    with output_may_close():
+        console.print(f"sweep {relative(directory)}: {event.trials} trials in all", soft_wrap=True)
     _drive(*reopen(directory, allow_changed_code=allow_changed_code), console, address)
 
 
@@ -376,18 +376,20 @@ def finalists(
     place = again.prepare(ledger, top=top, seeds=seeds, resources=resources, command=sys.argv)
     console = console_of(quiet=as_json)
     if (place / RAY).exists() or any(not view.terminal for view in Ledger.open(place).trials.values()):
-        console.print(f"finalists {place}: the best {top} configs, {seeds} fresh seeds of each", highlight=False)
+        console.print(
+            f"finalists {relative(place)}: the best {top} configs, {seeds} fresh seeds of each", highlight=False
+        )
         _run(*reopen(place, allow_changed_code=allow_changed_code), console, address)
     found = again.results(ledger)
     assert found is not None, "they were trained above"
     if found["configurations"][0]["mean"] is None:
-        raise UserError(f"no finalist gave a result: research show {place} has the reasons")
+        raise UserError(f"no finalist gave a result: {shell('research', 'show', relative(place))} has the reasons")
     if test:
         set_threads(1)
         chosen_data = data_dir_of(data_dir) or data_directory(ledger.settings.data_dir)
         found["test"] = again.look_at_test(found, nll_k=nll, images=images, data_dir=chosen_data, device="cpu")
     if as_json:
-        typer.echo(json.dumps(found, indent=1))
+        say(json_text(found))
     console.print(again.table(found), highlight=False)
 
 
@@ -400,27 +402,29 @@ def _drive(ledger: Any, space: Any, console: Console, address: str | None) -> No
     Exit 0: all trials ended; 1: none gave a result, or too many in a row failed; 128 + signal: stopped.
     """
     from research.driver.failures import summary  # noqa: PLC0415
-    from research.store.mirror import relative  # noqa: PLC0415
     from research.views.show import glance  # noqa: PLC0415
 
+    sweep_dir = relative(ledger.directory)
     outcome = _run(ledger, space, console, address, before_leaving=glance)
     if outcome.budget is not None:
         option = outcome.budget.split()[0]
         console.print(
-            f"{outcome.budget}: nothing more was started. research extend {relative(ledger.directory)} {option} +N goes on",
+            f"{outcome.budget}: nothing more was started. {shell('research', 'extend', sweep_dir)} {option} +N goes on",
             highlight=False,
             soft_wrap=True,
         )
     if outcome.failing is not None:
         console.print(
-            f"{outcome.failing}: nothing more was started. When that is mended: research resume {relative(ledger.directory)}",
+            f"{outcome.failing}: nothing more was started. When that is mended: {shell('research', 'resume', sweep_dir)}",
             highlight=False,
             soft_wrap=True,
         )
     if (failed := summary(ledger)) is not None:
         console.print(failed, highlight=False, soft_wrap=True)
     if not ledger.ranked():
-        console.print("no trial gave a result; all reasons: research show --json", highlight=False)
+        console.print(
+            f"no trial gave a result; all reasons: {shell('research', 'show', sweep_dir)} --json", highlight=False
+        )
     if not ledger.ranked() or outcome.failing is not None:
         raise typer.Exit(1)
 
@@ -428,15 +432,15 @@ def _drive(ledger: Any, space: Any, console: Console, address: str | None) -> No
 def _run(ledger: Any, space: Any, console: Console, address: str | None, before_leaving: Any = None) -> Any:  # noqa: ANN401 - Ledger, Space, a page and Outcome, imported late
     """Run a session; ``before_leaving`` is printed after it. Exit 128 + signal: stopped."""
     from research.driver.session import run  # noqa: PLC0415
-    from research.store.mirror import relative  # noqa: PLC0415
     from research.views.live import LiveView  # noqa: PLC0415
 
-    go_on = f"Continue with: research resume {relative(ledger.directory)}"
+    go_on = f"Continue with: {shell('research', 'resume', relative(ledger.directory))}"
     try:
-        outcome = run(ledger, space, LiveView(console, ledger), address=address)
+        with output_may_close():
+            outcome = run(ledger, space, LiveView(console, ledger), address=address)
     except Exception as error:
         if not isinstance(error, UserError):
-            sys.stderr.write(f"the driver failed, what was done is in the ledger. {go_on}\n")
+            complain(f"the driver failed, what was done is in the ledger. {go_on}")
         raise
     if before_leaving is not None:
         console.print(before_leaving(ledger), highlight=False)

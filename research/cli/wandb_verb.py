@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any, cast
 
 import typer
 
 from research.cli.options import one_of
-from research.store.mirror import local
+from research.store.mirror import local, relative
+from research.terminal import complain, say
+from research.text import shell
 
 Sweep = Annotated[Path, typer.Argument(help="A sweep's directory or address.", parser=local, metavar="DIRECTORY")]
 
@@ -32,11 +33,11 @@ def sync(
 
     waiting = pending(directory)
     if not waiting:
-        typer.echo(f"nothing to upload: every finished W&B run of {directory} is there already")
+        say(f"nothing to upload: every finished W&B run of {relative(directory)} is there already")
         return
     if dry_run:
         for one in waiting:
-            typer.echo(f"would upload {one.identity}  {one.bytes / 1e6:.1f} MB  {one.directory}")
+            say(f"would upload {one.identity}  {one.bytes / 1e6:.1f} MB  {one.directory}")
         return
     done = 0
     try:
@@ -44,11 +45,10 @@ def sync(
         for one in waiting:
             upload(one, project=project, entity=entity, patience_s=timeout)
             done += 1
-            typer.echo(f"uploaded {one.identity} ({done} of {len(waiting)})")
+            say(f"uploaded {one.identity} ({done} of {len(waiting)})")
     except UploadError as error:
-        sys.stderr.write(
-            f"error: {error}; {done} of {len(waiting)} are there, research sync {directory} sends the rest\n"
-        )
+        again = shell("research", "sync", relative(directory))
+        complain(f"error: {error}; {done} of {len(waiting)} are there, {again} sends the rest")
         raise typer.Exit(1) from None
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from research.clusters.access import LostConnection, job_client, one_line
 from research.clusters.pack import pack
 from research.errors import UserError
+from research.text import shell
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -45,7 +46,7 @@ def submit(cluster: str, name: str, command: Sequence[str], others: Sequence[Pat
             if (running := next((job for job in before if not job.status.is_terminal()), None)) is not None:
                 raise UserError(
                     f"sweep {name!r} runs on {cluster} already, as job {running.submission_id}: "
-                    f"research watch {cluster} {name}"
+                    f"{shell('research', 'watch', cluster, name)}"
                 )
             try:
                 return str(
@@ -103,7 +104,8 @@ def follow(cluster: str, name: str, *, say: Callable[[str], None], after: int = 
             with job_client(cluster) as client:
                 found = find(client, cluster, name)
                 if job is not None and found.submission_id != job.submission_id:
-                    raise UserError(f"sweep {name!r} goes on as another job by now: research watch {cluster} {name}")
+                    again = shell("research", "watch", cluster, name)
+                    raise UserError(f"sweep {name!r} goes on as another job by now: {again}")
                 job = found
                 number = str(job.submission_id)
                 if lost_at is not None:

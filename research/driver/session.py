@@ -53,6 +53,7 @@ from research.store.lease import Lease
 from research.store.lock import SweepLock
 from research.store.mirror import address as address_of
 from research.store.mirror import follow, store_of
+from research.text import shell
 from research.tracking.sink import Sink
 from research.worker.ended_trials import EndedTrials
 from research.worker.gpu_memory import device_of
@@ -143,13 +144,13 @@ def reopen(sweep_dir: Path, *, allow_changed_code: bool) -> tuple[Ledger, Space]
     if ledger.trained >= settings.trials and not open_trials and not cut_short:
         raise UserError(
             f"sweep {place!r} has ended all its {settings.trials} trials: nothing to resume; "
-            f"research extend {place} --trials +N adds some"
+            f"{shell('research', 'extend', place)} --trials +N adds some"
         )
     reached = [limit for limit in budget.limits(ledger) if limit.reached]
     if reached and (not open_trials or reached[0].option == "--hours") and not cut_short:
         raise UserError(
-            f"sweep {place!r} has spent its budget ({reached[0].option}: {reached[0]}): research extend "
-            f"{place} {reached[0].option} adds to it"
+            f"sweep {place!r} has spent its budget ({reached[0].option}: {reached[0]}): "
+            f"{shell('research', 'extend', place)} {reached[0].option} adds to it"
         )
     check_code(ledger, allow_changed_code=allow_changed_code)
     space = load_recorded(settings.space, sweep_dir / SPACE_COPY)
@@ -244,7 +245,7 @@ def run(ledger: Ledger, space: Space, live: Audience, *, address: str | None = N
 
 def _with_the_way_on(ledger: Ledger, refused: UserError) -> UserError:
     if isinstance(refused, StorageError):
-        return StorageError(f"{refused}: research resume {address_of(ledger.directory)}")
+        return StorageError(f"{refused}: {shell('research', 'resume', address_of(ledger.directory))}")
     return refused
 
 
@@ -314,6 +315,8 @@ class _Session:
         """Tune's loop, from ``ray.init`` to the last trial."""
         if self.ledger.trained >= self.ledger.settings.trials and not self.searcher.todo:
             return  # what is left to do needs no worker
+        if self.stop.asked():
+            return
         resources = self.ledger.settings.resources
         with _ray(address, resources), watched_ray(address, self.stop):
             if not asks_for_token():

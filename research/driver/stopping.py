@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,8 @@ from research.errors import storing
 from research.ledger import budget
 from research.on_ray.watch import RayLostError
 from research.store.mirror import address as address_of
+from research.terminal import complain, output_lost
+from research.text import shell
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,7 +41,7 @@ class Stop(Stopper):
         self.running = False  # whether any trial is
         self.file: Path | None = None  # where workers look; None: they can save nothing between two epochs
         self.until: float | None = None  # when workers that were told are waited for no longer
-        self.how_to_go_on = f"Continue with: research resume {address_of(ledger.directory)}"
+        self.how_to_go_on = f"Continue with: {shell('research', 'resume', address_of(ledger.directory))}"
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its stopper into files that nobody reads: the ledger is the truth."""
@@ -53,6 +54,9 @@ class Stop(Stopper):
 
     def asked(self) -> bool:
         """Whether somebody asked, the time is up, or nothing can be written down any more."""
+        if self.signal is None and (lost := output_lost()) is not None:
+            self.signal = signal.SIGPIPE
+            complain(f"\nstopping: {lost}. {self.how_to_go_on}")
         if self.signal is None and self.budget is None:
             self.budget = budget.out_of_time(self.ledger)
         return self.signal is not None or self.budget is not None or self.ledger.refused is not None
@@ -81,10 +85,9 @@ def signals(stop: Stop) -> Iterator[None]:
         if stop.signal is None:
             stop.signal = number
             kept = "keep their last checkpoint" if stop.file is None else "are saved first"
-            sys.stderr.write(f"\nstopping: running trials {kept} (once more: stop now)\n")
+            complain(f"\nstopping: running trials {kept} (once more: stop now)")
             return
-        sys.stderr.write("\nstopped now; everything up to the last finished epochs is in the ledger\n")
-        sys.stderr.flush()
+        complain("\nstopped now; everything up to the last finished epochs is in the ledger")
         os._exit(128 + number)
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}

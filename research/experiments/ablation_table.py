@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from research.experiments.variants import FULL
 from research.intervals import Paired, paired_interval, standard_error
+from research.text import csv_cell, markdown_code, markdown_text, visible
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -87,7 +88,7 @@ def caption(ablation: Ablation) -> list[str]:
             f"at each run's best epoch by {ablation.metric.name} ({sense} is better); nats per example."
         ),
         "Δ: row minus full config, paired by seed, with the 95 % interval of Student's t for each row by itself.",
-        f"Measure: {ablation.measure}",
+        f"Measure: {visible(ablation.measure)}",
     ]
 
 
@@ -95,22 +96,23 @@ def notes(rows: Sequence[Row]) -> list[str]:
     """What is wrong with which row."""
     told = [f"{row.label}: not comparable: {row.incomparable}" for row in rows if row.incomparable]
     told += [f"{row.label}, seed {seed}: failed: {why}" for row in rows for seed, why in row.failed.items()]
-    return told
+    return [visible(line) for line in told]
 
 
 def as_markdown(ablation: Ablation, rows: Sequence[Row]) -> str:
     """A table with its caption, and notes below it."""
     names = columns(ablation)
-    lines = [*caption(ablation), ""]
-    lines.append("| " + " | ".join(["change", *names, f"Δ {ablation.metric.name} [95 %]", "runs"]) + " |")
+    lines = [*caption(ablation)[:-1], f"Measure: {markdown_code(ablation.measure)}", ""]
+    heads = [*map(markdown_text, ["change", *names]), f"Δ {markdown_text(ablation.metric.name)} [95 %]", "runs"]
+    lines.append("| " + " | ".join(heads) + " |")
     lines.append("|---|" + "---:|" * (len(names) + 2))
     for row in rows:
-        cells = [f"`{row.label}`" if row.label != FULL else FULL]
+        cells = [markdown_code(row.label, in_table=True) if row.label != FULL else FULL]
         cells += [_mean(row.figures.get(name)) for name in names]
         cells += [_difference(row), _runs(ablation, row)]
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+        lines.append("| " + " | ".join(cells) + " |")
     below = notes(rows)
-    return "\n".join([*lines, *(["", *[f"- {line}" for line in below]] if below else [])]) + "\n"
+    return "\n".join([*lines, *(["", *[f"- {markdown_text(line)}" for line in below]] if below else [])]) + "\n"
 
 
 def as_latex(ablation: Ablation, rows: Sequence[Row]) -> str:
@@ -156,7 +158,8 @@ def as_csv(ablation: Ablation, rows: Sequence[Row]) -> str:
         own = row.difference
         cells += ["", "", "", ""] if own is None else [own.mean, own.low, own.high, own.pairs]
         failed = "; ".join(f"seed {seed}: {why}" for seed, why in row.failed.items())
-        writer.writerow([row.label, *cells, row.incomparable or "", failed, ablation.metric.name, ablation.measure])
+        told = [row.incomparable or "", failed, ablation.metric.name, ablation.measure]
+        writer.writerow([csv_cell(row.label), *cells, *map(csv_cell, told)])
     return out.getvalue()
 
 
@@ -165,6 +168,9 @@ FORMATS = {"markdown": as_markdown, "latex": as_latex, "csv": as_csv}
 _LATEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
     "^": r"\textasciicircum{}",
     **{character: f"\\{character}" for character in "&%$#_{}"},
 }
@@ -172,7 +178,7 @@ _LATEX = {
 
 def escape(text: str) -> str:
     """``text`` as LaTeX prints it."""
-    return "".join(_LATEX.get(character, character) for character in text)
+    return "".join(_LATEX.get(character, character) for character in visible(text))
 
 
 def _in_math(cell: str) -> str:

@@ -21,8 +21,8 @@ from research.ledger.settings import Budget, NoScheduler, Parent, RandomSearch, 
 from research.ledger.tail import refuse_lost_tail
 from research.store.folders import read_sealed, write_sealed
 from research.store.layout import FINALISTS, trial_name
-from research.store.mirror import store_of
-from research.text import number_text
+from research.store.mirror import relative, store_of
+from research.text import number_text, shell, visible
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,7 +56,7 @@ def prepare(parent: Ledger, *, top: int, seeds: int, resources: Resources | None
         raise UserError(f"sweep {str(place)!r} has no trial with a result yet: nothing to train again")
     if running := [view.number for view in parent.trials.values() if not view.terminal]:
         raise UserError(
-            f"sweep {str(place)!r} is not at its end (trial {running[0]} has not ended): research resume {place} first"
+            f"sweep {str(place)!r} is not at its end (trial {running[0]} has not ended): {shell('research', 'resume', relative(place))} first"
         )
     target = place / FINALISTS
     if (target / "ledger").is_dir():
@@ -335,7 +335,7 @@ def table(found: dict[str, Any]) -> RenderableType:
             str(len(row["scores"])),
             number_text(row["search"]),
             number_text(row["gap"]),
-            "  ".join(f"{name}={number_text(value)}" for name, value in row["params"].items()),
+            "  ".join(f"{visible(name)}={number_text(value)}" for name, value in row["params"].items()),
         )
     lines = [f"  trial {row['parent_trial']}: {told}" for row in found["configurations"] for told in row["failed"]]
     if (difference := found["difference"]) is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from research.ledger.records import config_of, load_record, read_config_file
 from research.planning.metrics import default_metric
 from research.planning.options import named_value
 from research.store.layout import RECORD
+from research.text import json_text
 from vae.config import ConfigError
 from vae.portable import in_model_folder
 from vae.serialization import config_hash, from_json, to_dict, with_values
@@ -127,7 +127,7 @@ def default_variants(config: TrainConfig) -> tuple[list[Variant], list[str]]:
             here = here.get(name, _ABSENT) if isinstance(here, dict) else _ABSENT
         if here is _ABSENT or here == plain:
             continue
-        label = f"{path}={plain if isinstance(plain, str) else json.dumps(plain)}"
+        label = f"{path}={plain if isinstance(plain, str) else json_text(plain, indent=None)}"
         try:
             variants.append(Variant(label, with_values(config, {path: plain})))
         except ConfigError as error:

@@ -52,6 +52,7 @@ from research.ledger.events import (
 )
 from research.ledger.standing import Standing
 from research.store.mirror import store_of
+from research.text import shell
 from vae.config import NonNegativeInt, part
 from vae.durable import LARGE_TEXT, read_file, sync_directory, write_file
 
@@ -250,7 +251,7 @@ class Ledger:
         ledger = cls(sweep_dir)
         if ledger._path(0).exists():
             raise UserError(
-                f"{sweep_dir} holds a sweep: research resume {sweep_dir} continues it; or choose another name"
+                f"{sweep_dir} holds a sweep: {shell('research', 'resume', sweep_dir)} continues it; or choose another name"
             )
         try:
             ledger._path(0).parent.mkdir(parents=True, exist_ok=True)

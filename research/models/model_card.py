@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 from typing import Any
+from urllib.parse import quote
+
+from research.text import markdown_code, markdown_text
 
 
 def model_card(config: dict[str, Any], row: dict[str, Any], record: dict[str, Any], pictures: list[str]) -> str:
@@ -16,22 +19,23 @@ def model_card(config: dict[str, Any], row: dict[str, Any], record: dict[str, An
         "",
         "## Data",
         "",
-        f"`{config['data']['kind']}`, data hash `{record['data_hash'][:12]}`, split hash `{record['split_hash'][:12]}`.",
+        f"{markdown_code(str(config['data']['kind']))}, data hash `{record['data_hash'][:12]}`, split hash `{record['split_hash'][:12]}`.",
         *_labels(record.get("label_names") or []),
         "",
         "## Metrics",
         "",
         f"Of the kept weights, epoch {row['epoch']}, on the validation split; nats per example where nothing else is said.",
-        f"Measure: `{row.get('measure', 'none: nothing was held out')}`. Only rows of equal measure compare.",
+        f"Measure: {markdown_code(str(row.get('measure', 'none: nothing was held out')))}. Only rows of equal measure compare.",
         "",
         "| metric | value |",
         "|---|---|",
         *[
-            f"| `{name}` | {row[name]:.4f} |" if isinstance(row[name], float) else f"| `{name}` | {row[name]} |"
+            f"| {markdown_code(name, in_table=True)} | "
+            + (f"{row[name]:.4f} |" if isinstance(row[name], float) else f"{row[name]} |")
             for name in figures
         ],
         "",
-        *[line for name in pictures for line in (f"![{name.partition('.')[0]}]({name})", "")],
+        *[line for name in pictures for line in (f"![{markdown_text(name.partition('.')[0])}]({quote(name)})", "")],
         "## Make it again",
         "",
         "```sh",
@@ -55,7 +59,7 @@ def model_card(config: dict[str, Any], row: dict[str, Any], record: dict[str, An
         "## Config",
         "",
         "```json",
-        json.dumps(config, indent=2, sort_keys=True),
+        json.dumps(config, indent=2, sort_keys=True, allow_nan=False),
         "```",
         "",
     ]
@@ -98,8 +102,9 @@ def _name(config: dict[str, Any]) -> str:
 
 
 def _sentence(config: dict[str, Any], record: dict[str, Any]) -> str:
-    of = f"trial {record['trial']} of sweep `{record['sweep']}`" if record["sweep"] else "a single run"
+    of = f"trial {record['trial']} of sweep {markdown_code(record['sweep'])}" if record["sweep"] else "a single run"
     return (
-        f"{config['network']['kind']} network, {config['latent_size']} latents, {config['likelihood']['kind']} likelihood; {of}, "
+        f"{markdown_text(config['network']['kind'])} network, {config['latent_size']} latents, "
+        f"{markdown_text(config['likelihood']['kind'])} likelihood; {of}, "
         f"{record['status']}."
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import sys
 import threading
 import time
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 import ray
 
 from research.errors import UserError
+from research.terminal import complain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -127,8 +127,7 @@ class _Watch(threading.Thread):
         _gone.set()
         self.stop.lost = f"Ray is gone: {reason}"
         # Said now: a minute after its head Ray's own code ends the process, whatever it is doing.
-        sys.stderr.write(f"\n{self.stop.lost}\n{self.stop.how_to_go_on}\n")
-        sys.stderr.flush()
+        complain(f"\n{self.stop.lost}\n{self.stop.how_to_go_on}")
         main = threading.main_thread().ident
         assert main is not None
         signal.pthread_kill(main, signal.SIGUSR1)

@@ -8,7 +8,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from research.text import number_text
+from research.text import number_text, visible
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -47,7 +47,9 @@ def _parameters(plan: dict[str, Any]) -> Table:
     for one in plan["parameters"]:
         if one["kind"] == "categorical":
             kind = "choice"
-            span = "  ".join(f"{choice} {count / one['drawn']:.0%}" for choice, count in one["choices"].items())
+            span = "  ".join(
+                f"{number_text(choice)} {count / one['drawn']:.0%}" for choice, count in one["choices"].items()
+            )
             shape = bars(list(one["choices"].values()))
         else:
             kind = one["kind"] + (", log" if one["log"] else "")
@@ -64,7 +66,7 @@ def _draws(plan: dict[str, Any]) -> list[str]:
     lines = [f"impossible  {bad['count']} of {plan['draws']} draws"]
     if bad["count"]:
         lines[0] += f", {bad['skipped_by_the_space']} of them skipped by the space itself"
-        chosen = "  ".join(f"{name}={number_text(value)}" for name, value in bad["example"]["params"].items())
+        chosen = "  ".join(f"{visible(name)}={number_text(value)}" for name, value in bad["example"]["params"].items())
         lines.append(f"            e.g. {bad['example']['reason']}" + (f" (drawn with {chosen})" if chosen else ""))
     lines.append(f"duplicates  {same} equal to an earlier draw but for the seed")
     return lines

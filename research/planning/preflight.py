@@ -26,7 +26,8 @@ from research.planning.rehearsal import rehearse_training
 from research.redaction import has_user_info
 from research.search.spaces import SpaceError, Survey, survey
 from research.store.data_copy import data_directory
-from research.store.mirror import store_of
+from research.store.mirror import relative, store_of
+from research.text import shell
 from research.worker.comparison import facts_on_data
 from vae.config import ConfigError
 from vae.data import DataError, load_test, load_training
@@ -73,7 +74,8 @@ def check_place(storage: Path, name: str) -> Path:
         return sweep_dir
     if sweep_dir.exists():
         raise UserError(
-            f"sweep {str(sweep_dir)!r} exists already: continue it with 'research resume {sweep_dir}', or choose another --name"
+            f"sweep {relative(sweep_dir)!r} exists already: continue it with {shell('research', 'resume', relative(sweep_dir))}, or "
+            "choose another --name"
         )
     nearest_parent = next(folder for folder in (storage, *storage.absolute().parents) if folder.exists())
     if not nearest_parent.is_dir():
@@ -125,7 +127,8 @@ def _check_store(storage: Path, sweep_dir: Path) -> None:
         )
     if sweep.names("ledger"):
         raise UserError(
-            f"sweep {sweep.url!r} exists already: continue it with 'research resume {sweep.url}', or choose another --name"
+            f"sweep {sweep.url!r} exists already: continue it with {shell('research', 'resume', sweep.url)}, or choose "
+            "another --name"
         )
     if any((sweep_dir / "ledger").glob("*.json")):
         raise UserError(

@@ -15,6 +15,7 @@ import optuna
 
 from research.errors import CorruptFile, UserError, storing
 from research.ledger.settings import SpaceSource
+from research.paths import whole
 from research.search.choices import checked_choices
 from research.search.no_secrets import refuse_in_source, why_not
 from research.store.mirror import store_of
@@ -86,7 +87,7 @@ def load_recorded(source: SpaceSource, copy: Path) -> Space:
 def _path_of(name: str) -> Path:
     if name in built_in_names():
         return Path(search_spaces.__file__).parent / f"{name}.py"
-    path = Path(name)
+    path = whole(name)
     if not path.is_file():
         hint = nearest(name, built_in_names())
         raise UserError(f"unknown space {name!r}: neither a file nor a name in search_spaces/; {hint}")

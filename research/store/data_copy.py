@@ -7,11 +7,15 @@ import hashlib
 import json
 import os
 import shutil
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from research.errors import StorageError, UserError
+from research.paths import whole
 from research.store.mirror import cache_root
 from research.store.object_store import SCHEMES, ObjectStore, is_url, parse_url, url_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def data_directory(text: str | Path | None) -> Path | None:
@@ -25,7 +29,7 @@ def data_directory(text: str | Path | None) -> Path | None:
 
     """
     if text is None or not is_url(str(text)):
-        return None if text is None else Path(text)
+        return None if text is None else whole(text)
     parts = parse_url(str(text))
     url = url_of(parts)
     place = cache_root().joinpath("data", *parts)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from research.errors import StorageError, UserError
+from research.paths import here, whole
 from research.store.layout import FINALISTS, MANIFEST
 from research.store.object_store import SCHEMES, ObjectStore, is_url, parse_url, url_of
 
@@ -35,9 +36,9 @@ def cache_root() -> Path:
     """The folder of this machine's copies: mirrors, data sets, a worker's scratch."""
     named = os.environ.get("RESEARCH_CACHE_DIR")
     if named:
-        return Path(named).expanduser().absolute()
+        return whole(named)
     base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache").absolute() / "vae-research"
+    return (whole(base) if base else Path.home() / ".cache").absolute() / "vae-research"
 
 
 def mirror_of(url: str) -> Path:
@@ -68,18 +69,22 @@ def address(directory: Path) -> str:
 
 
 def relative(path: Path) -> str:
-    """``path`` from here where it lies below, else whole; what mirrors an object store by its address there."""
+    """``path`` from here where it lies below, else whole; what mirrors an object store by its address there.
+
+    It can be typed again as it is: what would be taken for an option or a home directory begins with ``./``.
+    """
     if (store := store_of(path)) is not None:
         return store.url
     try:
-        return str(path.relative_to(Path.cwd()))
+        shown = str(path.relative_to(here()))
     except ValueError:
-        return str(path)
+        shown = str(path)
+    return f"./{shown}" if shown.startswith(("-", "~")) else shown
 
 
 def place(text: str | Path) -> Path:
     """``--storage`` as a path: of an address, where its mirror is. Nothing is asked of the store."""
-    return mirror_of(str(text)) if is_url(str(text)) else Path(text)
+    return mirror_of(str(text)) if is_url(str(text)) else whole(text)
 
 
 def local(text: str | Path) -> Path:
@@ -90,7 +95,7 @@ def local(text: str | Path) -> Path:
 
     """
     if not is_url(str(text)):
-        return Path(text)
+        return whole(text)
     sweep, _, model = url_of(parse_url(str(text))).partition("/models/")
     mirror = mirror_of(sweep)
     pull(mirror)

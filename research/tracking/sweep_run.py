@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 import traceback
 import warnings
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from research.errors import UserError
 from research.ledger.log import Ledger
 from research.store.layout import FINALISTS
+from research.text import json_text
 from research.tracking.trial_runs import Marks, init, run_id, tags
 
 if TYPE_CHECKING:
@@ -278,4 +278,4 @@ def _table(columns: list[str], rows: Rows) -> wandb.Table:
 
 
 def _cell(value: Any) -> Any:  # noqa: ANN401 - any JSON
-    return value if value is None or isinstance(value, str | int | float) else json.dumps(value)
+    return value if value is None or isinstance(value, str | int | float) else json_text(value, indent=None)

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from research.ledger.budget import limits
-from research.text import number_text
+from research.text import number_text, visible
 from research.views.doubts import doubts_of, short, warnings
 from research.views.show import parameters, states_shown, value_of
 
@@ -60,6 +60,7 @@ class LiveView:
 
     def note(self, text: str) -> None:
         """Something a person should know."""
+        text = visible(text)
         self.notes.append(text)
         if not self.console.is_terminal:
             self.console.print(text, highlight=False, soft_wrap=True)
@@ -97,7 +98,7 @@ class LiveView:
         metric = self.ledger.settings.metric
         value = value_of(view, metric)
         if view.status == "SKIPPED":
-            return f"trial {view.number} skipped: {view.reason}"
+            return visible(f"trial {view.number} skipped: {view.reason}")
         ended = _ended(self.ledger)
         how = {"COMPLETE": "completed", "PRUNED": "pruned", "FAIL": "FAILED"}[view.status]
         parts = [f"trial {view.number} {how} at epoch {max(view.rows, default=0)}"]
@@ -111,7 +112,7 @@ class LiveView:
         if best is not None:
             parts.append(f"best {number_text(value_of(best, metric))} (trial {best.number})")
         parts.append(f"{ended} of {self.ledger.settings.trials} ended, {self.time_left()}")
-        return " | ".join(parts)
+        return visible(" | ".join(parts))
 
     def frame(self) -> RenderableType:
         """The table as it is now."""
@@ -120,12 +121,12 @@ class LiveView:
         seconds = time.monotonic() - self.began
         head = Text.assemble(
             ("sweep ", "bold"),
-            f"{settings.name}  {settings.space.name}  ",
+            visible(f"{settings.name}  {settings.space.name}  "),
             *[(f"{count} {state}  ", _STYLES[state]) for state, count in states.items()],
             f"of {settings.trials}",
         )
         pace = Text(
-            f"{_duration(seconds)} elapsed, {self.time_left()}, {self.rows_seen / seconds:.2f} epochs/s, {settings.measure}",
+            f"{_duration(seconds)} elapsed, {self.time_left()}, {self.rows_seen / seconds:.2f} epochs/s, {visible(settings.measure)}",
             style="dim",
         )
         running = Table(box=None, pad_edge=False, header_style="bold")

@@ -5,7 +5,6 @@ Everything is read from the ledger, at full precision. ``docs/report.md`` shows 
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -14,6 +13,7 @@ from research.errors import UserError
 from research.experiments import finalists
 from research.ledger.log import Ledger
 from research.store.mirror import follow, local
+from research.text import json_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -199,7 +199,7 @@ def _flat(values: dict[str, Any], prefix: str) -> dict[str, Any]:
 
 def _cell(value: object) -> object:
     """A list as JSON: what stands in a table's cell can be compared and grouped by."""
-    return json.dumps(value) if isinstance(value, list | dict) else value
+    return json_text(value, indent=None) if isinstance(value, list | dict) else value
 
 
 def _frame(rows: list[dict[str, Any]], first: list[str]) -> pd.DataFrame:

@@ -15,7 +15,7 @@ from research.ledger.pareto import hypervolume, reference_point
 from research.models.looks import count_looks
 from research.store.layout import trial_name
 from research.store.mirror import relative
-from research.text import number_text
+from research.text import number_text, shell, visible
 from research.views.doubts import warnings
 from vae.data.labels import listed
 
@@ -84,7 +84,7 @@ def as_json(ledger: Ledger) -> dict[str, Any]:
                 "epoch": best.epoch,
                 "params": dict(view.created.params),
                 "model": str(model_folder(ledger, view)),
-                "reproduce": f"research reproduce {ledger.directory} --rank {rank}",
+                "reproduce": shell("research", "reproduce", ledger.directory, "--rank", rank),
             }
             for rank, view in enumerate(kept, start=1)
             if (best := view.best(settings.metric)) is not None
@@ -152,20 +152,20 @@ def glance(ledger: Ledger, *, rows: int | None = None) -> RenderableType:
     parts: list[RenderableType] = [
         Text.assemble(
             ("sweep ", "bold"),
-            f"{settings.name}  ({settings.space.name}, {ended} of {settings.trials} trials ended)",
+            visible(f"{settings.name}  ({settings.space.name}, {ended} of {settings.trials} trials ended)"),
         ),
-        Text(f"measure  {settings.measure}"),
-        *([Text(f"labels   {listed(settings.label_names)}")] if settings.label_names else []),
-        *([Text(_constraints_line(ledger))] if settings.constraints else []),
-        *([Text(front_line(ledger))] if settings.objectives else []),
-        *(Text(f"budget   {limit.option}: {limit}") for limit in limits(ledger)),
-        Text("states   " + ", ".join(f"{count} {_named(state, ledger)}" for state, count in states.items() if count)),
+        _line(f"measure  {settings.measure}"),
+        *([_line(f"labels   {listed(settings.label_names)}")] if settings.label_names else []),
+        *([_line(_constraints_line(ledger))] if settings.constraints else []),
+        *([_line(front_line(ledger))] if settings.objectives else []),
+        *(_line(f"budget   {limit.option}: {limit}") for limit in limits(ledger)),
+        _line("states   " + ", ".join(f"{count} {_named(state, ledger)}" for state, count in states.items() if count)),
     ]
     failures = Counter(view.fail_kind for view in ledger.trials.values() if view.status == "FAIL")
     if failures:
-        parts.append(Text("failed   " + ", ".join(f"{count} {kind}" for kind, count in failures.items())))
+        parts.append(_line("failed   " + ", ".join(f"{count} {kind}" for kind, count in failures.items())))
         example = next(view for view in ledger.trials.values() if view.status == "FAIL")
-        parts.append(Text(f"         e.g. trial {example.number}: {example.reason}"))
+        parts.append(_line(f"         e.g. trial {example.number}: {example.reason}"))
     ranked = ledger.ranked()
     if ranked:
         shown = ranked[: rows or settings.keep]
@@ -173,8 +173,13 @@ def glance(ledger: Ledger, *, rows: int | None = None) -> RenderableType:
         parts += [Text(line, style="yellow") for line in warnings(ledger, shown)]
         parts += _next_steps(ledger, ranked)
     looks = count_looks(ledger.directory)
-    parts.append(Text(f"test split: looked at {looks} time{'' if looks == 1 else 's'}"))
+    parts.append(_line(f"test split: looked at {looks} time{'' if looks == 1 else 's'}"))
     return Group(*parts)
+
+
+def _line(text: str) -> Text:
+    """One line: a line feed in a stranger's text begins no other."""
+    return Text(visible(text))
 
 
 def _named(state: str, ledger: Ledger) -> str:
@@ -218,23 +223,23 @@ def best_table(ledger: Ledger, views: list[TrialView]) -> Table:
 
 def parameters(view: TrialView) -> str:
     """What was sampled, one ``name=value`` after the other."""
-    return "  ".join(f"{name}={number_text(value)}" for name, value in view.created.params.items())
+    return "  ".join(f"{visible(name)}={number_text(value)}" for name, value in view.created.params.items())
 
 
 def _next_steps(ledger: Ledger, ranked: list[TrialView]) -> list[RenderableType]:
     kept = [view for view in ranked[: ledger.settings.keep] if model_folder(ledger, view).is_dir()]
     if not kept:
         return []
-    place = relative(ledger.directory)
+    place, best = relative(ledger.directory), relative(model_folder(ledger, kept[0]))
     lines = ["", "models kept"]
     lines += [f"  rank {rank}  {relative(model_folder(ledger, view))}" for rank, view in enumerate(kept, start=1)]
     lines += [
         "next",
-        f"  research reproduce {place} --rank 1        train the best config again and compare",
-        f"  research evaluate {relative(model_folder(ledger, kept[0]))} --nll 500   importance-weighted likelihood",
-        f"  research finalists {place}                 the best configs with fresh seeds: how sure is the answer",
-        f"  research report {place}                    curves, importances, pictures: one page to open in a browser",
-        f"  research show {place}                      this page",
+        f"  {shell('research', 'reproduce', place)} --rank 1        train the best config again and compare",
+        f"  {shell('research', 'evaluate', best)} --nll 500   importance-weighted likelihood",
+        f"  {shell('research', 'finalists', place)}                 the best configs with fresh seeds: how sure is the answer",
+        f"  {shell('research', 'report', place)}                    curves, importances, pictures: one page to open in a browser",
+        f"  {shell('research', 'show', place)}                      this page",
         "",
     ]
-    return [Text(line) for line in lines]
+    return [_line(line) for line in lines]

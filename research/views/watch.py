@@ -12,6 +12,7 @@ from research.ledger.settings import Budget
 from research.store.lease import lease_holder
 from research.store.lock import holder_of
 from research.store.mirror import follow, relative
+from research.text import shell
 from research.views.live import LiveView
 from research.views.show import counts
 
@@ -133,7 +134,7 @@ def watch(ledger: Ledger, console: Console) -> Ending:
 
 def ending_line(ledger: Ledger, how: Ending) -> str:
     """One line for a person."""
-    place = relative(ledger.directory)
+    again = shell("research", "resume", relative(ledger.directory))
     states = counts(ledger)
     if how == "ended":
         return f"the sweep has ended: {ledger.settings.trials} trials, {states['FAIL']} of them failed"
@@ -146,4 +147,4 @@ def ending_line(ledger: Ledger, how: Ending) -> str:
         since = ledger.updated[:19].replace("T", " ")
         why = f"has no driver: it {spent}gave up or was killed; the last event is of {since} UTC"
     trials = "1 trial is" if left == 1 else f"{left} trials are"
-    return f"the sweep {why}; {trials} left. Continue with: research resume {place}"
+    return f"the sweep {why}; {trials} left. Continue with: {again}"

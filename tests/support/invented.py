@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import struct
 import zlib
 from typing import TYPE_CHECKING, Any
@@ -90,6 +91,27 @@ def whole(directory: Path, *, conditional: bool = False, **changes: Any) -> Ledg
     ledger.append(drawn(13, conditional=conditional))
     ledger.append(failed(13, "impossible", "depth 3 needs width above 16"))
     run(ledger, 14, last=2, conditional=conditional)
+    return ledger
+
+
+def hostile(directory: Path, text: str, *, trials: int = 6) -> Ledger:
+    """A sweep whose parameter's name, choices, reasons and measure hold ``text``: what a stranger may have written."""
+    choices = CategoricalDistribution([text, "plain"])
+    ledger = new_ledger(directory, trials=trials + 1, epochs=3, measure=f"counts {text}")
+    for number in range(trials):
+        drew = drawn(number, epochs=3)
+        ledger.append(
+            dataclasses.replace(
+                drew,
+                params={**drew.params, text: choices.choices[number % 2]},
+                distributions={**drew.distributions, text: distribution_to_json(choices)},
+            )
+        )
+        for epoch in (1, 2, 3):
+            metrics = values(number, epoch)
+            ledger.append(row(number, epoch, None, "complete" if epoch == 3 else "continue", metrics=metrics))
+    ledger.append(drawn(trials, epochs=3))
+    ledger.append(failed(trials, "bug", f"ValueError: {text}"))
     return ledger
 
 

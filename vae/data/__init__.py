@@ -43,6 +43,7 @@ from vae.data.omniglot import Omniglot
 from vae.data.support import check_finite, check_whole
 from vae.data.torchvision_sets import Cifar10, Emnist, FashionMnist, Kmnist, Mnist, Svhn, TorchvisionSet
 from vae.external import External
+from vae.places import working_directories
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -71,7 +72,9 @@ def data_directory(data_dir: Path | None) -> Path:
 
     A driver resolves it once for its workers, whose working directory is another.
     """
-    return Path(data_dir or os.environ.get("RESEARCH_DATA_DIR") or "data").expanduser().resolve()
+    named = Path(data_dir or os.environ.get("RESEARCH_DATA_DIR") or "data").expanduser()
+    candidates = [folder / named for folder in working_directories()]
+    return next((path for path in candidates if path.is_dir()), candidates[-1]).resolve()
 
 
 def load_training(config: DataConfig, data_dir: Path | None) -> TrainingData:

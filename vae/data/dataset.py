@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from vae.config import NonNegativeInt, part
+from vae.places import working_directories
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import Tensor
 
 BLOCK = 4096  # rows of a memory-mapped set that are in memory at a time
@@ -29,7 +31,7 @@ def locate(directory: Path, name: str, kind: Literal["file", "folder"]) -> Path:
         DataError: naming both places.
 
     """
-    candidates = [directory / name, Path.cwd() / name]
+    candidates = [folder / name for folder in (directory, *working_directories())]
     there = os.path.isfile if kind == "file" else os.path.isdir  # which say no to what is no name at all
     for path in candidates:
         if there(path):

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+import re
+import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import plotly.graph_objects as go
 import plotly.io
+
+from research.text import visible
 
 if TYPE_CHECKING:
     from research.ledger.log import Ledger
@@ -34,6 +38,24 @@ _CROWDED = 0.1  # the share of a curve's first, worst values that the first view
 _SPREAD = 2.0  # ... where they would take more than this many times the room of the rest
 
 
+# The page's scripts carry it, and the page runs no other: it can't be known to who wrote the text that the page shows.
+NONCE = secrets.token_urlsafe(16)
+_MARKUP = re.compile(r"<(?!(br|/?extra)>)|&(?=#?\w+;)")  # what plotly takes for markup in any text, but for our own
+
+
+def _as_text(value: Any) -> Any:  # noqa: ANN401 - any part of a figure
+    """Return a part of a figure in which no text is taken for markup: a name may hold ``<b>`` or ``<a href=...>``."""
+    if isinstance(value, str):
+        return visible(_MARKUP.sub(lambda found: "&lt;" if found[0] == "<" else "&amp;", value), lines=True)
+    if isinstance(value, dict):
+        return {name: _as_text(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_as_text(one) for one in value]
+    if getattr(value, "dtype", None) == object:  # noqa: E721 - a dtype is compared
+        return [_as_text(one) for one in value.tolist()]
+    return value
+
+
 @dataclass(frozen=True)
 class Chart:
     """A figure, how high it is, and how wide it must be to be read; narrower screens scroll it in its box."""
@@ -57,8 +79,16 @@ class Chart:
         figure.update_xaxes(automargin=True)
         figure.update_yaxes(automargin=True)
         inner = plotly.io.to_html(
-            figure, include_plotlyjs=False, include_mathjax=False, full_html=False, div_id=name, config=_CONFIG
+            _as_text(figure.to_dict()),
+            include_plotlyjs=False,
+            include_mathjax=False,
+            full_html=False,
+            div_id=name,
+            config=_CONFIG,
         )
+        # Inside the script plotly writes every "<" of the figure as \u003c.
+        inner, scripts = re.subn("<script[^>]*>", f'<script nonce="{NONCE}">', inner)
+        assert scripts == 1, "plotly draws a figure with one script"
         return f'<div class="chart"><div style="min-width:{self.width}px">{inner}</div></div>'
 
 

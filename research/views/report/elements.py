@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import base64
+import html
 import math
 from dataclasses import dataclass
-from html import escape
 from typing import TYPE_CHECKING, Any
 
-from research.text import number_text
+from research.text import number_text, visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -22,6 +22,11 @@ class Raw:
     """HTML that is put into a cell as it is."""
 
     html: str
+
+
+def escape(text: str) -> str:
+    """Return text as HTML that reads as that text; control characters are written out."""
+    return html.escape(visible(text, lines=True))
 
 
 def exact(value: object) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from research.errors import UserError
+from research.text import csv_cell, json_text
 from research.views.results import Sweep
 
 if TYPE_CHECKING:
@@ -38,7 +38,12 @@ def tables(ledgers: Sequence[Ledger]) -> dict[str, pd.DataFrame]:
 
 def write_csv(ledgers: Sequence[Ledger], out: Path) -> list[Path]:
     """``out.csv``: the trials. Anything else is a folder: a file for each table that is not empty."""
-    return _write(ledgers, out, ".csv", lambda table, path: table.to_csv(path, index=False, lineterminator="\n"))
+    return _write(
+        ledgers,
+        out,
+        ".csv",
+        lambda table, path: _without_formulas(table).to_csv(path, index=False, lineterminator="\n"),
+    )
 
 
 def write_parquet(ledgers: Sequence[Ledger], out: Path) -> list[Path]:
@@ -89,6 +94,15 @@ def _named(table: pd.DataFrame, sweep: Sweep) -> pd.DataFrame:
     return table
 
 
+def _without_formulas(table: pd.DataFrame) -> pd.DataFrame:
+    """The table as a spreadsheet may read it: names and texts are not ours, and none of them is a formula."""
+    table = table.rename(columns=csv_cell)
+    for place, kind in enumerate(table.dtypes):
+        if not pd.api.types.is_numeric_dtype(kind):
+            table.isetitem(place, table.iloc[:, place].map(csv_cell))
+    return table
+
+
 def _of_one_type(table: pd.DataFrame) -> pd.DataFrame:
     table = table.copy()
     for name in table.columns:
@@ -96,6 +110,6 @@ def _of_one_type(table: pd.DataFrame) -> pd.DataFrame:
             kinds = {type(value) for value in table[name] if value is not None and value == value}  # noqa: PLR0124 - NaN
             if kinds - {str}:
                 table[name] = pd.Series(
-                    [None if pd.isna(value) else json.dumps(value) for value in table[name]], dtype="object"
+                    [None if pd.isna(value) else json_text(value, indent=None) for value in table[name]], dtype="object"
                 )
     return table

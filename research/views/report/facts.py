@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import shlex
 import statistics
 from collections import defaultdict
 from datetime import datetime
@@ -18,6 +16,7 @@ from research.ledger.settings import rungs
 from research.models.looks import count_looks
 from research.search.plotted_study import importances
 from research.store.mirror import relative
+from research.text import json_text, shell
 from research.views.doubts import doubts_of
 from research.views.show import as_json as shown
 from research.views.show import counts, hypervolume_json, model_folder
@@ -85,7 +84,7 @@ def facts(ledger: Ledger) -> dict[str, Any]:
 
 def to_json(value: dict[str, Any]) -> str:
     """The facts as text. Figures have all their digits; what is not finite is null, as in the ledger."""
-    return json.dumps(value, indent=1, allow_nan=False)
+    return json_text(value)
 
 
 def to_plain(settings: Any) -> dict[str, Any]:  # noqa: ANN401 - any of the settings' parts
@@ -95,7 +94,7 @@ def to_plain(settings: Any) -> dict[str, Any]:  # noqa: ANN401 - any of the sett
 
 def place(ledger: Ledger) -> str:
     """The sweep's directory as one writes it in a shell."""
-    return shlex.quote(relative(ledger.directory))
+    return shell(relative(ledger.directory))
 
 
 def epochs_of(ledger: Ledger, view: TrialView) -> int | None:
@@ -138,8 +137,8 @@ def _ranked(ledger: Ledger, view: TrialView, rank: int) -> dict[str, Any]:
         "metrics": {name: value for name, value in best.metrics.items() if not isinstance(value, list)},
         "model": str(folder) if kept else None,
         "pictures": sorted(path.name for path in folder.glob("*.png")) if kept else [],
-        "reproduce": f"research reproduce {place(ledger)} --rank {rank}",
-        "evaluate": f"research evaluate {shlex.quote(relative(folder))}" if kept else None,
+        "reproduce": shell("research", "reproduce", relative(ledger.directory), "--rank", rank),
+        "evaluate": shell("research", "evaluate", relative(folder)) if kept else None,
     }
 
 

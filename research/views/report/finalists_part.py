@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from html import escape
 from typing import TYPE_CHECKING, Any
 
-from research.views.report.elements import Raw, command, facts_list, figure, note, paragraph, parameters, table
+from research.views.report.elements import Raw, command, escape, facts_list, figure, note, paragraph, parameters, table
 
 if TYPE_CHECKING:
     from research.views.report.section import Context

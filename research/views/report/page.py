@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from html import escape
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from plotly.offline import get_plotlyjs
 
 from research.views.report import run_sections, search_sections
+from research.views.report.charts import NONCE
 from research.views.report.comparison import comparison_sections, figures
-from research.views.report.elements import command
+from research.views.report.elements import command, escape
 from research.views.report.parameter_sections import parameters_seen
 from research.views.report.pictures_section import pictures
 from research.views.report.section import Context, Section
@@ -21,6 +21,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from research.ledger.log import Ledger
+
+
+# Nothing is loaded, nothing is sent, and only our own scripts run. Pictures are inside the page, and plotly.js sets
+# styles and offers a chart as a file (blob:).
+_POLICY = (
+    f"default-src 'none'; script-src 'nonce-{NONCE}'; style-src 'unsafe-inline'; img-src data: blob:; "
+    "base-uri 'none'; form-action 'none'"
+)
 
 
 def html(ledgers: Sequence[Ledger]) -> str:
@@ -94,11 +102,12 @@ def _document(title: str, subtitle: str, groups: Sequence[tuple[str, Sequence[Se
 <html lang="en">
 <head>
 <meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <link rel="icon" href="data:,">
 <title>{escape(title)}</title>
 <style>{STYLE}</style>
-<script>{get_plotlyjs()}</script>
+<script nonce="{NONCE}">{get_plotlyjs()}</script>
 </head>
 <body><div class="layout">
 <header><h1>{escape(title)}</h1><p>{escape(subtitle)}</p></header>
@@ -111,7 +120,7 @@ def _document(title: str, subtitle: str, groups: Sequence[tuple[str, Sequence[Se
 <footer><p>Drawn {drawn} from the ledger and nothing else. Figures are in nats per example where nothing else is said, and
 rounded for reading: the pointer shows all digits. This page loads nothing from anywhere.</p></footer>
 </div>
-<script>{SCRIPT}</script>
+<script nonce="{NONCE}">{SCRIPT}</script>
 </body>
 </html>
 """

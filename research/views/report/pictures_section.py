@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from research.store.mirror import relative
-from research.views.report.elements import command, figure, paragraph, picture
+from research.text import shell
+from research.views.report.elements import command, escape, figure, paragraph, picture
 from research.views.report.section import Section
 
 if TYPE_CHECKING:
@@ -40,9 +40,9 @@ def pictures(context: Context) -> Section:
     folder = relative(models[0][2])
     parts.append(
         command(
-            f"research sample {folder} --out samples.png",
-            f"research traverse {folder} --out {folder}/traverse.png",
-            f"research encode {folder} --picture {folder}/codes.png --by pca",
+            shell("research", "sample", folder, "--out", "samples.png"),
+            shell("research", "traverse", folder, "--out", f"{folder}/traverse.png"),
+            shell("research", "encode", folder, "--picture", f"{folder}/codes.png", "--by", "pca"),
         )
     )
     return Section("pictures", "Pictures of the kept models", "".join(parts))

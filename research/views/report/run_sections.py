@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 from research.views.report import charts
@@ -14,6 +13,7 @@ from research.views.report.elements import (
     data,
     details,
     duration,
+    escape,
     facts_list,
     figure,
     note,

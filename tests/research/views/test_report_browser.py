@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import pytest
 
 from research.views.report.page import html
-from tests.support.invented import TWO, models, whole
+from tests.support.invented import TWO, hostile, models, whole
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = next(
@@ -17,6 +18,15 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH")
 
 WIDTHS = (1280, 390)  # a laptop's and a phone's
 OVERFLOW = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+
+
+def await_that(page, condition):
+    """Ask until the condition holds. The page's policy forbids it to evaluate strings, as `wait_for_function` does."""
+    for _ in range(300):
+        if page.evaluate(condition):
+            return
+        page.wait_for_timeout(100)
+    raise AssertionError(f"did not come true: {condition}")
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +71,7 @@ def opened(browser, pages):
         page.on("console", lambda message: heard.append(message.text) if message.type in {"error", "warning"} else None)
         page.on("pageerror", lambda error: heard.append(str(error)))
         page.goto((pages / f"{name}.html").as_uri())
-        page.wait_for_function("[...document.querySelectorAll('.plotly-graph-div')].every(chart => chart._fullLayout)")
+        await_that(page, "[...document.querySelectorAll('.plotly-graph-div')].every(chart => chart._fullLayout)")
         return page
 
     yield open_page
@@ -98,7 +108,7 @@ def test_a_click_on_the_legend_hides_a_kind_of_trial(opened):
     visible = "document.querySelector('#curves .js-plotly-plot')._fullData.filter(one => one.visible === true).length"
     before = page.evaluate(visible)
     page.locator("#curves .legendtoggle").nth(1).click()
-    page.wait_for_function(f"{visible} === {before - 1}")
+    await_that(page, f"{visible} === {before - 1}")
 
 
 def test_the_pointer_shows_a_point(opened):
@@ -120,3 +130,39 @@ def test_the_page_prints(opened):
     assert page.evaluate(OVERFLOW) <= 0
     assert not page.locator("nav").is_visible()
     assert page.pdf(format="A4").startswith(b"%PDF")
+
+
+def test_report_with_a_foreign_script_runs_only_its_own(browser, pages, tmp_path):
+    """A script, a handler and a picture's address that got into the page do nothing; the charts are drawn."""
+    page_text = (pages / "one.html").read_text()
+    hostile = (
+        "<script>window.ran = 1</script><img src='data:,x' onerror='window.ran = 2'>"
+        "<img src='https://example.invalid/x.png'><a id='bad' href='javascript:window.ran=3'>x</a>"
+    )
+    (tmp_path / "hostile.html").write_text(page_text.replace("<main>", "<main>" + hostile))
+    context = browser.new_context()
+    asked = []
+    context.route("https://**/*", lambda route: (asked.append(route.request.url), route.abort()))
+    page = context.new_page()
+    page.goto((tmp_path / "hostile.html").as_uri())
+    await_that(page, "[...document.querySelectorAll('.plotly-graph-div')].every(chart => chart._fullLayout)")
+    page.locator("#bad").click()
+    page.wait_for_timeout(300)
+    assert page.evaluate("window.ran === undefined")
+    assert asked == []
+    context.close()
+
+
+def test_chart_of_a_name_that_is_markup_shows_the_name(browser, tmp_path):
+    """Plotly has tags and entities of its own in every text: a name that holds them is shown as it is."""
+    name = "<b>bold</b> &amp; <a href='https://example.invalid'>x&y</a> [relu] a_b"
+    ledger = hostile(tmp_path / "sweep", name)
+    (tmp_path / "page.html").write_text(html([ledger]))
+    page = browser.new_page()
+    page.goto((tmp_path / "page.html").as_uri())
+    await_that(page, "[...document.querySelectorAll('.plotly-graph-div')].every(chart => chart._fullLayout)")
+    assert page.locator("main .js-plotly-plot a[href*=example]").count() == 0
+    assert page.evaluate("document.querySelector('main').textContent.includes(" + json.dumps(name) + ")")
+    charts = page.eval_on_selector_all(".js-plotly-plot svg text", "all => all.map(one => one.textContent)")
+    assert any(text.startswith("<b>bold</b> &amp;") for text in charts), charts
+    page.close()
