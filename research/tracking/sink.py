@@ -35,6 +35,7 @@ from research.ledger.log import Ledger
 from research.redaction import has_user_info, redacted
 from research.store.lock import SweepLock
 from research.store.scratch import remove_leftovers, temporary_folder
+from research.text import shell
 from research.tracking.sweep_run import log_sweep
 from research.tracking.trial_runs import Mode, TrialRuns
 
@@ -149,7 +150,7 @@ class Sink:
             self._spawn()
         lines = self._collect(deadline) if self._process is not None else []
         if self._problem is not None:
-            lines.append(f"{self._problem}; log the rest with: research log {self._sweep_dir}")
+            lines.append(f"{self._problem}; log the rest with: {shell('research', 'log', self._sweep_dir)}")
             self._problem = None
         return lines
 

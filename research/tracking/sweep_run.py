@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from research.errors import UserError
 from research.ledger.log import Ledger
 from research.store.layout import FINALISTS
-from research.text import json_text
+from research.text import json_text, shell
 from research.tracking.trial_runs import Marks, init, run_id, tags
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def log_sweep(ledger: Ledger, mode: Mode, say: Callable[[str], None], *, until: 
         _write(ledger, mode, marks, {**_tables(ledger, finalists), **figures}, step=step + 1)
     marks.write("sweep", **_where(ledger, mode, marks), **facts, figures=whole)
     if not whole:
-        say(f"figures of the sweep were left out to be done in time: research log {ledger.directory} adds them")
+        say(f"figures of the sweep were left out to be done in time: {shell('research', 'log', ledger.directory)} adds them")
 
 
 def _write(ledger: Ledger, mode: Mode, marks: Marks, values: dict[str, Any], *, step: int) -> None:

@@ -22,6 +22,7 @@ from research.ledger.log import Ledger
 from research.store.layout import FINALISTS
 from research.store.lock import SweepLock
 from research.store.scratch import temporary_folder
+from research.text import shell
 from research.tracking.resend import copy_without_rows, last_step
 from research.tracking.sink import NOT_OURS, logged_in, unreachable
 from research.tracking.trial_runs import Marks, upload_mark
@@ -92,7 +93,7 @@ def _of(folder: Path) -> Iterator[Pending]:
             if isinstance(model, dict) and model.get("sweep_dir") != str(folder.parent):
                 raise UserError(
                     f"{folder.parent} was moved since its models were logged, and W&B's files name the old place: "
-                    f"research log {folder.parent} logs them anew"
+                    f"{shell('research', 'log', folder.parent)} logs them anew"
                 )
             yield Pending(identity, directory, project, folder.parent / "models" / path.stem if model else None)
 
