@@ -77,7 +77,7 @@ def test_redacted_value_of_a_telling_variable_is_hidden(monkeypatch, name):
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("PWD", "/work/canary-1"), ("OLDPWD", "/work/canary-1"), ("SSH_ASKPASS", "/usr/bin/ask-1"), ("MAX_TOKENS", "100000"),
+        ("PWD", "/srv/canary-1"), ("OLDPWD", "/srv/canary-1"), ("SSH_ASKPASS", "/usr/bin/ask-1"), ("MAX_TOKENS", "100000"),
         ("TOKENIZERS_PARALLELISM", "false-1"), ("SORT_KEY", "val/elbo"), ("SECRETS_FILE", "/x/y-1"), ("SECRET_NAME", "prod-1"),
         ("TOKEN_TYPE", "bearer-1"), ("COMPASS", "north-1"), ("KEYBOARD", "german-1"), ("AUTH_MODE", "token-1"),
         ("SSH_AUTH_SOCK", "/tmp/agent.123"), ("GOOGLE_APPLICATION_CREDENTIALS", sys.executable), ("KEYMAP", "us-nodead"),
@@ -139,7 +139,7 @@ def test_redacted_assignment_to_a_telling_name_is_hidden(text, shown):
     [
         hashlib.sha256(b"x").hexdigest(),
         hashlib.sha1(b"x").hexdigest(),
-        "/work/Data/MNIST-2/train-images-idx3-ubyte.gz",
+        "/srv/Data/MNIST-2/train-images-idx3-ubyte.gz",
         "trial-0007-3b1d2c4e_ResNet50Encoder",
         "network.key_size, token_embedding_dim=64, num_tokens=128, pass_through=True",
         "config.password = getpass.getpass()",
@@ -187,7 +187,7 @@ def test_secrets_of_a_config_names_the_path():
 def test_redaction_import_is_cheap():
     """Importing it, and redacting ordinary text, does not import the library of rules, nor what that brings."""
     script = (
-        "import sys; from research.redaction import redacted; redacted('val/elbo is -99.5 at /work/x');"
+        "import sys; from research.redaction import redacted; redacted('val/elbo is -99.5 at /srv/x');"
         "assert not {'detect_secrets', 'requests', 'pydantic', 'torch'} & set(sys.modules), 'imported'"
     )
     subprocess.run([sys.executable, "-c", script], check=True)

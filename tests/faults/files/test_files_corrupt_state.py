@@ -168,6 +168,7 @@ def kinds() -> dict[str, str]:
         "code-0.diff": "view",
         "report.html": "view",
         "pictures/a.png": "view",
+        "latest-event.json": "view",  # damaged, it says nothing about the ledger's length
     }
 
 
@@ -184,7 +185,7 @@ def test_every_kind_of_file_is_named_here(pristine):
         "study.journal",
     )
     assert named <= seen, named - seen
-    assert {name for name in seen - named if not name.startswith(alike)} <= {"finalists/lock"}
+    assert {name for name in seen - named if not name.startswith(alike)} <= {"finalists/lock", "finalists/latest-event.json"}
 
 
 @pytest.mark.fault(STATE)
