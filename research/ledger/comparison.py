@@ -50,7 +50,7 @@ def facts_of_config(config: Mapping[str, Any], measure: str | None, bound: str |
             facts[f"eval.{name}"] = settings[name]
     if settings:
         facts["eval.subset"] = settings.get("subset", "first")  # before the setting existed
-    if examples is not None and int(settings.get("nll_images", 0)) >= examples:
+    if examples is not None and _whole(settings.get("nll_images")) >= examples:
         facts |= {"eval.nll_images": examples, "eval.subset": ALL}
     if bound is not None:
         facts["bound"] = bound
@@ -68,9 +68,14 @@ def facts_of_recorded(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> 
     measure = metrics.get("measure")
     facts = facts_of_config(config, None if measure is None else str(measure), bound, None)
     images = metrics.get("val/nll_iwae_images")
-    if isinstance(images, int) and images < int(_part(config, "eval").get("nll_images", images)):
+    if isinstance(images, int) and images < _whole(_part(config, "eval").get("nll_images")):
         facts |= {"eval.nll_images": images, "eval.subset": ALL}  # fewer than were asked for: the whole split
     return facts
+
+
+def _whole(value: object) -> int:
+    """Return ``value`` if it is a whole number, else 0: a damaged or foreign config may hold anything."""
+    return value if isinstance(value, int) else 0
 
 
 def _part(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -6,13 +6,16 @@ With several objectives there are no curves, which Optuna refuses there.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from optuna.distributions import json_to_distribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from research.errors import CorruptFile
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from research.ledger.log import Ledger, TrialView
     from research.ledger.settings import Constraint
@@ -28,19 +31,35 @@ _CONSTRAINT_PREFIX = "constraints:"  # where Trial.set_constraint of Optuna 5 wr
 
 
 def frozen_trial(ledger: Ledger, view: TrialView, *, ended: bool) -> FrozenTrial:
-    """The trial as it ended, or as RUNNING with the curve that it has."""
+    """The trial as it ended, or as RUNNING with the curve that it has.
+
+    Raises:
+        CorruptFile: its parameters are none that Optuna knows, so that another program wrote the event.
+
+    """
     state = STATES[view.status] if ended else TrialState.RUNNING
-    distributions = {name: json_to_distribution(text) for name, text in view.created.distributions.items()}
-    return create_trial(
-        state=state,
-        values=values_of(ledger, view, state),
-        # A config that was not drawn may have parameters without a distribution, which Optuna does not take.
-        params={name: value for name, value in view.created.params.items() if name in distributions},
-        distributions=distributions,
-        system_attrs=dict(view.created.sampler_attributes) | (constraints_of(ledger, view) if ended else {}),
-        user_attrs=attributes_of(ledger, view) if ended else {},
-        intermediate_values=curve_of(ledger, view),
-    )
+    with understood(f"trial {view.number} in {ledger.directory / 'ledger'}"):
+        distributions = {name: json_to_distribution(text) for name, text in view.created.distributions.items()}
+        return create_trial(
+            state=state,
+            values=values_of(ledger, view, state),
+            # A config that was not drawn may have parameters without a distribution, which Optuna does not take.
+            params={name: value for name, value in view.created.params.items() if name in distributions},
+            distributions=distributions,
+            system_attrs=dict(view.created.sampler_attributes) | (constraints_of(ledger, view) if ended else {}),
+            user_attrs=attributes_of(ledger, view) if ended else {},
+            intermediate_values=curve_of(ledger, view),
+        )
+
+
+@contextmanager
+def understood(what: str) -> Iterator[None]:
+    """Make of parameters that Optuna doesn't take a ``CorruptFile`` that names ``what``: another program wrote them."""
+    try:
+        yield
+    except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RecursionError) as error:
+        line = " ".join(str(error).split())[:200]
+        raise CorruptFile(f"the parameters of {what} can't be understood ({line}): restore it from a copy") from error
 
 
 def curve_of(ledger: Ledger, view: TrialView) -> dict[int, float]:

@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 
 from research.errors import UserError
 from research.ledger.settings import Grid, NoScheduler, Nsga2, OptunaSampler, QuasiRandom, RandomSearch, Tpe
-from research.search.frozen import constraint_attributes
+from research.search.frozen import constraint_attributes, understood
 from research.search.spaces import SpaceError, draw, survey
 from vae.config import nearest
 from vae.seeds import derive
@@ -240,15 +240,18 @@ def _check_wanted(wanted: dict[str, Any], trial: optuna.Trial, problem: str) -> 
 
 def of_learned(trial: LearnedTrial, settings: SweepSettings) -> optuna.trial.FrozenTrial:
     """A finished trial of another sweep, whose targets and constraints are those of ``settings``, as Optuna takes it."""
-    several = len(settings.targets) > 1
-    curve = {} if several else {int(epoch): value for epoch, value in trial.curve.items()}
-    last = [] if several or trial.complete else list(curve.values())[-1:]
-    return optuna.trial.create_trial(
-        state=TrialState.COMPLETE if trial.complete else TrialState.PRUNED,
-        values=list(trial.values) if trial.complete else last or None,
-        params=dict(trial.params),
-        distributions={n: optuna.distributions.json_to_distribution(text) for n, text in trial.distributions.items()},
-        intermediate_values=curve,
-        user_attrs={"learned_from": trial.trial},
-        system_attrs=constraint_attributes(settings.constraints, trial.violations),
-    )
+    with understood(f"trial {trial.trial}, which the sweep learned from another"):
+        several = len(settings.targets) > 1
+        curve = {} if several else {int(epoch): value for epoch, value in trial.curve.items()}
+        last = [] if several or trial.complete else list(curve.values())[-1:]
+        return optuna.trial.create_trial(
+            state=TrialState.COMPLETE if trial.complete else TrialState.PRUNED,
+            values=list(trial.values) if trial.complete else last or None,
+            params=dict(trial.params),
+            distributions={
+                n: optuna.distributions.json_to_distribution(text) for n, text in trial.distributions.items()
+            },
+            intermediate_values=curve,
+            user_attrs={"learned_from": trial.trial},
+            system_attrs=constraint_attributes(settings.constraints, trial.violations),
+        )
