@@ -12,10 +12,11 @@ from PIL import Image
 from pyarrow import parquet
 
 from research.cli import app as cli
+from research.errors import UserError
 from research.ledger.records import load_record
 from research.models.anomalies import anomalies
 from research.models.apply import draw_mask
-from vae.data import Arrays, DataError, load_test, load_training
+from vae.data import Arrays, load_test, load_training
 from vae.serialization import to_dict
 from vae.train_config import TrainConfig
 
@@ -255,7 +256,7 @@ def test_a_mask_of_more_than_eight_bits_is_refused(tmp_path, mask, told):
     """Its values would be cut off at 255, and every grey would be white."""
     mask.save(tmp_path / "mask.tif")
     (tmp_path / "mask.tif").rename(tmp_path / "mask.png")
-    with pytest.raises(DataError, match=told):
+    with pytest.raises(UserError, match=told):
         draw_mask(str(tmp_path / "mask.png"), (1, 4, 4))
 
 
@@ -263,7 +264,7 @@ def test_a_mask_of_several_frames_is_refused(tmp_path):
     """A stack is no mask."""
     frames = [Image.new("L", (4, 4), shade) for shade in (0, 255)]
     frames[0].save(tmp_path / "mask.png", save_all=True, append_images=frames[1:])
-    with pytest.raises(DataError, match="it holds 2 frames"):
+    with pytest.raises(UserError, match="it holds 2 frames"):
         draw_mask(str(tmp_path / "mask.png"), (1, 4, 4))
 
 
