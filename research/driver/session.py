@@ -40,6 +40,7 @@ from research.ledger.tail import refuse_lost_tail
 from research.on_ray.capacity import addable_nodes, await_nodes, check_capacity, cluster_nodes, no_place
 from research.on_ray.joined import joined_ray
 from research.on_ray.local import asks_for_token, private_ray
+from research.on_ray.starting import StoppedWhileStarting
 from research.on_ray.stuck_worker import end_worker
 from research.on_ray.tune_scheduler import LedgerScheduler
 from research.on_ray.tune_searcher import LedgerSearcher
@@ -65,7 +66,7 @@ from vae.external import PATH_VARIABLE, search_path, source_of
 from vae.serialization import from_record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from ray.tune.experiment import Trial
 
@@ -222,6 +223,8 @@ def run(ledger: Ledger, space: Space, live: Audience, *, address: str | None = N
         session = _Session(ledger, space, live, stop)
         try:
             session.run(address)
+        except StoppedWhileStarting:
+            pass  # the signal is in ``stop``
         except RayLostError:
             ledger.refresh()  # it may have come between an event's file and our taking it in
         except SystemExit as error:
@@ -318,7 +321,7 @@ class _Session:
         if self.stop.asked():
             return
         resources = self.ledger.settings.resources
-        with _ray(address, resources), watched_ray(address, self.stop):
+        with _ray(address, resources, lambda: self.stop.signal), watched_ray(address, self.stop):
             if not asks_for_token():
                 self.live.note(
                     f"the Ray cluster at {address} asks for no token: whoever reaches it can run code as you"
@@ -582,8 +585,10 @@ class _Between(tune.Callback):
 
 
 @contextmanager
-def _ray(address: str | None, resources: Resources) -> Iterator[None]:
-    """A Ray of this process's own, or a connection to the one at ``address``."""
+def _ray(
+    address: str | None, resources: Resources, stopping: Callable[[], int | None] = lambda: None
+) -> Iterator[None]:
+    """A Ray of this process's own, or a connection to the one at ``address``. ``stopping``: see ``private_ray``."""
     # Threads are decided before any worker imports torch: N workers with torch's default of all cores each lose
     # a factor of 14 on two cores. PASSIVE: waiting threads sleep.
     variables = {
@@ -604,7 +609,7 @@ def _ray(address: str | None, resources: Resources) -> Iterator[None]:
     os.environ |= variables
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    with private_ray(**quiet) if address is None else joined_ray(address, variables, **quiet):
+    with private_ray(stopping, **quiet) if address is None else joined_ray(address, variables, **quiet):
         # Ray puts a handler of its own on SIGTERM, which aborts the process with nothing written down.
         for number, handler in handlers.items():
             signal.signal(number, handler)

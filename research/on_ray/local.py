@@ -9,47 +9,41 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
-import shutil
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from unittest import mock
 
 import ray
-from ray._private import ray_constants, utils
+from ray._private import ray_constants
 from ray._private.authentication.authentication_utils import is_token_auth_enabled
-from ray._private.node import Node
 from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined] # its stub leaves it out
 
 from research.errors import UserError
 from research.on_ray.import_path import import_arguments
+from research.on_ray.starting import remove_started, start_ray
 from research.on_ray.watch import shut_down
 from research.planning.free_space import check_temporary
 from research.store import scratch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 LOOPBACK = "127.0.0.1"
 _PREFIX = "rr-"
 # What the user may have set for other clusters: none of them is joined unasked, and this one has its own token.
 _THEIRS = ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
-# Ray (2.60) starts these beside itself and waits for them, wanted or not: its dashboard, its autoscaler, and what brings
-# workers' prints to the driver. Nobody asks them anything here.
-_UNUSED: dict[str, Any] = dict.fromkeys(
-    ("start_api_server", "start_monitor", "start_log_monitor"), lambda *_, **__: None
-)
-# Its agent on the node then is the small one, as where Ray is installed without its dashboard.
-_MINIMAL = ("get_dashboard_dependency_error", lambda: ImportError("not wanted"))
 
 
 @contextmanager
-def private_ray(**arguments: Any) -> Iterator[None]:  # noqa: ANN401 - of ray.init
+def private_ray(stopping: Callable[[], int | None] = lambda: None, **arguments: Any) -> Iterator[None]:  # noqa: ANN401 - of ray.init
     """A Ray of this process's own, for as long as the context lasts; its folder is removed after it.
 
+    ``stopping`` gives the signal by which somebody asked to stop, or None: it is asked while Ray starts.
+
     Raises:
-        UserError: this version of Ray can't be kept to itself. StorageError: its disk has no room.
+        UserError: Ray did not start, or this version can't be kept to itself. StorageError: its disk has no room.
+        StoppedWhileStarting: ``stopping`` gave a signal.
 
     """
     remove_leftovers()
@@ -70,16 +64,7 @@ def private_ray(**arguments: Any) -> Iterator[None]:  # noqa: ANN401 - of ray.in
         # Everything that Ray starts listens where its node is. It takes a node at 127.0.0.1 only where it makes no
         # clusters: RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0, which it has read as it was imported.
         ray_constants.ENABLE_RAY_CLUSTER = False
-        # `create`: another version of Ray may lack one of these, and starts slower; without a dashboard all the same.
-        with mock.patch.multiple(Node, create=True, **_UNUSED), mock.patch.object(utils, *_MINIMAL, create=True):
-            ray.init(
-                address="local",
-                include_dashboard=False,
-                _node_ip_address=LOOPBACK,
-                _temp_dir=str(folder / "r"),
-                **import_arguments(),
-                **arguments,
-            )
+        start_ray(folder, stopping=stopping, _node_ip_address=LOOPBACK, **import_arguments(), **arguments)
         if ray.util.get_node_ip_address() != LOOPBACK or not asks_for_token():
             raise UserError(
                 f"Ray {ray.__version__} does not keep to {LOOPBACK} behind a token: others could run code as you; "
@@ -94,7 +79,7 @@ def private_ray(**arguments: Any) -> Iterator[None]:  # noqa: ANN401 - of ray.in
             if value is not None:
                 os.environ[name] = value
         AuthenticationTokenLoader.instance().reset_cache()
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_started(folder)
         os.close(held)
 
 

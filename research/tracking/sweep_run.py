@@ -58,7 +58,9 @@ def log_sweep(ledger: Ledger, mode: Mode, say: Callable[[str], None], *, until: 
         _write(ledger, mode, marks, {**_tables(ledger, finalists), **figures}, step=step + 1)
     marks.write("sweep", **_where(ledger, mode, marks), **facts, figures=whole)
     if not whole:
-        say(f"figures of the sweep were left out to be done in time: {shell('research', 'log', ledger.directory)} adds them")
+        say(
+            f"figures of the sweep were left out to be done in time: {shell('research', 'log', ledger.directory)} adds them"
+        )
 
 
 def _write(ledger: Ledger, mode: Mode, marks: Marks, values: dict[str, Any], *, step: int) -> None:

@@ -185,7 +185,10 @@ def test_every_kind_of_file_is_named_here(pristine):
         "study.journal",
     )
     assert named <= seen, named - seen
-    assert {name for name in seen - named if not name.startswith(alike)} <= {"finalists/lock", "finalists/latest-event.json"}
+    assert {name for name in seen - named if not name.startswith(alike)} <= {
+        "finalists/lock",
+        "finalists/latest-event.json",
+    }
 
 
 @pytest.mark.fault(STATE)

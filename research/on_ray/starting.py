@@ -1,0 +1,236 @@
+"""The start of a Ray of one's own on a machine that may be busy: patient, tried again, and stopped when asked.
+
+Ray (2.60) gives a node 30 seconds to start, a number in its code. With a load of 20 on two cores that is seldom enough,
+and each try that fails leaves processes behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+import ray
+from ray._private import node as ray_node
+from ray._private import services, utils
+
+from research.errors import STORAGE, UserError
+from research.on_ray.watch import shut_down
+from research.patience import busyness
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+# Seconds for the node in each try. The first is Ray's own.
+PATIENCE_S = (30.0, 60.0, 90.0)
+_LOOK_EVERY_S = 0.1
+_LEAVE_S = 10.0  # for ray.init to come back once somebody asked to stop, before it is left where it is
+_END_S = 5.0  # for a process to end
+# Waits of the raylet itself, and of Ray's head, that a busy machine trips.
+_SETTINGS = {
+    "RAY_agent_register_timeout_ms": "300000",
+    "RAY_worker_register_timeout_seconds": "300",
+    "RAY_health_check_failure_threshold": "20",
+}
+
+
+class StoppedWhileStarting(Exception):
+    """Somebody asked to stop while Ray was starting. Nothing of it is left."""
+
+
+class NodeNotReady(Exception):
+    """A node was not ready in time, or one of its processes ended."""
+
+
+def start_ray(folder: Path, *, stopping: Callable[[], int | None], **arguments: Any) -> None:  # noqa: ANN401 - of ray.init
+    """``ray.init`` in ``folder``, tried again twice, each time with more patience.
+
+    ``stopping`` gives the signal by which somebody asked to stop, or None.
+
+    Raises:
+        UserError: Ray did not start. StoppedWhileStarting: ``stopping`` gave a signal. No process is left of either.
+
+    """
+    for name, value in _SETTINGS.items():
+        os.environ.setdefault(name, value)
+    for number, patience_s in enumerate(PATIENCE_S, start=1):
+        place = folder / ("r" if number == 1 else f"r{number}")
+        try:
+            with _own_node(patience_s, stopping), _left_when_stuck(folder):
+                ray.init(address="local", include_dashboard=False, _temp_dir=str(place), **arguments)
+        except BaseException as error:
+            remove_started(place)
+            if stopping() is not None:
+                raise StoppedWhileStarting from None
+            if not isinstance(error, Exception) or not _worth_another_try(error):
+                raise
+            line = " ".join(str(error).split())[:200] or type(error).__name__
+            if number == len(PATIENCE_S):
+                raise UserError(
+                    f"Ray did not start in {number} tries ({line}); the machine's load is {busyness():.1f} for each core: wait "
+                    "until it is less busy, or use a cluster (--address), then resume"
+                ) from None
+            sys.stderr.write(f"Ray did not start ({line}): trying again ({number + 1} of {len(PATIENCE_S)})\n")
+            sys.stderr.flush()
+        else:
+            return
+
+
+def _worth_another_try(error: Exception) -> bool:
+    """A mistake in the arguments, and a full disk, stay what they are."""
+    if isinstance(error, UserError | ValueError | TypeError | AttributeError):
+        return False
+    return not (isinstance(error, OSError) and error.errno in STORAGE)
+
+
+class _OwnNode(ray_node.Node):
+    """Ray's node without what nobody asks for here, whose start is waited for in Python, so that a signal ends the wait.
+
+    Ray starts its dashboard, its autoscaler, and what brings workers' prints to the driver beside itself, and waits for
+    them, wanted or not.
+    """
+
+    patience_s: ClassVar[float] = PATIENCE_S[0]
+    stopping: ClassVar[Callable[[], int | None]] = staticmethod(lambda: None)
+
+    def start_api_server(self, *_: object, **__: object) -> None:
+        """Nobody looks at a dashboard."""
+
+    def start_monitor(self, *_: object, **__: object) -> None:
+        """Nothing grows."""
+
+    def start_log_monitor(self, *_: object, **__: object) -> None:
+        """Workers' prints stay in their files."""
+
+    def start_ray_processes(self) -> None:
+        """Start the raylet, and wait until the head knows it. After this Ray's own 30 seconds begin."""
+        super().start_ray_processes()
+        until = time.monotonic() + self.patience_s
+        while True:
+            _refuse_stopped(self.stopping)
+            with contextlib.suppress(RuntimeError):
+                services.get_node(self.gcs_address, self._node_id)
+                return
+            _refuse_late(until, "its node was not ready", self.patience_s)
+            if dead := [kind for kind, process in self.dead_processes()]:
+                raise NodeNotReady(f"its process {dead[0]} ended")
+            time.sleep(_LOOK_EVERY_S)
+
+
+def _refuse_stopped(stopping: Callable[[], int | None]) -> None:
+    if stopping() is not None:
+        raise StoppedWhileStarting
+
+
+def _refuse_late(until: float, what: str, patience_s: float) -> None:
+    if time.monotonic() > until:
+        raise NodeNotReady(f"{what} within {patience_s:.0f} s")
+
+
+@contextmanager
+def _own_node(patience_s: float, stopping: Callable[[], int | None]) -> Iterator[None]:
+    """Put our node, and a wait for the head's port that can be interrupted, in the place of Ray's."""
+    node_module, utils_module = cast("Any", ray_node), cast("Any", utils)
+    agent = utils_module.get_dashboard_dependency_error
+    node, wait = node_module.Node, node_module.wait_for_persisted_port
+
+    def wait_for_port(session_dir: str, node_id: str, name: str, timeout_ms: int = 30_000, **more: Any) -> int:  # noqa: ANN401 - Ray's
+        file = Path(session_dir) / node_module.get_port_filename(node_id, name)
+        until = time.monotonic() + patience_s
+        while timeout_ms > 0 and not file.exists():
+            _refuse_stopped(stopping)
+            _refuse_late(until, "its head was not ready", patience_s)
+            time.sleep(_LOOK_EVERY_S)
+        return int(wait(session_dir, node_id, name, timeout_ms=timeout_ms, **more))
+
+    changed = type("Node", (_OwnNode,), {"patience_s": patience_s, "stopping": staticmethod(stopping)})
+    try:
+        node_module.Node, node_module.wait_for_persisted_port = changed, wait_for_port
+        # The agent on the node is the small one then, as where Ray is installed without its dashboard.
+        utils_module.get_dashboard_dependency_error = lambda: ImportError("not wanted")
+        yield
+    finally:
+        node_module.Node, node_module.wait_for_persisted_port = node, wait
+        utils_module.get_dashboard_dependency_error = agent
+
+
+@contextmanager
+def _left_when_stuck(folder: Path) -> Iterator[None]:
+    """End this process where a signal came and ray.init, waiting in code that is not Python's, does not come back.
+
+    Python runs a handler between two steps of its own. The kernel's side of a signal is seen at once, by a pipe.
+    """
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    done = threading.Event()
+
+    def watch() -> None:
+        while came := os.read(reader, 1):
+            number = came[0]
+            if number in {signal.SIGINT, signal.SIGTERM} and not done.wait(_LEAVE_S):
+                remove_started(folder)
+                shutil.rmtree(folder, ignore_errors=True)
+                sys.stderr.write("\nstopped while Ray was starting; nothing of it is left\n")
+                sys.stderr.flush()
+                os._exit(128 + number)
+
+    thread = threading.Thread(target=watch, name="ray-start", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        signal.set_wakeup_fd(before)
+        os.close(writer)
+        thread.join()
+        os.close(reader)
+
+
+def remove_started(folder: Path) -> None:
+    """End every process that Ray started for ``folder``, with all that they started, and remove the folder.
+
+    They are known by the folder on their command lines: Ray forgets those of a node that did not come up.
+    """
+    with contextlib.suppress(Exception):  # whatever a half-made Ray raises
+        shut_down()
+    until = time.monotonic() + _END_S
+    while (found := _processes_of(folder)) and time.monotonic() < until:
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        _reap(found)
+        time.sleep(_LOOK_EVERY_S)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _processes_of(folder: Path) -> set[int]:
+    """Living processes whose command line names ``folder``, and those that they started."""
+    parents, named = dict[int, int](), set[int]()
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            fields = (entry / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+            if fields[0] in "ZX":
+                continue
+            parents[int(entry.name)] = int(fields[1])
+            if os.fsencode(folder) in (entry / "cmdline").read_bytes():
+                named.add(int(entry.name))
+    named.discard(os.getpid())
+    found = set(named)
+    while more := {pid for pid, parent in parents.items() if parent in found and pid not in found}:
+        found |= more
+    return found - {os.getpid()}
+
+
+def _reap(pids: set[int]) -> None:
+    """Take the exit codes of those that are our own children, so that none stays as a zombie."""
+    for pid in pids:
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)
