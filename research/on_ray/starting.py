@@ -111,15 +111,15 @@ class _OwnNode(ray_node.Node):
 
     def start_ray_processes(self) -> None:
         """Start the raylet, and wait until the head knows it. After this Ray's own 30 seconds begin."""
-        super().start_ray_processes()
+        super().start_ray_processes()  # type: ignore[no-untyped-call] # Ray's is untyped
         until = time.monotonic() + self.patience_s
         while True:
-            _refuse_stopped(self.stopping)
+            _refuse_stopped(type(self).stopping)
             with contextlib.suppress(RuntimeError):
                 services.get_node(self.gcs_address, self._node_id)
                 return
             _refuse_late(until, "its node was not ready", self.patience_s)
-            if dead := [kind for kind, process in self.dead_processes()]:
+            if dead := [kind for kind, _ in self.dead_processes()]:  # type: ignore[no-untyped-call] # as above
                 raise NodeNotReady(f"its process {dead[0]} ended")
             time.sleep(_LOOK_EVERY_S)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from research.ledger.log import Ledger
+from tests.support.places import ROOT
 from tests.support.verbs import SPACE, environment
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(300)]
@@ -34,7 +35,7 @@ def begin(tmp_path: Path, short: Path, seconds: int, tries: int, patience: str) 
     return subprocess.Popen(
         [sys.executable, SLOW_RAY, str(seconds), str(tries), *map(str, words)],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        env=environment() | {"TMPDIR": str(short), "RAY_PATIENCE_S": patience, "PYTHONPATH": os.getcwd()},
+        env=environment() | {"TMPDIR": str(short), "RAY_PATIENCE_S": patience, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
 
 

@@ -108,7 +108,7 @@ def hostile(directory: Path, text: str, *, trials: int = 6) -> Ledger:
             )
         )
         for epoch in (1, 2, 3):
-            metrics = values(number, epoch)
+            metrics = {**values(number, epoch), "measure": f"counts {text}"}
             ledger.append(row(number, epoch, None, "complete" if epoch == 3 else "continue", metrics=metrics))
     ledger.append(drawn(trials, epochs=3))
     ledger.append(failed(trials, "bug", f"ValueError: {text}"))
