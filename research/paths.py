@@ -11,7 +11,7 @@ from pathlib import Path
 
 from research.errors import UserError
 
-STARTED_IN = "RESEARCH_STARTED_IN"  # that of vae.places, whose import every --help would wait for
+STARTED_IN = "RESEARCH_STARTED_IN"  # that of vae.system.places, whose import every --help would wait for
 
 
 def note_start() -> None:

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, JsonValue, ValidationError
 
 from vae.config import part
-from vae.places import working_directories
-from vae.user_code import UserCodeExit, run_source, user_code
+from vae.system.places import working_directories
+from vae.system.user_code import UserCodeExit, run_source, user_code
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

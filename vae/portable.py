@@ -11,9 +11,9 @@ import torch
 
 from vae.config import ConfigError
 from vae.durable import WEIGHTS, open_file, read_file
-from vae.manifest import DamagedFolder, check_manifest, has_manifest
 from vae.model import VAE
 from vae.serialization import from_json
+from vae.system.manifest import DamagedFolder, check_manifest, has_manifest
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -71,7 +71,7 @@ def program() -> None:
 
 def main() -> None:
     """One verb: a person's mistake is one line and exit code 2, output that nobody reads any more is 141."""
-    from vae.user_code import end_copy, signal_notes  # noqa: PLC0415 - not for the pages of --help
+    from vae.system.user_code import end_copy, signal_notes  # noqa: PLC0415 - not for the pages of --help
 
     process = os.getpid()
     code: object = None
@@ -93,7 +93,7 @@ USERS_CODE = "code from outside this project"
 
 def _end_by(error: BaseException, *, by_signal: bool) -> NoReturn:
     """Say what is behind ``error`` and exit. ``by_signal``: Ctrl-C, or another signal, was received."""
-    from vae.user_code import UserCodeExit, exit_line  # noqa: PLC0415 - as above
+    from vae.system.user_code import UserCodeExit, exit_line  # noqa: PLC0415 - as above
 
     if isinstance(error, OutputClosedError):
         _end_without_output()

@@ -15,7 +15,7 @@ from vae.data import load_training
 from vae.fast.stacked import train_stacked
 from vae.measure import measure_of
 from vae.serialization import from_record
-from vae.user_code import each
+from vae.system.user_code import each
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -23,8 +23,8 @@ from vae.data import load_training
 from vae.pictures import drawings
 from vae.portable import CONFIG_FILE, WEIGHTS_FILE, weights_file
 from vae.serialization import config_hash, to_dict
+from vae.system.user_code import each
 from vae.train import train
-from vae.user_code import each
 
 if TYPE_CHECKING:
     from collections.abc import Callable

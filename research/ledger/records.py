@@ -19,7 +19,7 @@ from research.store.layout import MANIFEST, RECORD
 from research.store.mirror import local
 from vae.config import NonNegativeInt, PositiveInt, part
 from vae.durable import LARGE_TEXT, read_file
-from vae.manifest import has_manifest
+from vae.system.manifest import has_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -22,8 +22,8 @@ from research.store.mirror import store_of
 from vae.config import ConfigError, nearest
 from vae.seeds import derive
 from vae.serialization import explain, to_dict, with_values
+from vae.system.user_code import UserCodeExit, run_source, user_code
 from vae.train_config import TrainConfig
-from vae.user_code import UserCodeExit, run_source, user_code
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

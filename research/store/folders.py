@@ -19,7 +19,7 @@ from typing import Any
 from research.errors import CorruptFile
 from research.store.layout import MANIFEST
 from vae.durable import LARGE_TEXT, WEIGHTS, read_file, sync_directory, write_file
-from vae.manifest import DamagedFolder, check_manifest, is_plain, manifest_file
+from vae.system.manifest import DamagedFolder, check_manifest, is_plain, manifest_file
 
 _SEAL = "sha256"  # in a file that vouches for itself
 

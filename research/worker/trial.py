@@ -35,7 +35,7 @@ from vae.fast.stacked import train_stacked
 from vae.pause import Paused
 from vae.serialization import config_hash, from_record
 from vae.state import INFO_FILE, StateError, TrainState
-from vae.user_code import OwnExit, end_copy, user_code
+from vae.system.user_code import OwnExit, end_copy, user_code
 
 if TYPE_CHECKING:
     from collections.abc import Generator

@@ -43,7 +43,7 @@ from vae.data.omniglot import Omniglot
 from vae.data.support import check_finite, check_whole
 from vae.data.torchvision_sets import Cifar10, Emnist, FashionMnist, Kmnist, Mnist, Svhn, TorchvisionSet
 from vae.external import External
-from vae.places import working_directories
+from vae.system.places import working_directories
 
 if TYPE_CHECKING:
     from torch import Tensor

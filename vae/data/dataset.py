@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from vae.config import NonNegativeInt, part
-from vae.places import working_directories
+from vae.system.places import working_directories
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from vae.user_code import OwnExit, UserCodeExit, each, user_code
+from vae.system.user_code import OwnExit, UserCodeExit, each, user_code
 
 
 class Odd(BaseException):
@@ -121,7 +121,7 @@ def test_each_guards_every_step():
 
 FORKED = """
 import os, sys
-from vae.user_code import user_code
+from vae.system.user_code import user_code
 
 def fork():
     if os.fork() == 0:

@@ -1,0 +1,1 @@
+"""What surrounds a run: code of a user's own, the directories it is named from, and folders that show damage."""
