@@ -28,8 +28,7 @@ if TYPE_CHECKING:
 
 NAME = "lock"
 RENEW_SECONDS = 15.0
-STALE_SECONDS = 60.0  # without a renewal: its holder is dead
-LONG_DEAD_SECONDS = 3600.0  # by the clocks of two machines, which need not agree to the minute
+STALE_SECONDS = 60.0  # watched without a renewal: its holder is dead
 
 
 class Lease:
@@ -80,16 +79,29 @@ class Lease:
         return json.dumps({**facts, "time": datetime.now(UTC).isoformat(timespec="milliseconds")}).encode()
 
 
+_seen: dict[str, tuple[dict[str, Any], float]] = {}  # by the store's address: the lease, and since when it is unchanged
+
+
 def lease_holder(directory: str | Path) -> str | None:
-    """Who drives the sweep that ``directory`` mirrors, in words, by this machine's clock; None where nobody does."""
+    """Return in words who drives the sweep that ``directory`` mirrors; None where nobody does.
+
+    The clocks of two machines need not agree. So the time in the lease is not compared with this machine's clock: the
+    holder is taken for dead when this process has seen the same lease for longer than ``STALE_SECONDS``.
+    """
     store = store_of(directory)
     holder = None if store is None else _read(store)
-    return None if holder is None or _age(holder) > STALE_SECONDS or _died_here(holder) else _words(holder)
+    if store is None or holder is None or _died_here(holder):
+        return None
+    now = time.monotonic()
+    lease, since = _seen.get(store.url, ({}, now))
+    if lease != holder:
+        _seen[store.url], since = (holder, now), now
+    return None if now - since > STALE_SECONDS else _words(holder)
 
 
 def _wait_until_dead(store: ObjectStore, holder: dict[str, Any]) -> None:
-    """Return when the lease may be taken; raise ``UserError`` when its holder lives."""
-    if _died_here(holder) or _age(holder) > LONG_DEAD_SECONDS:
+    """Return when the lease may be taken; raise ``UserError`` when its holder lives, whatever its clock says."""
+    if _died_here(holder):
         return
     sys.stderr.write(
         f"{store.url} was last held by {_words(holder)}: watching for {STALE_SECONDS:.0f} s whether it is alive\n"
@@ -119,13 +131,6 @@ def _words(holder: dict[str, Any]) -> str:
     if "pid" not in holder:
         return "another process"
     return f"process {holder['pid']} on {holder.get('host')} (renewed {holder.get('time')})"
-
-
-def _age(holder: dict[str, Any]) -> float:
-    try:
-        return (datetime.now(UTC) - datetime.fromisoformat(str(holder["time"]))).total_seconds()
-    except (KeyError, ValueError, TypeError):
-        return 0.0
 
 
 def _died_here(holder: dict[str, Any]) -> bool:

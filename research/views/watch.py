@@ -82,7 +82,8 @@ class Follower:
                 self._take_up_session()
             case TrialCreated():
                 # What was drawn and was no config never started. Rows that were read in one go with it come after it.
-                if trials[event.trial].fail_kind not in {"config", *SKIPPED}:
+                view = trials[event.trial]
+                if view.fail_kind not in {"config", *SKIPPED} and (view.rows or view.fail_kind != "incomparable"):
                     self.view.started(dataclasses.replace(trials[event.trial], rows={}))
             case TrialRetried():
                 self.view.started(trials[event.trial])

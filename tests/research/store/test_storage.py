@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import multiprocessing
 import os
 import signal
@@ -11,6 +12,7 @@ import sys
 import threading
 import time
 import uuid
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -287,6 +289,22 @@ with lease.Lease(sys.argv[1]):
 """
 
 
+# Before HOLD: a machine whose clock is some hours off.
+OTHER_CLOCK = """
+import datetime
+from research.store import lease
+
+
+class Clock(datetime.datetime):
+    @classmethod
+    def now(cls, tz=None):
+        return datetime.datetime.now(tz) + datetime.timedelta(hours={hours})
+
+
+lease.datetime = Clock
+"""
+
+
 @pytest.fixture
 def quick(monkeypatch):
     """A lease that is stale after eight seconds."""
@@ -300,6 +318,44 @@ def hold(mirror: Path) -> subprocess.Popen[str]:
     process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "held\n"
     return process
+
+
+@pytest.mark.slow
+@pytest.mark.fault("15 two drivers")
+@pytest.mark.parametrize("hours", [-1, 1, -24 * 365])
+def test_lease_of_a_live_holder_with_another_clock_is_not_taken(url, on, quick, tally, hours):
+    """A driver whose clock is an hour, or a year, behind or ahead keeps its lease, and is named as the driver."""
+    mirror = storage.mirror_of(url)
+    process = subprocess.Popen(
+        [sys.executable, "-c", OTHER_CLOCK.format(hours=hours) + HOLD, str(mirror)],
+        cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert process.stdout.readline() == "held\n"
+        written = datetime.fromisoformat(json.loads(ObjectStore(url).read(lease.NAME))["time"])
+        assert abs((datetime.now(UTC) - written).total_seconds()) > 3000, "its clock is another"
+        tally.happened()
+        with pytest.raises(UserError, match=f"in use by process {process.pid} on "), lease.Lease(mirror):
+            pass
+        assert str(process.pid) in str(lease.lease_holder(mirror))
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.slow
+def test_lease_holder_that_is_not_renewed_is_nobody_after_a_while(url, on, quick, monkeypatch):
+    """Nobody drives where the lease stays the same for longer than a driver takes to renew it."""
+    mirror = storage.mirror_of(url)
+    process = hold(mirror)
+    process.kill()
+    process.communicate()
+    monkeypatch.setattr(lease, "_machine", lambda: "another machine")
+    monkeypatch.setattr(lease, "STALE_SECONDS", 0.5)
+
+    assert str(process.pid) in str(lease.lease_holder(mirror))
+    time.sleep(0.6)
+    assert lease.lease_holder(mirror) is None
 
 
 @pytest.mark.slow
