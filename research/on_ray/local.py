@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 LOOPBACK = "127.0.0.1"
+ENDING_S = 5.0  # for Ray's processes to end by themselves
 _PREFIX = "rr-"
 # What the user may have set for other clusters: none of them is joined unasked, and this one has its own token.
 _THEIRS = ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
@@ -79,7 +80,7 @@ def private_ray(stopping: Callable[[], int | None] = lambda: None, **arguments: 
             if value is not None:
                 os.environ[name] = value
         AuthenticationTokenLoader.instance().reset_cache()
-        remove_started(folder)
+        remove_started(folder, grace_s=ENDING_S)
         os.close(held)
 
 

@@ -194,13 +194,17 @@ def _left_when_stuck(folder: Path) -> Iterator[None]:
         os.close(reader)
 
 
-def remove_started(folder: Path) -> None:
+def remove_started(folder: Path, *, grace_s: float = 0.0) -> None:
     """End every process that Ray started for ``folder``, with all that they started, and remove the folder.
 
-    They are known by the folder on their command lines: Ray forgets those of a node that did not come up.
+    They are known by the folder on their command lines: Ray forgets those of a node that did not come up. For
+    ``grace_s`` seconds they may end by themselves: a raylet ends its agents, which outlive one that is killed.
     """
     with contextlib.suppress(Exception):  # whatever a half-made Ray raises
         shut_down()
+    until = time.monotonic() + grace_s
+    while _processes_of(folder) and time.monotonic() < until:
+        time.sleep(_LOOK_EVERY_S)
     until = time.monotonic() + _END_S
     while (found := _processes_of(folder)) and time.monotonic() < until:
         for pid in found:
@@ -212,7 +216,10 @@ def remove_started(folder: Path) -> None:
 
 
 def _processes_of(folder: Path) -> set[int]:
-    """Living processes whose command line names ``folder``, and those that they started."""
+    """Living processes whose command line names ``folder``, and those that they started.
+
+    Ray's agents write a title over their command line; the folder is in their environment.
+    """
     parents, named = dict[int, int](), set[int]()
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError, ValueError, IndexError):
@@ -220,7 +227,10 @@ def _processes_of(folder: Path) -> set[int]:
             if fields[0] in "ZX":
                 continue
             parents[int(entry.name)] = int(fields[1])
-            if os.fsencode(folder) in (entry / "cmdline").read_bytes():
+            line = (entry / "cmdline").read_bytes()
+            if line.startswith(b"ray::"):
+                line = (entry / "environ").read_bytes()
+            if os.fsencode(folder) in line:
                 named.add(int(entry.name))
     named.discard(os.getpid())
     found = set(named)
