@@ -23,7 +23,6 @@ from ray._private import services, utils
 
 from research.errors import STORAGE, UserError
 from research.on_ray.watch import shut_down
-from research.patience import busyness
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -81,6 +80,11 @@ def start_ray(folder: Path, *, stopping: Callable[[], int | None], **arguments: 
             sys.stderr.flush()
         else:
             return
+
+
+def busyness() -> float:
+    """Return the processes that want to run for each core that this process may use, averaged over the last minute."""
+    return os.getloadavg()[0] / len(os.sched_getaffinity(0))
 
 
 def _worth_another_try(error: Exception) -> bool:
