@@ -23,6 +23,7 @@ from ray._private import services, utils
 
 from research.errors import STORAGE, UserError
 from research.on_ray.watch import shut_down
+from research.planning.preflight import available_cpus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -84,7 +85,7 @@ def start_ray(folder: Path, *, stopping: Callable[[], int | None], **arguments: 
 
 def busyness() -> float:
     """Return the processes that want to run for each core that this process may use, averaged over the last minute."""
-    return os.getloadavg()[0] / len(os.sched_getaffinity(0))
+    return os.getloadavg()[0] / available_cpus()
 
 
 def _worth_another_try(error: Exception) -> bool:
