@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 SMALL_FILE = 16 << 20  # a config, a manifest, a mark, a space
 LARGE_TEXT = 256 << 20  # an event or a record, which have a row for each epoch, or a trial for each line
 PICTURE = 64 << 20
+_PIECE = 1 << 20
 WEIGHTS = 16 << 30  # weights and training states, which are hashed piece by piece
 
 
@@ -44,7 +45,10 @@ def open_file(path: str | Path, limit: int = SMALL_FILE) -> BufferedReader:
 def read_file(path: str | Path, limit: int = SMALL_FILE) -> bytes:
     """Return the content of the regular file at ``path``; raises ``OSError`` as :func:`open_file` does."""
     with open_file(path, limit) as file:
-        content = file.read(limit + 1)
+        # By its size, not by the limit: as many bytes as are asked for are set aside before the first is read.
+        content = file.read(os.fstat(file.fileno()).st_size + 1)
+        while len(content) <= limit and (more := file.read(_PIECE)):
+            content += more
     if len(content) > limit:  # the file has grown, or lies about its size
         raise _too_large(path, len(content), limit)
     return content

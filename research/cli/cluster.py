@@ -170,7 +170,9 @@ def _checked_sweep(given: list[str], storage: str) -> tuple[str, list[str], list
     files = [Path(asked["space"])] if Path(asked["space"]).is_file() else []
     # A file of this machine is found beside the code there, under its own name.
     sent = {asked["space"]: files[0].name} if files else {}
-    for source in [*(asked["start_from"] or []), *map(str, asked["learn_from"] or [])]:
+    typed = {str(whole(word)): word for word in given}  # --learn-from was made absolute
+    for path in [*(asked["start_from"] or []), *map(str, asked["learn_from"] or [])]:
+        source = typed.get(path, path)
         if source not in given:
             continue  # the address of an object store, which the cluster reads too
         if Path(source).is_file():

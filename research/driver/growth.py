@@ -18,7 +18,7 @@ from research.ledger.settings import StartFrom
 from research.ledger.tail import refuse_lost_tail
 from research.planning.preflight import check_space, comparability
 from research.search.samplers import rehearse
-from research.search.spaces import load_recorded, load_space
+from research.search.spaces import load_recorded, load_space, of_sweep
 from research.store.data_copy import data_directory
 from research.store.lease import Lease
 from research.store.lock import SweepLock
@@ -126,7 +126,8 @@ def extend(ledger: Ledger, *, trials: str | None, space: str | None, more: budge
     total = settings.trials if trials is None else _total(trials, settings.trials)
     new_budget = budget.raised(settings.budget, more)
     source = None
-    chosen = load_recorded(settings.space, sweep_dir / "space.py") if space is None else load_space(space)
+    given = load_recorded(settings.space, sweep_dir / "space.py") if space is None else load_space(space)
+    chosen = of_sweep(given, settings)
     if space is not None and chosen.source.sha256 != settings.space.sha256:
         source = chosen.source
         found = check_space(

@@ -40,13 +40,13 @@ from research.ledger.tail import refuse_lost_tail
 from research.on_ray.capacity import addable_nodes, await_nodes, check_capacity, cluster_nodes, no_place
 from research.on_ray.joined import joined_ray
 from research.on_ray.local import asks_for_token, private_ray
-from research.on_ray.starting import StoppedWhileStarting
+from research.on_ray.starting import RayDidNotStart, StoppedWhileStarting
 from research.on_ray.stuck_worker import end_worker
 from research.on_ray.tune_scheduler import LedgerScheduler
 from research.on_ray.tune_searcher import LedgerSearcher
 from research.on_ray.watch import RayLostError, watched_ray
 from research.planning.preflight import comparability
-from research.search.spaces import Space, load_recorded
+from research.search.spaces import Space, load_recorded, of_sweep
 from research.search.study import StudyView
 from research.store.data_copy import data_directory
 from research.store.layout import epoch_folder
@@ -66,7 +66,7 @@ from vae.external import PATH_VARIABLE, search_path, source_of
 from vae.serialization import from_record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from ray.tune.experiment import Trial
 
@@ -154,7 +154,7 @@ def reopen(sweep_dir: Path, *, allow_changed_code: bool) -> tuple[Ledger, Space]
             f"{shell('research', 'extend', place)} {reached[0].option} adds to it"
         )
     check_code(ledger, allow_changed_code=allow_changed_code)
-    space = load_recorded(settings.space, sweep_dir / SPACE_COPY)
+    space = of_sweep(load_recorded(settings.space, sweep_dir / SPACE_COPY), settings)
     if ledger.trials:
         config = from_record(next(view.created.config for view in ledger.trials.values() if view.created.config))
         data = load_training(config.data, data_directory(settings.data_dir))
@@ -225,6 +225,8 @@ def run(ledger: Ledger, space: Space, live: Audience, *, address: str | None = N
             session.run(address)
         except StoppedWhileStarting:
             pass  # the signal is in ``stop``
+        except RayDidNotStart as error:
+            raise _with_the_way_on(ledger, error) from None
         except RayLostError:
             ledger.refresh()  # it may have come between an event's file and our taking it in
         except SystemExit as error:
@@ -247,8 +249,8 @@ def run(ledger: Ledger, space: Space, live: Audience, *, address: str | None = N
 
 
 def _with_the_way_on(ledger: Ledger, refused: UserError) -> UserError:
-    if isinstance(refused, StorageError):
-        return StorageError(f"{refused}: {shell('research', 'resume', address_of(ledger.directory))}")
+    if isinstance(refused, StorageError | RayDidNotStart):
+        return type(refused)(f"{refused}: {shell('research', 'resume', address_of(ledger.directory))}")
     return refused
 
 
@@ -321,7 +323,7 @@ class _Session:
         if self.stop.asked():
             return
         resources = self.ledger.settings.resources
-        with _ray(address, resources, lambda: self.stop.signal), watched_ray(address, self.stop):
+        with _ray(address, resources, self.stop), watched_ray(address, self.stop):
             if not asks_for_token():
                 self.live.note(
                     f"the Ray cluster at {address} asks for no token: whoever reaches it can run code as you"
@@ -585,10 +587,8 @@ class _Between(tune.Callback):
 
 
 @contextmanager
-def _ray(
-    address: str | None, resources: Resources, stopping: Callable[[], int | None] = lambda: None
-) -> Iterator[None]:
-    """A Ray of this process's own, or a connection to the one at ``address``. ``stopping``: see ``private_ray``."""
+def _ray(address: str | None, resources: Resources, stop: Stop | None = None) -> Iterator[None]:
+    """A Ray of this process's own, or a connection to the one at ``address``. ``stop`` ends a start that takes long."""
     # Threads are decided before any worker imports torch: N workers with torch's default of all cores each lose
     # a factor of 14 on two cores. PASSIVE: waiting threads sleep.
     variables = {
@@ -609,7 +609,7 @@ def _ray(
     os.environ |= variables
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    with private_ray(stopping, **quiet) if address is None else joined_ray(address, variables, **quiet):
+    with private_ray(stop, **quiet) if address is None else joined_ray(address, variables, **quiet):
         # Ray puts a handler of its own on SIGTERM, which aborts the process with nothing written down.
         for number, handler in handlers.items():
             signal.signal(number, handler)

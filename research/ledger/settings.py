@@ -271,6 +271,11 @@ class SweepSettings:
         return [self.metric.name, *(objective.name for objective in self.objectives), *constrained]
 
     @property
+    def takes_first(self) -> bool:
+        """Return True if held-out subsets are the first examples in file order, as in sweeps of version 0.1.0."""
+        return self.shared.get("eval.subset", "first") == "first"
+
+    @property
     def shared(self) -> dict[str, JsonValue]:
         """The facts that all rows share, as far as the settings say (research.ledger.comparison)."""
         return self.comparison or {"measure": self.measure}

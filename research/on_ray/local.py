@@ -27,7 +27,9 @@ from research.planning.free_space import check_temporary
 from research.store import scratch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
+
+    from research.on_ray.watch import Stoppable
 
 LOOPBACK = "127.0.0.1"
 ENDING_S = 5.0  # for Ray's processes to end by themselves
@@ -37,14 +39,14 @@ _THEIRS = ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PAT
 
 
 @contextmanager
-def private_ray(stopping: Callable[[], int | None] = lambda: None, **arguments: Any) -> Iterator[None]:  # noqa: ANN401 - of ray.init
+def private_ray(stop: Stoppable | None = None, **arguments: Any) -> Iterator[None]:  # noqa: ANN401 - of ray.init
     """A Ray of this process's own, for as long as the context lasts; its folder is removed after it.
 
-    ``stopping`` gives the signal by which somebody asked to stop, or None: it is asked while Ray starts.
+    ``stop`` has the signal by which somebody asked to stop, if any: it is asked while Ray starts.
 
     Raises:
         UserError: Ray did not start, or this version can't be kept to itself. StorageError: its disk has no room.
-        StoppedWhileStarting: ``stopping`` gave a signal.
+        StoppedWhileStarting: ``stop`` has a signal.
 
     """
     remove_leftovers()
@@ -65,7 +67,7 @@ def private_ray(stopping: Callable[[], int | None] = lambda: None, **arguments: 
         # Everything that Ray starts listens where its node is. It takes a node at 127.0.0.1 only where it makes no
         # clusters: RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0, which it has read as it was imported.
         ray_constants.ENABLE_RAY_CLUSTER = False
-        start_ray(folder, stopping=stopping, _node_ip_address=LOOPBACK, **import_arguments(), **arguments)
+        start_ray(folder, stop, _node_ip_address=LOOPBACK, **import_arguments(), **arguments)
         if ray.util.get_node_ip_address() != LOOPBACK or not asks_for_token():
             raise UserError(
                 f"Ray {ray.__version__} does not keep to {LOOPBACK} behind a token: others could run code as you; "

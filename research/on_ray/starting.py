@@ -28,6 +28,8 @@ from research.planning.preflight import available_cpus
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from research.on_ray.watch import Stoppable
+
 # Seconds for the node in each try. The first is Ray's own.
 PATIENCE_S = (30.0, 60.0, 90.0)
 _LOOK_EVERY_S = 0.1
@@ -49,21 +51,29 @@ class NodeNotReady(Exception):
     """A node was not ready in time, or one of its processes ended."""
 
 
-def start_ray(folder: Path, *, stopping: Callable[[], int | None], **arguments: Any) -> None:  # noqa: ANN401 - of ray.init
+class RayDidNotStart(UserError):
+    """Ray did not start in several tries. Nothing of it is left."""
+
+
+def start_ray(folder: Path, stop: Stoppable | None, **arguments: Any) -> None:  # noqa: ANN401 - of ray.init
     """``ray.init`` in ``folder``, tried again twice, each time with more patience.
 
-    ``stopping`` gives the signal by which somebody asked to stop, or None.
+    ``stop`` has the signal by which somebody asked to stop, if any.
 
     Raises:
-        UserError: Ray did not start. StoppedWhileStarting: ``stopping`` gave a signal. No process is left of either.
+        RayDidNotStart: Ray did not start. StoppedWhileStarting: ``stop`` has a signal. No process is left of either.
 
     """
+
+    def stopping() -> int | None:
+        return None if stop is None else stop.signal
+
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
     for number, patience_s in enumerate(PATIENCE_S, start=1):
         place = folder / ("r" if number == 1 else f"r{number}")
         try:
-            with _own_node(patience_s, stopping), _left_when_stuck(folder):
+            with _own_node(patience_s, stopping), _left_when_stuck(folder, stop):
                 ray.init(address="local", include_dashboard=False, _temp_dir=str(place), **arguments)
         except BaseException as error:
             remove_started(place)
@@ -73,7 +83,7 @@ def start_ray(folder: Path, *, stopping: Callable[[], int | None], **arguments: 
                 raise
             line = " ".join(str(error).split())[:200] or type(error).__name__
             if number == len(PATIENCE_S):
-                raise UserError(
+                raise RayDidNotStart(
                     f"Ray did not start in {number} tries ({line}); the machine's load is {busyness():.1f} for each core: wait "
                     "until it is less busy, or use a cluster (--address), then resume"
                 ) from None
@@ -167,7 +177,7 @@ def _own_node(patience_s: float, stopping: Callable[[], int | None]) -> Iterator
 
 
 @contextmanager
-def _left_when_stuck(folder: Path) -> Iterator[None]:
+def _left_when_stuck(folder: Path, stop: Stoppable | None) -> Iterator[None]:
     """End this process where a signal came and ray.init, waiting in code that is not Python's, does not come back.
 
     Python runs a handler between two steps of its own. The kernel's side of a signal is seen at once, by a pipe.
@@ -183,7 +193,8 @@ def _left_when_stuck(folder: Path) -> Iterator[None]:
             if number in {signal.SIGINT, signal.SIGTERM} and not done.wait(_LEAVE_S):
                 remove_started(folder)
                 shutil.rmtree(folder, ignore_errors=True)
-                sys.stderr.write("\nstopped while Ray was starting; nothing of it is left\n")
+                way_on = "" if stop is None else f". {stop.how_to_go_on}"
+                sys.stderr.write(f"\nstopped while Ray was starting; nothing of it is left{way_on}\n")
                 sys.stderr.flush()
                 os._exit(128 + number)
 

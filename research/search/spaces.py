@@ -28,6 +28,8 @@ from vae.train_config import TrainConfig
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from research.ledger.settings import SweepSettings
+
 import search_spaces
 
 
@@ -82,6 +84,23 @@ def load_recorded(source: SpaceSource, copy: Path) -> Space:
             f"{copy} was altered since the sweep began: remove it, the ledger has it too; or start a new sweep"
         )
     return Space(function=_import_function(copy, source), source=source)
+
+
+def of_sweep(space: Space, settings: SweepSettings) -> Space:
+    """Return ``space`` with the sweep's rule for held-out subsets, which belongs to the sweep and not to the space.
+
+    A space that does not name the rule gives today's, and an earlier sweep goes on with its own.
+    """
+    if not settings.takes_first:
+        return space
+
+    def function(trial: optuna.Trial) -> object:
+        config = space.function(trial)
+        if not isinstance(config, TrainConfig):
+            return config
+        return dataclasses.replace(config, eval=dataclasses.replace(config.eval, subset="first"))
+
+    return dataclasses.replace(space, function=function)
 
 
 def _path_of(name: str) -> Path:

@@ -31,7 +31,7 @@ from vae.data import Arrays, CelebA, ImageFolder, Mnist, _load_test, _load_train
 from vae.model import VAE
 from vae.networks import Mlp
 from vae.portable import WEIGHTS_FILE, load_model, weights_file
-from vae.serialization import from_dict, to_dict
+from vae.serialization import config_hash, from_dict, to_dict
 from vae.state import INFO_FILE, STATE_FILE, TrainState, capture
 from vae.train_config import TrainConfig
 
@@ -108,7 +108,8 @@ def _sweep(folder: Path) -> dict[str, Target]:
     sweep = folder / "sweep"
     ledger = new_ledger(sweep)
     for number in range(2):
-        ledger.append(trial(number))
+        config = to_dict(TrainConfig(latent_size=2 + number, epochs=2, seed=7 + number))
+        ledger.append(trial(number, config=config, config_hash=config_hash(from_dict(config))))
         ledger.append(row(number, 1, -30.0 - number))
         ledger.append(row(number, 2, -20.0 - number, "complete"))
     record = folder / "record.json"

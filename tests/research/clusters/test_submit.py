@@ -261,7 +261,7 @@ def test_mistakes_cost_no_round_trip(research, submitted, words, told):
     """One line, exit code 2, nothing submitted."""
     code, said = research("submit", *words)
 
-    assert code == 2
+    assert code == 2, said
     assert said.startswith("error: ")
     assert said.count("\n") == 1
     assert told in said

@@ -27,6 +27,7 @@ from research.models import apply
 from research.models.looks import model_hash
 from research.models.model_card import model_card
 from research.store.folders import verify_folder
+from tests.support.resealed import reseal
 from tests.support.synthetic import new_ledger, row, trial
 from vae.conditioning import OnLabel, OnQuadrants
 from vae.data import Arrays, Digits
@@ -395,7 +396,7 @@ def without_subset(folder):
         values = json.loads((folder / name).read_text())
         del (values["config"] if name == "record.json" else values)["eval"]["subset"]
         (folder / name).write_text(json.dumps(values))
-    (folder / "manifest.json").unlink()
+    reseal(folder)
 
 
 def test_an_earlier_model_is_evaluated_and_shown_by_its_own_rule(research, kept, tmp_path):

@@ -16,6 +16,7 @@ from research.errors import UserError
 from research.ledger.records import load_record
 from research.models.anomalies import anomalies
 from research.models.apply import draw_mask
+from tests.support.resealed import reseal
 from vae.data import Arrays, load_test, load_training
 from vae.serialization import to_dict
 from vae.train_config import TrainConfig
@@ -237,7 +238,7 @@ def test_a_record_without_names_is_one_of_an_earlier_version(research, named):
     config = json.loads((named / "config.json").read_text())
     del config["data"]["reading"]
     (named / "config.json").write_text(json.dumps(config))
-    (named / "manifest.json").unlink()
+    reseal(named)
     found = json.loads(research("score", "m", "--anomaly-label", "0", "--json"))
     assert found["of_label"] == ["anomaly"]
     assert to_dict(TrainConfig(data=Arrays(path="a.npz")))["data"]["reading"] == 2
