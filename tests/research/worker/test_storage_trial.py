@@ -28,6 +28,7 @@ from tests.support.store_server import BUCKET
 from tests.support.synthetic import new_ledger, science, trial
 from vae.data import Digits, load_training
 from vae.likelihoods import Binomial
+from vae.measure import measure_of
 from vae.networks import Mlp
 from vae.portable import load_model
 from vae.serialization import to_dict
@@ -129,7 +130,9 @@ def new_sweep(request, tmp_path, monkeypatch):
             request.getfixturevalue("gate")
             monkeypatch.setenv("RESEARCH_CACHE_DIR", str(tmp_path / "a"))
             url = f"s3://{BUCKET}/{uuid.uuid4().hex}"
-        ledger = new_ledger(tmp_path / name if url is None else storage.mirror_of(url), **settings)
+        data = load_training(CONFIG.data, None)
+        measure = str(measure_of(CONFIG, data.validation, levels=data.levels))
+        ledger = new_ledger(tmp_path / name if url is None else storage.mirror_of(url), measure=measure, **settings)
         ledger.append(trial(0, config=to_dict(CONFIG), seed=CONFIG.seed))
         return ledger, url
 
