@@ -23,7 +23,7 @@ from ray._private import services, utils
 
 from research.errors import STORAGE, UserError
 from research.on_ray.watch import shut_down
-from research.planning.preflight import available_cpus
+from research.patience import busyness
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -91,11 +91,6 @@ def start_ray(folder: Path, stop: Stoppable | None, **arguments: Any) -> None:  
             sys.stderr.flush()
         else:
             return
-
-
-def busyness() -> float:
-    """Return the processes that want to run for each core that this process may use, averaged over the last minute."""
-    return os.getloadavg()[0] / available_cpus()
 
 
 def _worth_another_try(error: Exception) -> bool:
