@@ -24,6 +24,7 @@ from ray._private import services, utils
 from research.errors import STORAGE, UserError
 from research.on_ray.watch import shut_down
 from research.patience import busyness
+from research.terminal import complain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -87,8 +88,7 @@ def start_ray(folder: Path, stop: Stoppable | None, **arguments: Any) -> None:  
                     f"Ray did not start in {number} tries ({line}); the machine's load is {busyness():.1f} for each core: wait "
                     "until it is less busy, or use a cluster (--address), then resume"
                 ) from None
-            sys.stderr.write(f"Ray did not start ({line}): trying again ({number + 1} of {len(PATIENCE_S)})\n")
-            sys.stderr.flush()
+            complain(f"Ray did not start ({line}): trying again ({number + 1} of {len(PATIENCE_S)})")
         else:
             return
 

@@ -62,7 +62,7 @@ def ray_that(monkeypatch):
 def test_start_ray_second_try_that_works_says_one_line(ray_that, tmp_path, capsys):
     """One line for the try that failed."""
     left = ray_that(RuntimeError("no\nGCS"), None, None)
-    starting.start_ray(tmp_path / "f", stopping=lambda: None)
+    starting.start_ray(tmp_path / "f", None)
     assert capsys.readouterr().err == "Ray did not start (no GCS): trying again (2 of 3)\n"
     assert left == [None]
 
@@ -71,15 +71,23 @@ def test_start_ray_three_tries_are_one_line_with_the_remedy(ray_that, tmp_path):
     """The last reason, the load and what to do."""
     ray_that(*[Exception("The current node timed out during startup.")] * 3)
     with pytest.raises(UserError, match=r"did not start in 3 tries \(The current node.*load is .*wait until") as caught:
-        starting.start_ray(tmp_path / "f", stopping=lambda: None)
+        starting.start_ray(tmp_path / "f", None)
     assert "\n" not in str(caught.value)
+
+
+class Asked:
+    """Somebody asked to stop by Ctrl-C."""
+
+    signal = 2
+    lost = None
+    how_to_go_on = "research resume s"
 
 
 def test_start_ray_asked_to_stop_tries_no_more(ray_that, tmp_path):
     """A signal that came while Ray was failing ends it."""
     left = ray_that(RuntimeError("no"), None)
     with pytest.raises(starting.StoppedWhileStarting):
-        starting.start_ray(tmp_path / "f", stopping=lambda: 2)
+        starting.start_ray(tmp_path / "f", Asked())
     assert left == [None]
 
 
@@ -88,7 +96,7 @@ def test_start_ray_mistake_is_not_tried_again(ray_that, tmp_path, error):
     """A wrong argument stays wrong, and a full disk full."""
     left = ray_that(error, None)
     with pytest.raises(type(error)):
-        starting.start_ray(tmp_path / "f", stopping=lambda: None)
+        starting.start_ray(tmp_path / "f", None)
     assert left == [None]
 
 
