@@ -21,6 +21,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from research.patience import patient
 from research.redaction import redacted
 
 if TYPE_CHECKING:
@@ -171,7 +172,7 @@ def _git(*arguments: str) -> str | None:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             check=False,
-            timeout=30,
+            timeout=patient(30.0),
         )
     except (OSError, subprocess.TimeoutExpired):
         return None

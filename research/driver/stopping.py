@@ -13,6 +13,7 @@ from ray.tune import Stopper
 from research.errors import storing
 from research.ledger import budget
 from research.on_ray.watch import RayLostError
+from research.patience import patient
 from research.store.mirror import address as address_of
 from research.terminal import complain, output_lost
 from research.text import shell
@@ -68,7 +69,7 @@ class Stop(Stopper):
         if self.file is None or not self.running or self.ledger.refused is not None:
             return True
         if self.until is None:
-            self.until = time.monotonic() + _SAVING_S
+            self.until = time.monotonic() + patient(_SAVING_S)
             with storing(self.file):
                 self.file.touch()
         return time.monotonic() >= self.until

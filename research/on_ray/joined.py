@@ -15,6 +15,7 @@ from ray.exceptions import RayError
 from research.errors import UserError
 from research.on_ray.import_path import import_arguments
 from research.on_ray.watch import shut_down
+from research.patience import patient
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,7 +34,8 @@ def joined_ray(address: str, variables: dict[str, str], **how: Any) -> Iterator[
     """
     # A Ray client (ray://) sends no path: its driver is on the head.
     how |= {} if address.startswith("ray://") else import_arguments()
-    late = threading.Timer(JOIN_S, _give_up, [address])
+    seconds = patient(JOIN_S)
+    late = threading.Timer(seconds, _give_up, [address, seconds])
     late.daemon = True
     late.start()
     try:
@@ -60,9 +62,9 @@ def joined_ray(address: str, variables: dict[str, str], **how: Any) -> Iterator[
         shut_down()
 
 
-def _give_up(address: str) -> None:
+def _give_up(address: str, seconds: float) -> None:
     sys.stderr.write(
-        f"error: no Ray cluster answers at --address {address!r}: something listens there and said nothing for {JOIN_S:.0f} "
+        f"error: no Ray cluster answers at --address {address!r}: something listens there and said nothing for {seconds:.0f} "
         "seconds; correct the address\n"
     )
     sys.stderr.flush()

@@ -23,7 +23,8 @@ from ray._private import services, utils
 
 from research.errors import STORAGE, UserError
 from research.on_ray.watch import shut_down
-from research.planning.preflight import available_cpus
+from research.patience import busyness
+from research.terminal import complain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -87,15 +88,9 @@ def start_ray(folder: Path, stop: Stoppable | None, **arguments: Any) -> None:  
                     f"Ray did not start in {number} tries ({line}); the machine's load is {busyness():.1f} for each core: wait "
                     "until it is less busy, or use a cluster (--address), then resume"
                 ) from None
-            sys.stderr.write(f"Ray did not start ({line}): trying again ({number + 1} of {len(PATIENCE_S)})\n")
-            sys.stderr.flush()
+            complain(f"Ray did not start ({line}): trying again ({number + 1} of {len(PATIENCE_S)})")
         else:
             return
-
-
-def busyness() -> float:
-    """Return the processes that want to run for each core that this process may use, averaged over the last minute."""
-    return os.getloadavg()[0] / available_cpus()
 
 
 def _worth_another_try(error: Exception) -> bool:

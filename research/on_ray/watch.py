@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 import ray
 
 from research.errors import UserError
+from research.patience import patient
 from research.terminal import complain
 
 if TYPE_CHECKING:
@@ -131,6 +132,6 @@ class _Watch(threading.Thread):
         main = threading.main_thread().ident
         assert main is not None
         signal.pthread_kill(main, signal.SIGUSR1)
-        if self.block_ended.wait(_LEAVE_S):
-            time.sleep(_END_S)
+        if self.block_ended.wait(patient(_LEAVE_S)):
+            time.sleep(patient(_END_S))
         os._exit(1 if self.stop.signal is None else 128 + self.stop.signal)

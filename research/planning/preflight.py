@@ -21,6 +21,7 @@ import torch
 from research.errors import StorageError, UserError
 from research.ledger.comparison import why_not
 from research.ledger.settings import NAME_PATTERN, Asha, Hyperband, MedianRule, rungs
+from research.patience import patient
 from research.planning.metrics import check_constraints, check_metric, check_objectives, default_metric
 from research.planning.rehearsal import rehearse_training
 from research.redaction import has_user_info
@@ -351,7 +352,7 @@ def check_address(address: str) -> None:
         place = os.environ.get("RAY_ADDRESS") or (known.read_text().strip() if known.is_file() else "")
     host, _, port = place.removeprefix("ray://").rpartition(":")
     try:
-        with socket.create_connection((host.strip("[]"), int(port)), timeout=10):
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=patient(10.0)):
             return
     except (OSError, ValueError, OverflowError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else "no such place"

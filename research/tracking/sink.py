@@ -32,6 +32,7 @@ from urllib.parse import urlsplit
 
 from research.errors import UserError
 from research.ledger.log import Ledger
+from research.patience import patient
 from research.redaction import has_user_info, redacted
 from research.store.lock import SweepLock
 from research.store.scratch import remove_leftovers, temporary_folder
@@ -52,6 +53,8 @@ DEFAULT_URL = "https://api.wandb.ai"
 POLL_SECONDS = 0.3
 SCRATCH = "rw-"  # its temporary folders
 REACH_S = 5.0
+TEARDOWN_S = 3.0
+UPLOAD_S = 12.0  # after the end, for what is sent online: the driver waits for 30 s, and offline files need the rest
 PLOT_PATIENCE_S = 10.0  # after the end: a figure that has not begun by then is left out, the driver waits for 30 s
 RESTARTS = 3
 MOST_LINES = 20  # said to the driver, who reads them at the end: the pipe between must not fill up
@@ -97,7 +100,10 @@ def logged_in() -> bool:
     """Whether there is a key for W&B's host, in the environment or in netrc. Looks at no key."""
     if os.environ.get("WANDB_API_KEY"):
         return True
-    host = urlsplit(os.environ.get("WANDB_BASE_URL") or DEFAULT_URL).hostname
+    try:
+        host = urlsplit(os.environ.get("WANDB_BASE_URL") or DEFAULT_URL).hostname
+    except ValueError:
+        return False  # no address: nobody can be logged in there
     named = os.environ.get("NETRC")
     for path in [Path(named)] if named else [Path.home() / ".netrc", Path.home() / "_netrc"]:
         with contextlib.suppress(OSError, netrc.NetrcParseError):
@@ -114,14 +120,26 @@ def unreachable() -> str | None:
             "WANDB_BASE_URL holds a user name or password, which W&B's client would write into its logs: take it out, and "
             "use wandb login or WANDB_API_KEY"
         )
+    if not url.startswith(("http://", "https://")):
+        return f"WANDB_BASE_URL must begin with http:// or https://, got {url!r}"
+    # A timeout is for each piece of an answer: one that comes byte by byte would hold the process for hours.
+    found: list[str | None] = []
+    asking = threading.Thread(target=lambda: found.append(_not_answering(url)), daemon=True)
+    asking.start()
+    seconds = patient(REACH_S)
+    asking.join(seconds)
+    return found[0] if found else f"{url} has not answered within {seconds:.0f} s"
+
+
+def _not_answering(url: str) -> str | None:
     try:
-        urllib.request.urlopen(url, timeout=REACH_S).close()  # noqa: S310 - the user's own server
+        urllib.request.urlopen(url, timeout=patient(REACH_S)).close()  # noqa: S310 - the user's own server
     except urllib.error.HTTPError:
         return None  # it answers
-    except (OSError, ValueError) as error:
+    except Exception as error:  # noqa: BLE001 - a server that is none can make the client raise anything
         reason = getattr(error, "reason", error)
         # Of certificates W&B's client has settings of its own.
-        return None if isinstance(reason, ssl.SSLError) else f"{url} can't be reached ({reason})"
+        return None if isinstance(reason, ssl.SSLError) else f"{url} can't be reached ({_one_line(error)})"
     return None
 
 
@@ -143,8 +161,8 @@ class Sink:
         return sink
 
     def close(self, deadline_s: float = 30.0) -> list[str]:
-        """Let the child log what the ledger has, for at most ``deadline_s`` seconds; one line per problem."""
-        deadline = time.monotonic() + deadline_s
+        """Let the child log what the ledger has, for at most ``deadline_s`` seconds, more on a busy machine; one line per problem."""
+        deadline = time.monotonic() + patient(deadline_s)
         if self._process is not None and self._process.poll() is not None:
             self._collect(deadline)  # it died on the way: what it has not logged, another logs now
             self._spawn()
@@ -291,9 +309,13 @@ def _follow(
     if mode == "online" and (reason := unreachable()) is not None:
         mode = "offline"
         say(f"online failed ({reason}); {OFFLINE_INSTEAD}")
-    if has_user_info(os.environ.get("WANDB_BASE_URL", "")):
-        del os.environ["WANDB_BASE_URL"]
     for left in range(RESTARTS, -1, -1):
+        if mode == "offline":
+            # Nobody is asked: an address that is none would make W&B's client refuse to write its files.
+            os.environ.pop("WANDB_BASE_URL", None)
+        done = threading.Event()
+        if mode == "online" and patience_s < math.inf:
+            threading.Thread(target=_end_late_upload, args=(closing, done), daemon=True).start()
         try:
             _feed(TrialRuns(ledger, mode, say), closing, patience_s)
         except UserError:  # the ledger's
@@ -307,11 +329,43 @@ def _follow(
                 mode = "offline"
                 say(f"online failed ({_one_line(error)}); {OFFLINE_INSTEAD}")
             # A run that failed keeps its id in use, and wandb-core may be gone: only a new one will do.
-            with contextlib.suppress(Exception):
-                wandb.teardown()
+            _tear_down(wandb.teardown)
         else:
             return 0
+        finally:
+            done.set()
     return 1
+
+
+def _end_late_upload(closing: threading.Event, done: threading.Event) -> None:
+    """End W&B's client where its server is too slow once no more events come: then there is time to write offline."""
+    closing.wait()
+    if not done.wait(patient(UPLOAD_S)):
+        _end_children()
+
+
+def _tear_down(teardown: Callable[[], None]) -> None:
+    """End W&B's client in good order, or by force where it goes on waiting for its server."""
+
+    def end() -> None:
+        with contextlib.suppress(BaseException):
+            teardown()
+
+    ending = threading.Thread(target=end, daemon=True)
+    ending.start()
+    ending.join(patient(TEARDOWN_S))
+    if ending.is_alive():
+        _end_children()
+        ending.join(patient(TEARDOWN_S))
+
+
+def _end_children() -> None:
+    """Kill the processes that this one has started: W&B's client."""
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            fields = (entry / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+            if int(fields[1]) == os.getpid():
+                os.kill(int(entry.name), signal.SIGKILL)
 
 
 def _feed(runs: TrialRuns, closing: threading.Event, patience_s: float) -> None:
@@ -347,7 +401,7 @@ def _refresh_parent(runs: TrialRuns, until: float) -> None:
 @contextlib.contextmanager
 def _lock(folder: Path, patience_s: float = 20.0) -> Iterator[None]:
     """One sink per sweep; that of a driver that has just died is given time to finish."""
-    until = time.monotonic() + patience_s
+    until = time.monotonic() + patient(patience_s)
     while True:
         try:
             lock = SweepLock(folder).__enter__()

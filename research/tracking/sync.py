@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from research.errors import UserError
 from research.ledger.log import Ledger
+from research.patience import patient
 from research.store.layout import FINALISTS
 from research.store.lock import SweepLock
 from research.store.scratch import temporary_folder
@@ -131,7 +132,7 @@ def _upload(
 ) -> None:
     _write(mark, _BEGUN)  # before the first byte: the sink must not take this directory away from now on
     try:
-        problem = _sync(one, lock, project=project, entity=entity, seconds=patience_s + one.bytes / SLOWEST)
+        problem = _sync(one, lock, project=project, entity=entity, seconds=patient(patience_s) + one.bytes / SLOWEST)
     except BaseException:
         _unmark(one.directory)
         raise

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from research.errors import CorruptFile
 from research.ledger.events import REPLICATES
+from research.patience import patient
 from research.store.folders import inside, read_folder
 from research.store.layout import trial_name
 from research.tracking.trial_names import CAPTIONS, family
@@ -61,8 +62,8 @@ def init(ledger: Ledger, mode: Mode, identity: str, **arguments: Any) -> wandb.R
             disable_code=True,
             disable_git=True,
             disable_job_creation=True,
-            init_timeout=8,
-            finish_timeout=20,
+            init_timeout=patient(8.0),
+            finish_timeout=patient(20.0),
             finish_timeout_raises=True,
             symlink=False,
             use_dot_wandb=False,

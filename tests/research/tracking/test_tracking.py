@@ -144,7 +144,7 @@ def test_the_deadline_holds(tmp_path: Path, start: Start, monkeypatch: pytest.Mo
     pid = child_of(sink)
     begin = time.monotonic()
     (problem,) = sink.close(1.0)
-    assert time.monotonic() - begin < 5
+    assert time.monotonic() - begin < 8  # four times the deadline on a busy machine, and the end of the child
     assert "was not done in time; log the rest with: research log" in problem
     assert not alive(pid)
 
