@@ -9,7 +9,7 @@ import errno
 import hashlib
 import os
 import stat
-from io import TextIOWrapper
+from io import BytesIO, TextIOWrapper
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def read_text(path: str | Path, limit: int = SMALL_FILE) -> str:
         OSError: as :func:`open_file` does. UnicodeDecodeError: the file is no UTF-8.
 
     """
-    with TextIOWrapper(open_file(path, limit), encoding="utf-8") as file:
+    with TextIOWrapper(BytesIO(read_file(path, limit)), encoding="utf-8") as file:
         return file.read()
 
 
