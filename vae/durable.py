@@ -9,6 +9,7 @@ import errno
 import hashlib
 import os
 import stat
+from io import BytesIO, TextIOWrapper
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ SMALL_FILE = 16 << 20  # a config, a manifest, a mark, a space
 LARGE_TEXT = 256 << 20  # an event or a record, which have a row for each epoch, or a trial for each line
 PICTURE = 64 << 20
 _PIECE = 1 << 20
+DATA = 1 << 50  # data sets, which are read as far as memory allows, or not at once
 WEIGHTS = 16 << 30  # weights and training states, which are hashed piece by piece
 
 
@@ -52,6 +54,22 @@ def read_file(path: str | Path, limit: int = SMALL_FILE) -> bytes:
     if len(content) > limit:  # the file has grown, or lies about its size
         raise _too_large(path, len(content), limit)
     return content
+
+
+def read_text(path: str | Path, limit: int = SMALL_FILE) -> str:
+    """Return the UTF-8 text of the regular file at ``path``, every end of line as a newline.
+
+    Raises:
+        OSError: as :func:`open_file` does. UnicodeDecodeError: the file is no UTF-8.
+
+    """
+    with TextIOWrapper(BytesIO(read_file(path, limit)), encoding="utf-8") as file:
+        return file.read()
+
+
+def check_file(path: str | Path) -> None:
+    """Raise ``OSError`` as :func:`open_file` does if a library that opens ``path`` by its name would not find a file."""
+    open_file(path, DATA).close()
 
 
 def hash_file(path: str | Path, limit: int = WEIGHTS) -> str:

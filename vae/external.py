@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, JsonValue, ValidationError
 
 from vae.config import part
+from vae.durable import read_file
 from vae.system.places import working_directories
 from vae.system.user_code import UserCodeExit, run_source, user_code
 
@@ -99,7 +100,7 @@ def source_of(path: str) -> str | None:
     """Return the sha256 of the file that would be run for the external part ``path``. Nothing is imported."""
     file = locate(path)
     try:
-        return None if file is None else hashlib.sha256(file.read_bytes()).hexdigest()
+        return None if file is None else hashlib.sha256(read_file(file)).hexdigest()
     except OSError:
         return None
 
@@ -146,7 +147,7 @@ def _load(path: str) -> tuple[Any, str]:
     if digest is None:
         try:
             # Now and not when a record asks: the file may be edited while what was imported stays.
-            digest = hashlib.sha256(Path(inspect.getfile(module)).read_bytes()).hexdigest()
+            digest = hashlib.sha256(read_file(inspect.getfile(module))).hexdigest()
         except (TypeError, OSError):
             raise ValueError(f"external part {path!r}: {place} has no source file that could be recorded") from None
     return made_by, digest
@@ -197,7 +198,7 @@ def _file_module(place: str) -> tuple[ModuleType, str]:
     assert spec is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
-    return module, run_source(module, found.read_bytes(), found)
+    return module, run_source(module, read_file(found), found)
 
 
 def _named_module(place: str) -> ModuleType:

@@ -11,10 +11,12 @@ import typer
 
 from research.errors import UserError
 from research.store.data_copy import data_directory
-from research.terminal import console
+from research.terminal import complain, console
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from research.ledger.log import Ledger
 
 DataDir = Annotated[
     Path | None,
@@ -39,6 +41,14 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text
 def console_of(*, quiet: bool = False, stderr: bool = False) -> Console:
     """Return the console that a verb prints to."""
     return console(quiet=quiet, stderr=stderr)
+
+
+def warn_of_lost_events(ledger: Ledger) -> None:
+    """Say on stderr that a ledger has lost its last events: what is shown of it is what is left."""
+    from research.ledger.tail import lost_tail  # noqa: PLC0415
+
+    if (lost := lost_tail(ledger)) is not None:
+        complain(f"warning: {lost}")
 
 
 def set_threads(threads: int) -> None:

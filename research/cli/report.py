@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from research.cli.options import warn_of_lost_events
 from research.paths import whole
 from research.store.mirror import local, relative
 from research.terminal import say
@@ -44,6 +45,8 @@ def report(
     from research.ledger.log import Ledger  # noqa: PLC0415
 
     ledgers = [Ledger.open(directory) for directory in directories]
+    for ledger in ledgers:
+        warn_of_lost_events(ledger)
     from research.views.report import export  # noqa: PLC0415 - pandas, Optuna and plotly take seconds: after the checks
 
     for place, write in ((csv, export.write_csv), (parquet, export.write_parquet)):

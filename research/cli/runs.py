@@ -18,6 +18,7 @@ from research.cli.options import (
     data_dir_of,
     one_of,
     set_threads,
+    warn_of_lost_events,
 )
 from research.cli.sweeps import Directory  # noqa: TC001 - typer reads it when a verb is made
 from research.errors import UserError
@@ -42,6 +43,7 @@ def show(
     from research.views.show import glance  # noqa: PLC0415
 
     ledger = Ledger.open(directory)
+    warn_of_lost_events(ledger)
     if as_json:
         say(json_text(sweep_json(ledger)))
     else:
@@ -117,7 +119,8 @@ def reproduce(
 
     Exit code 0: reproduced exactly. 3: within tolerance. 4: did not reproduce.
     """
-    from research.ledger.records import check_record, load_record, rows_in_words  # noqa: PLC0415
+    from research.ledger.consistency import check_record, rows_in_words  # noqa: PLC0415
+    from research.ledger.records import load_record  # noqa: PLC0415
 
     kept = load_record(record, rank)
     named_data = data_dir_of(data_dir)
@@ -224,7 +227,8 @@ def _assignment(text: str) -> tuple[str, Any]:
 
 def _config_of(name: str, seed: int) -> TrainConfig:
     """The config that ``name`` means: of a JSON file, a record, a model folder, or drawn from a space."""
-    from research.ledger.records import config_of, load_record, read_config_file  # noqa: PLC0415
+    from research.ledger.consistency import config_of  # noqa: PLC0415
+    from research.ledger.records import load_record, read_config_file  # noqa: PLC0415
     from vae.portable import in_model_folder  # noqa: PLC0415
     from vae.serialization import from_json  # noqa: PLC0415
 

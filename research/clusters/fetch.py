@@ -12,16 +12,17 @@ from research.clusters.access import is_address, rsync_down
 from research.errors import CorruptFile, UserError
 from research.ledger.log import Ledger
 from research.store.folders import remove_folder, verify_folder
-from research.store.layout import FINALISTS
+from research.store.layout import FINALISTS, LATEST_EVENT
 from research.store.mirror import local
 from research.store.object_store import is_url
-from vae.durable import sync_directory
+from vae.durable import LARGE_TEXT, read_file, sync_directory
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 # Checkpoints of unfinished trials are of use on the cluster alone; the lock is a process's; the rest is scratch.
-_STAYS = ["trials/", "ray/", "/lock", ".*.tmp"]
+# So does the mark of the ledger's length: copied after the ledger of a sweep that runs, it would be ahead of the copy.
+_STAYS = ["trials/", "ray/", "/lock", LATEST_EVENT, ".*.tmp"]
 _ATTEMPTS = 3  # a sweep that runs may change a model while it is copied
 
 
@@ -121,7 +122,7 @@ def _same_past(target: Path, staged: Path) -> int:
     events = sorted((target / "ledger").glob("*.json"))
     for event in events:
         twin = staged / "ledger" / event.name
-        if not twin.is_file() or twin.read_bytes() != event.read_bytes():
+        if not twin.is_file() or read_file(twin, LARGE_TEXT) != read_file(event, LARGE_TEXT):
             raise UserError(
                 f"{target} has gone its own way since it was fetched ({event.name} is not the cluster's): move it away, "
                 "or choose another --to"

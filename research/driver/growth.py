@@ -11,9 +11,10 @@ from pydantic import ValidationError
 from research.errors import UserError, storing
 from research.ledger import budget
 from research.ledger.comparison import why_not
+from research.ledger.consistency import check_record, config_of, names_external
 from research.ledger.events import LearnedTrial, SweepExtended, TrialsLearned
 from research.ledger.log import Ledger
-from research.ledger.records import check_record, config_of, load_record, names_external
+from research.ledger.records import load_record
 from research.ledger.settings import StartFrom
 from research.ledger.tail import refuse_lost_tail
 from research.planning.preflight import check_space, comparability

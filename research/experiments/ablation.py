@@ -24,6 +24,7 @@ from research.store.folders import verify_folder, write_folder
 from research.worker.comparison import facts_on_data
 from vae.config import ConfigError
 from vae.data import load_training
+from vae.durable import read_file
 from vae.measure import measure_of
 from vae.seeds import derive
 from vae.serialization import config_hash, from_record, to_dict
@@ -185,7 +186,7 @@ def finished(ablation: Ablation, variant: Variant, seed: int) -> RunResult | Non
         return None
     if (folder / FAILED).is_file():
         verify_folder(folder)
-        facts = json.loads((folder / FAILED).read_bytes())
+        facts = json.loads(read_file(folder / FAILED))
         _refuse_other(folder, facts, variant, seed)
         return RunResult(None, str(facts["reason"]))
     record = load_record(folder)

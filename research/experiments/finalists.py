@@ -17,12 +17,14 @@ from research.errors import CorruptFile, UserError, storing
 from research.intervals import LEVEL, median_index, standard_error, welch_interval
 from research.ledger.events import SweepExtended
 from research.ledger.log import Ledger, TrialCreated
+from research.ledger.records import verify_model
 from research.ledger.settings import Budget, NoScheduler, Parent, RandomSearch, SweepSettings
 from research.ledger.tail import refuse_lost_tail
 from research.store.folders import read_sealed, write_sealed
 from research.store.layout import FINALISTS, trial_name
 from research.store.mirror import relative, store_of
 from research.text import number_text, shell, visible
+from vae.durable import LARGE_TEXT, read_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -287,6 +289,8 @@ def look_at_test(
     config = from_record(ledger.trials[chosen["kept_trial"]].created.config)
     if not config.posterior.has_density or config.data.binarisation == "expected":
         nll_k = 0  # there is no log p(x) to estimate
+    for folder in folders:  # all before the first look
+        verify_model(folder)
     rows = []
     for folder in folders:
         ask: dict[str, Any] = {"data": None, "data_dir": data_dir, "device": device, "why": "research finalists"}
@@ -313,7 +317,7 @@ def look_at_test(
     with storing(ledger.directory / _TEST):
         write_sealed(ledger.directory / _TEST, test)
     if (store := store_of(ledger.directory)) is not None:
-        store.write(_TEST, (ledger.directory / _TEST).read_bytes())
+        store.write(_TEST, read_file(ledger.directory / _TEST, LARGE_TEXT))
     return test
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from research import provenance
 from research.errors import UserError
 from research.experiments.tolerance import agrees
-from research.ledger.records import config_of
+from research.ledger.consistency import config_of
 from research.worker.replicates import train_together
 from research.worker.rows import describe_worker, finite
 from vae.data import load_training

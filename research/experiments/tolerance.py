@@ -90,6 +90,8 @@ def _is_strict(name: str) -> bool:
 
 def _is_setting(name: str) -> bool:
     """Return True for whole numbers that follow from the config and the data alone."""
+    if name.endswith("_change_from_half_k"):
+        return False
     return name in {"epoch", "step", "model/parameters", "replicate"} or name.endswith(("_k", "_images"))
 
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from research.errors import UserError
-from research.ledger.records import config_of, load_record, read_config_file
+from research.ledger.consistency import config_of
+from research.ledger.records import load_record, read_config_file
 from research.planning.metrics import default_metric
 from research.planning.options import named_value
 from research.store.layout import RECORD

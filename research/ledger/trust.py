@@ -18,6 +18,7 @@ from research.ledger.records import TrialRecord
 from research.store.layout import RECORD
 from research.store.mirror import cache_root
 from research.store.object_store import is_url
+from vae.durable import LARGE_TEXT, read_file
 from vae.external import locate, named_parts
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def _mark(record: bytes) -> Path:
 
 def _content(file: Path) -> bytes:
     try:
-        return file.read_bytes() if file.is_file() else b""
+        return read_file(file, LARGE_TEXT)
     except OSError:
         return b""
 

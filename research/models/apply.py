@@ -35,6 +35,7 @@ from vae.durable import LARGE_TEXT, read_file
 from vae.measure import measure_of
 from vae.pictures import MEASURED, png, shown_range
 from vae.portable import load_model
+from vae.system.manifest import has_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -101,7 +102,7 @@ def model_folder(place: Path, rank: int = 1) -> Path:
             raise UserError(f"the model of rank {rank} of {place} was not kept: choose a lower --rank, or reproduce it")
     else:
         folder = place.parent if place.suffix == ".json" else place
-        if not (folder / "config.json").is_file():
+        if not (folder / "config.json").is_file() and not has_manifest(folder):
             raise UserError(f"{place} is neither a model folder, nor a record in one, nor a sweep's directory")
         if rank != 1:
             raise UserError(f"--rank {rank}: {place} is one model; only a sweep's directory has ranks")
@@ -169,7 +170,7 @@ def open_model(
 def _recorded_names(folder: Path) -> tuple[str, ...] | None:
     """Return the labels' names that the model's record holds; None where it is of a version that kept none."""
     try:
-        names = json.loads((folder / RECORD).read_bytes())["label_names"]
+        names = json.loads(read_file(folder / RECORD, LARGE_TEXT))["label_names"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return tuple(map(str, names)) if isinstance(names, list) else None

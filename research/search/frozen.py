@@ -71,7 +71,8 @@ def values_of(ledger: Ledger, view: TrialView, state: TrialState) -> list[float]
     """The best of the curve, or the objectives at that row, for COMPLETE; the last for PRUNED; else None."""
     if state is TrialState.COMPLETE:
         point = ledger.point(view)
-        assert point is not None, "a trial without a finite row has failed"
+        if point is None:
+            raise ValueError("it is complete, and no row has a finite value of each objective")
         return list(point)
     return list(curve_of(ledger, view).values())[-1:] or None if state is TrialState.PRUNED else None
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from research.ledger.settings import SweepSettings
 
 import search_spaces
+from vae.durable import read_text
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def load_recorded(source: SpaceSource, copy: Path) -> Space:
         with storing(copy):
             copy.write_text(source.source, encoding="utf-8")
     try:
-        text = copy.read_text(encoding="utf-8")
+        text = read_text(copy)
     except (OSError, UnicodeDecodeError) as error:
         raise CorruptFile(f"{copy} can't be read ({error}): remove it, the ledger has it too") from None
     if hashlib.sha256(text.encode()).hexdigest() != source.sha256:
@@ -115,7 +116,7 @@ def _path_of(name: str) -> Path:
 
 def _read(name: str, path: Path) -> SpaceSource:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"space {name!r} can't be read: {error}") from None
     return SpaceSource(name=name, source=text, sha256=hashlib.sha256(text.encode()).hexdigest())

@@ -8,10 +8,12 @@ import os
 import socket
 import time
 from datetime import UTC, datetime
+from io import TextIOWrapper
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Self
 
 from research.errors import UserError
+from vae.durable import check_file, open_file
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -30,6 +32,8 @@ class SweepLock:
 
     def __enter__(self) -> Self:
         try:
+            if os.path.lexists(self.path):
+                check_file(self.path)  # a pipe would keep the driver waiting
             file = self.path.open("a+")
         except OSError as error:
             raise UserError(f"{self.path} can't be written ({error.strerror})") from error
@@ -72,7 +76,7 @@ def holder_of(directory: str | Path) -> str | None:
     Locks of other machines are seen where the file system carries them.
     """
     try:
-        with (Path(directory) / "lock").open() as file:
+        with TextIOWrapper(open_file(Path(directory) / "lock")) as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:

@@ -21,6 +21,7 @@ from research.errors import StorageError, UserError
 from research.paths import here, whole
 from research.store.layout import FINALISTS, MANIFEST
 from research.store.object_store import SCHEMES, ObjectStore, is_url, parse_url, url_of
+from vae.durable import LARGE_TEXT, WEIGHTS, read_file
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
@@ -121,7 +122,7 @@ def _pull(directory: Path, store: ObjectStore, names: set[str]) -> None:
     events = sorted(name for name in names if _EVENT.fullmatch(name))
     here = sorted(f"ledger/{path.name}" for path in (directory / "ledger").glob("????????.json"))
     # Each event holds the hash of the one before: where the last is equal, all are.
-    if here and (here[-1] not in names or store.read(here[-1]) != (directory / here[-1]).read_bytes()):
+    if here and (here[-1] not in names or store.read(here[-1]) != read_file(directory / here[-1], LARGE_TEXT)):
         raise UserError(
             f"{directory} is the mirror of another sweep than {store.url} holds now: move it away, then try again"
         )
@@ -167,7 +168,7 @@ def push_folder(store: ObjectStore, root: Path, relative: str) -> None:
     """Copy the folder ``root/relative`` to the store, its manifest last; whole when it returns."""
     files = [path for path in sorted((root / relative).rglob("*")) if path.is_file()]
     for path in sorted(files, key=lambda path: path.name == MANIFEST):
-        store.write(str(path.relative_to(root)), path.read_bytes())
+        store.write(str(path.relative_to(root)), read_file(path, WEIGHTS))
 
 
 def fetch_folder(store: ObjectStore, relative: str, root: Path) -> None:
@@ -214,7 +215,7 @@ class Workplace:
                 if folder is not None:
                     push_folder(self.store, self.directory, folder)
                 for name in files:
-                    self.store.write(name, (self.directory / name).read_bytes())
+                    self.store.write(name, read_file(self.directory / name, WEIGHTS))
 
     def forget(self, parent: str, but: Collection[str]) -> None:
         """Delete the folders in ``parent`` that are not named in ``but``."""

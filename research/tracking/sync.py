@@ -27,7 +27,7 @@ from research.text import shell
 from research.tracking.resend import copy_without_rows, last_step
 from research.tracking.sink import NOT_OURS, logged_in, unreachable
 from research.tracking.trial_runs import Marks, upload_mark
-from vae.durable import write_file
+from vae.durable import read_file, write_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -205,7 +205,7 @@ def _errors(scratch: Path) -> Iterator[str]:
 def _state(directory: Path) -> str | None:
     """``uploaded``, ``begun``, or None; a ``wandb sync`` by hand counts as uploaded."""
     try:
-        return str(json.loads(upload_mark(directory).read_bytes())["state"])
+        return str(json.loads(read_file(upload_mark(directory)))["state"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return _DONE if any(directory.glob("*.wandb.synced")) else None
 

@@ -22,7 +22,7 @@ from research.patience import patient
 from research.store.folders import inside, read_folder
 from research.store.layout import trial_name
 from research.tracking.trial_names import CAPTIONS, family
-from vae.durable import write_file
+from vae.durable import read_file, write_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -93,7 +93,7 @@ class Marks:
     def read(self, name: str) -> dict[str, Any] | None:
         """The facts under ``name``; None where there is no mark, or none that can be read."""
         try:
-            facts = json.loads((self.place / f"{name}.json").read_bytes())
+            facts = json.loads(read_file(self.place / f"{name}.json"))
         except (OSError, ValueError, RecursionError):
             return None
         return facts if isinstance(facts, dict) else None

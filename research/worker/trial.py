@@ -30,6 +30,7 @@ from research.worker.rows import describe_worker, finite
 from vae.config import PositiveInt, part
 from vae.data import TrainingData, load_training
 from vae.data.dataset import DataError
+from vae.durable import read_file
 from vae.fast.stackable import groups, why_not
 from vae.fast.stacked import train_stacked
 from vae.pause import Paused
@@ -300,7 +301,7 @@ def _load_checkpoints(place: Workplace, task: Assignment) -> list[TrainState] | 
     states = [replicate_folder(folder, index, task.replicates) for index in range(task.replicates)]
     loaded = [TrainState.load(place.directory / state) for state in states]
     # Each is what its own folder says; that the folder is the one which the ledger means, only the row can say.
-    if json.loads((place.directory / task.resume_from / INFO_FILE).read_bytes())["sha256"] != task.resume_sha256:
+    if json.loads(read_file(place.directory / task.resume_from / INFO_FILE))["sha256"] != task.resume_sha256:
         raise StateError(f"{task.resume_from} is not what its row names: its sha256 is another")
     return loaded
 

@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import io
 import json
+import shutil
 import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import torch
+from optuna.distributions import IntDistribution, distribution_to_json
 from PIL import Image
+from rich.console import Console
 
 from research.cli.runs import _config_of
 from research.driver import growth
@@ -25,7 +28,10 @@ from research.models.looks import count_looks, earlier_look, identity, write_loo
 from research.search.spaces import load_space
 from research.store.lock import SweepLock, holder_of
 from research.views import results
+from research.views.report.comparison import figures
+from research.views.report.facts import to_json
 from research.views.show import as_json, glance
+from research.views.watch import Follower, ending_line
 from tests.support.synthetic import new_ledger, row, trial
 from vae.data import Arrays, CelebA, ImageFolder, Mnist, _load_test, _load_training, load_test, load_training
 from vae.model import VAE
@@ -109,7 +115,9 @@ def _sweep(folder: Path) -> dict[str, Target]:
     ledger = new_ledger(sweep)
     for number in range(2):
         config = to_dict(TrainConfig(latent_size=2 + number, epochs=2, seed=7 + number))
-        ledger.append(trial(number, config=config, config_hash=config_hash(from_dict(config))))
+        size = {"latent_size": distribution_to_json(IntDistribution(1, 8))}
+        digest = config_hash(from_dict(config))
+        ledger.append(trial(number, config=config, config_hash=digest, distributions=size))
         ledger.append(row(number, 1, -30.0 - number))
         ledger.append(row(number, 2, -20.0 - number, "complete"))
     record = folder / "record.json"
@@ -148,9 +156,41 @@ def _sweep(folder: Path) -> dict[str, Target]:
     for name, sequence in (("sweep", 0), ("session", 1), ("trial", 2), ("row", 4)):
         event = sweep / "ledger" / f"{sequence:08d}.json"
         found[f"a {name} event"] = Target(event, use_sweep)
-    last = sweep / "ledger" / f"{len(ledger) - 1:08d}.json"
-    found["a row event, forged"] = Target(last, use_sweep, is_json=True, seal=_sealed)
+    for name, sequence in (("sweep", 0), ("session", 1), ("trial", 2), ("row", 4), ("last", len(ledger) - 1)):
+        found[f"a {name} event, forged"] = _forged(folder / f"forged-{name}", sweep, sequence)
     return found
+
+
+def _forged(place: Path, sweep: Path, sequence: int) -> Target:
+    """A sweep of its own, of which one event may say anything: it and those after it are sealed as a forger would."""
+    shutil.copytree(sweep, place)
+    events = sorted((place / "ledger").iterdir())
+    bodies = [json.loads(event.read_bytes()) for event in events]
+
+    def seal(content: bytes) -> bytes:
+        forged = _sealed(content)
+        previous = forged[-67:-3].decode("ascii", "replace")
+        for event, body in list(zip(events, bodies, strict=True))[sequence + 1 :]:
+            after = _sealed(json.dumps({**body, "previous": previous}).encode())
+            event.write_bytes(after)
+            previous = after[-67:-3].decode()
+        return forged
+
+    def use() -> None:
+        opened = Ledger.open(place)
+        console = Console(file=io.StringIO(), width=160)
+        json.dumps(as_json(opened), allow_nan=False)
+        console.print(glance(opened))
+        follower = Follower(opened, console)
+        console.print(follower.view.frame())
+        follower.ask_for_driver()
+        ending_line(opened, follower.ending() or "gone")
+        results.Sweep(opened).trials()
+        for number in opened.trials:
+            TrialRecord.of(opened, number).to_json()
+        to_json(figures([opened]))
+
+    return Target(events[sequence], use, is_json=True, seal=seal)
 
 
 def _sealed(content: bytes) -> bytes:

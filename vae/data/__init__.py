@@ -13,6 +13,7 @@ whether it is memory-mapped. ``vae.data.pixels`` turns it into what a model sees
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 from functools import lru_cache
@@ -84,7 +85,8 @@ def load_training(config: DataConfig, data_dir: Path | None) -> TrainingData:
         DataError: one line; the set is missing or corrupt, or ``validation`` leaves nothing to train on.
 
     """
-    return _load_training(_content(config), data_directory(data_dir))
+    directory = data_directory(data_dir)
+    return _load_training(_content(config), directory, _origin(config, directory))
 
 
 def load_test(config: DataConfig, data_dir: Path | None) -> Split:
@@ -97,7 +99,25 @@ def load_test(config: DataConfig, data_dir: Path | None) -> Split:
     content = _content(config)
     if not isinstance(content, External):
         content = dataclasses.replace(content, validation=None, split_seed=0)
-    return _load_test(content, data_directory(data_dir))
+    directory = data_directory(data_dir)
+    return _load_test(content, directory, _origin(config, directory))
+
+
+def _origin(config: DataConfig, directory: Path) -> tuple[object, ...]:
+    """Return what tells two sets of the same relative name apart: where names are looked for, and the file's state.
+
+    The working directory of a notebook can change, and a file can be written again between two calls.
+    """
+    folders = (directory, *working_directories())
+    name = getattr(config, "path", None)
+    if name is None or isinstance(config, External):
+        return folders
+    states = []
+    for folder in folders:
+        with contextlib.suppress(OSError, ValueError):  # not there, or no name at all: the reader says so
+            state = (folder / name).stat()
+            states.append((state.st_ino, state.st_mtime_ns, state.st_size))
+    return (*folders, *states)
 
 
 def _content(config: DataConfig) -> DataConfig:
@@ -109,7 +129,8 @@ def _content(config: DataConfig) -> DataConfig:
 
 # Trials that follow each other in one process share one copy. Two, so that a comparison of two sets fits.
 @lru_cache(maxsize=2)
-def _load_training(config: DataConfig, directory: Path) -> TrainingData:
+def _load_training(config: DataConfig, directory: Path, origin: tuple[object, ...]) -> TrainingData:
+    del origin  # only tells cached sets apart
     content = _checked(config, config.load(directory, train=True))
     total = len(content.labels)
     if config.validation is None and content.official is not None:
@@ -134,7 +155,8 @@ def _load_training(config: DataConfig, directory: Path) -> TrainingData:
 
 
 @lru_cache(maxsize=2)
-def _load_test(config: DataConfig, directory: Path) -> Split:
+def _load_test(config: DataConfig, directory: Path, origin: tuple[object, ...]) -> Split:
+    del origin  # only tells cached sets apart
     content = _checked(config, config.load(directory, train=False))
     return _split("test", content, torch.arange(len(content.labels)))
 

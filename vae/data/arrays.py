@@ -19,6 +19,7 @@ from vae.data.labels import label_number, number_labels
 from vae.data.splits import held_out
 from vae.data.support import check_finite, check_whole
 from vae.data.tables import read_table
+from vae.durable import DATA, check_file, open_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -266,6 +267,7 @@ class _File:
 def read_array(path: Path, *, mapped: bool = False) -> _Array:
     """The array in an ``.npy`` file; raises ``UNREADABLE``, or DataError for an archive."""
     # "c": what torch would write, if it did, stays in this process.
+    check_file(path)
     array = np.load(path, mmap_mode="c" if mapped else None, allow_pickle=False)
     if not isinstance(array, np.ndarray):
         raise DataError(f"{path} is an .npz archive by its content: rename it")
@@ -274,7 +276,7 @@ def read_array(path: Path, *, mapped: bool = False) -> _Array:
 
 def _from_npz(path: Path, values: str, labels: str | None) -> tuple[_Array, _Array | None]:
     # Opened here: numpy leaves a damaged archive's file open.
-    with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+    with open_file(path, DATA) as stream, np.load(stream, allow_pickle=False) as file:
         for name in (values, labels):
             if name is None:
                 continue

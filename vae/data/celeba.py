@@ -10,6 +10,7 @@ import torch
 from vae.config import PositiveInt, nearest, part
 from vae.data.dataset import Binarisation, Content, DataError, DataFields
 from vae.data.image_files import decode
+from vae.durable import LARGE_TEXT, read_text
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -75,7 +76,7 @@ class CelebA(DataFields):
         if self.attribute is None:
             return torch.zeros(len(names), dtype=torch.int64), 0
         table = _read_table(path, directory, header=2)
-        attributes = path.read_text(encoding="utf-8").splitlines()[1].split()
+        attributes = read_text(path, LARGE_TEXT).splitlines()[1].split()
         if self.attribute not in attributes:
             raise DataError(
                 f"data.attribute {self.attribute!r} is none of CelebA's: {nearest(self.attribute, attributes)}"
@@ -100,7 +101,7 @@ class CelebA(DataFields):
 def _read_table(path: Path, directory: Path, header: int = 0) -> dict[str, list[str]]:
     """Rows of a CelebA text file, by file name."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()[header:]
+        lines = read_text(path, LARGE_TEXT).splitlines()[header:]
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
             f"no celeba in the data directory {directory} ({path}: {getattr(error, 'strerror', error)}): put "

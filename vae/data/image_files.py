@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from vae.data.dataset import DataError
+from vae.durable import check_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -77,6 +78,7 @@ def _kept(path: Path, shape: tuple[int, ...], *, mapped: bool) -> _Pixels | None
     """What was decoded earlier; None where there is nothing, or something damaged."""
     try:
         # "c": what torch would write, if it did, stays in this process.
+        check_file(path)
         values: _Pixels = np.load(path, mmap_mode="c" if mapped else None, allow_pickle=False)
     except (OSError, ValueError, EOFError):
         return None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vae.data.dataset import DataError
+from vae.durable import DATA, check_file, open_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -81,6 +82,7 @@ def _parsed(path: Path, limit: int) -> Any:  # noqa: ANN401 - pyarrow has no typ
 
     try:
         if path.suffix.lower() == ".parquet":
+            check_file(path)
             facts = parquet.read_metadata(path)
             if (size := facts.num_rows * facts.num_columns * _DOUBLE) > limit:
                 raise DataError(
@@ -88,7 +90,7 @@ def _parsed(path: Path, limit: int) -> Any:  # noqa: ANN401 - pyarrow has no typ
                     f"whole, up to {limit:,}: save it as an .npy, which stays on disk"
                 )
             return parquet.read_table(path)
-        with path.open("rb") as file:
+        with open_file(path, DATA) as file:
             start = file.read(4)
         for magic, what in _NO_TEXT.items():
             if start.startswith(magic):
@@ -105,7 +107,7 @@ def _parsed(path: Path, limit: int) -> Any:  # noqa: ANN401 - pyarrow has no typ
 
 def _first_lines(path: Path) -> list[str]:
     """Return the first two lines that are not empty, of those in the first 64 KiB."""
-    with path.open("rb") as file:
+    with open_file(path, DATA) as file:
         text = file.read(1 << 16).decode("utf-8-sig", errors="replace")
     return [line for line in text.splitlines() if line.strip()][:2]
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from research.text import number_text, visible
+from vae.durable import PICTURE, read_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -138,7 +139,7 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 def picture(path: Path, label: str) -> str:
     """A PNG inside the page itself; a sentence where the file can't be read."""
     try:
-        content = b"" if path.is_symlink() else path.read_bytes()
+        content = b"" if path.is_symlink() else read_file(path, PICTURE)
     except OSError as error:
         return paragraph(f"{path.name} can't be read ({error.strerror})")
     if not content.startswith(_PNG):  # a link to some other file of the reader's, who is to send this page to others

@@ -64,6 +64,88 @@ def test_three_spreads_where_seeds_were_replicated(off, expected):
     assert verdict(replicated, replicated | {"val/elbo": -100.0 - off}) == expected
 
 
+WHOLE = ROW | {
+    "val/nll_iwae": 90.0,
+    "val/nll_iwae_standard_error": 3.0,
+    "val/nll_iwae_change_from_half_k": -0.2,
+    "val/nll_iwae_k": 16,
+    "val/nll_iwae_images": 100,
+    "val/active_units": 6,
+    "val/collapsed": False,
+    "val/kl_per_dimension": [12.0, 8.0, 1e-9],
+    "val/samples_as_asked": 0.9,
+    "train/loss": 101.0,
+    "train/gradient_norm": 7.0,
+    "train/tc": 1e-4,
+    "model/parameters": 1000,
+    "weights": "ema",
+    "step": 10,
+}
+MACHINE = 1e-4  # how far another machine's kernels are off, relative
+
+
+@pytest.mark.parametrize(
+    ("name", "forged"),
+    [
+        ("val/nll_iwae", -10.0),
+        ("val/nll_iwae", 89.9),
+        ("val/nll_iwae", None),
+        ("val/nll_iwae_standard_error", 0.1),
+        ("val/nll_iwae_change_from_half_k", -5.0),
+        ("val/nll_iwae_k", 17),
+        ("val/nll_iwae_images", 99),
+        ("val/active_units", 3),
+        ("val/collapsed", True),
+        ("val/kl_per_dimension", [12.0, 7.0, 1e-9]),
+        ("val/kl_per_dimension", [12.0, 8.0]),
+        ("val/samples_as_asked", 0.5),
+        ("train/loss", 102.0),
+        ("train/gradient_norm", 9.0),
+        ("train/tc", 3.0),
+        ("model/parameters", 1001),
+        ("weights", "raw"),
+        ("step", 11),
+        ("val/elbo", "-100.0"),
+        ("val/elbo", True),
+    ],
+)
+def test_judge_looks_at_every_figure_of_a_row(name, forged):
+    """A recorded figure that is too good, whichever it is, does not pass as within tolerance."""
+    assert verdict(WHOLE | {name: forged}, WHOLE) == "did not reproduce"
+    assert judge([WHOLE | {name: forged}] * 2, [WHOLE] * 2, compare([WHOLE | {name: forged}] * 2, [WHOLE] * 2)) == (
+        "did not reproduce"
+    )
+
+
+def test_judge_passes_what_another_machine_computes():
+    """Sums move by a rounding error, counts by one, and what is next to nothing by all of itself."""
+    moved = {
+        n: v * (1 + MACHINE) if isinstance(v, float) and not n.startswith("time/") else v for n, v in WHOLE.items()
+    }
+    moved |= {"val/active_units": 5, "val/kl_per_dimension": [12.001, 7.999, 3e-9], "train/tc": 2e-4}
+    assert verdict(WHOLE, moved) == "reproduced within tolerance"
+
+
+def test_judge_of_figures_on_one_side_alone():
+    """A figure that later code has learned to report is no difference; one that the record has lost is."""
+    more = WHOLE | {"val/invented": 1.0}
+    differences = compare([WHOLE], [more])
+    assert judge([WHOLE], [more], differences, same_code=False) == "reproduced within tolerance"
+    assert judge([WHOLE], [more], differences, same_code=True) == "did not reproduce"
+    assert verdict(more, WHOLE) == "did not reproduce"
+    without = {name: value for name, value in WHOLE.items() if name != "val/nll_iwae"}
+    lost = compare([without], [WHOLE])
+    assert judge([without], [WHOLE], lost, ranked_by="val/nll_iwae") == "did not reproduce"
+
+
+def test_judge_of_replicates_that_agree_allows_rounding():
+    """Where all seeds have one value, their spread is nothing, and the rule without a spread holds."""
+    same = ROW | {"val/elbo_replicates": [-100.0, -100.0], "val/elbo_se": 0.0}
+    assert verdict(same, same | {"val/elbo": -100.01, "val/elbo_replicates": [-100.01, -100.01]}) == (
+        "reproduced within tolerance"
+    )
+
+
 def test_another_measure_or_a_missing_row_never_passes():
     """Numbers of other data are other numbers."""
     assert verdict(ROW, ROW | {"measure": "n"}) == "did not reproduce"
