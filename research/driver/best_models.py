@@ -17,6 +17,7 @@ from research.ledger import tail
 from research.ledger.records import TrialRecord, pretty, row_json
 from research.models.model_card import model_card
 from research.store.folders import clear_leftovers, inside, remove_folder, verify_folder, write_folder
+from research.store.in_place import make_below
 from research.store.layout import RECORD, epoch_folder, replicate_folder, trial_name
 from research.store.mirror import (
     fetch_folder,
@@ -74,6 +75,7 @@ def keep_best(ledger: Ledger, sweep_dir: Path) -> list[str]:
                 files = _model_files(ledger, sweep_dir, trial)
                 if tail.whose(target, ledger) == "foreign":
                     problems += _aside(target)
+                make_below(sweep_dir, models.name)
                 write_folder(target, files)
                 there.discard(target.name)
             if store is not None and target.name not in there:

@@ -49,6 +49,7 @@ from research.planning.preflight import comparability
 from research.search.spaces import Space, load_recorded, of_sweep
 from research.search.study import StudyView
 from research.store.data_copy import data_directory
+from research.store.in_place import SweepGoneError, remove_empty
 from research.store.layout import epoch_folder
 from research.store.lease import Lease
 from research.store.lock import SweepLock
@@ -376,15 +377,33 @@ class _Session:
             self.ledger.append(Interrupted(reason=self.stop.budget))
         if self.searcher.exhausted:
             self.live.note("every config of the space has been tried: nothing new is drawn")
-        if self.ledger.refused is None:  # else the next session does it
+        if not self._gone() and self.ledger.refused is None:  # else the next session does it
             self._reconcile()
         self.searcher.tell_rest()
         if self.study.journal.problem is not None:
             self.problems.append(self.study.journal.problem)
-        self.live.note("finishing W&B files")
-        self.problems += self.sink.close()
+        if self._gone():
+            self.sink.abandon()
+        else:
+            self.live.note("finishing W&B files")
+            self.problems += self.sink.close()
         self.live.close()
         shutil.rmtree(self.ray_dir, ignore_errors=True)
+        if self._gone():
+            remove_empty(self.ledger.directory)
+
+    def _gone(self, *, now: bool = True) -> bool:
+        """Whether the sweep was removed or moved: the session ends, and that is why."""
+        if isinstance(self.ledger.refused, SweepGoneError):
+            return True
+        try:
+            self.ledger.check_in_place(now=now)
+        except SweepGoneError as gone:
+            self.ledger.refused = gone
+            return True
+        except StorageError:  # the store does not answer: the next event says so, if it matters
+            return False
+        return False
 
     def _assign(self, views: list[TrialView]) -> dict[str, Any]:
         assignments = [self._assignment(view) for view in views]
@@ -514,7 +533,12 @@ class _Session:
         self.ledger.append(TrialRetried(trial=view.number, attempt=view.attempt + 1, reason=reason, cause=cause))
 
     def look(self, trials: list[Trial]) -> None:
-        """Between two of Tune's events: end the workers of trials that are stuck, say when nobody has a place."""
+        """Between two of Tune's events: end the workers of trials that are stuck, say when nobody has a place.
+
+        Nothing is looked after of a sweep that is gone: with ``ledger.refused`` set, Tune's loop ends.
+        """
+        if self._gone(now=False):
+            return
         running = {trial.config["trials"][0]: trial for trial in trials if trial.status == "RUNNING"}
         self.stop.running = bool(running)
         waiting = sum(trial.status == "PENDING" for trial in trials)
@@ -527,6 +551,8 @@ class _Session:
             self.live.note(no_place(self.ledger.settings.resources))
 
     def _reconcile(self) -> None:
+        if self._gone(now=False):
+            return
         for problem in keep_best(self.ledger, self.ledger.directory):
             if problem not in self.problems:
                 self.problems.append(problem)

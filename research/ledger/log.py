@@ -51,6 +51,7 @@ from research.ledger.events import (
     TrialsLearned,
 )
 from research.ledger.standing import Standing
+from research.store.in_place import InPlace, SweepGoneError, refuse_gone
 from research.store.mirror import store_of
 from research.text import shell
 from vae.config import NonNegativeInt, part
@@ -241,6 +242,7 @@ class Ledger:
         self._wrote = False
         self.refused = None
         self._store = store_of(self.directory)
+        self._in_place = InPlace(self.directory)
 
     @classmethod
     def create(cls, sweep_dir: str | Path, event: SweepCreated) -> Self:
@@ -320,7 +322,13 @@ class Ledger:
             self.refused = error
             raise
 
+    def check_in_place(self, *, now: bool = True) -> None:
+        """Raise ``SweepGoneError`` if the sweep was removed, moved or replaced under us; see ``InPlace.check``."""
+        self._in_place.check(self.identity, now=now)
+
     def _append(self, event: Event) -> None:
+        if self._count > 0:
+            self.check_in_place(now=False)
         target = self._path(self._count)
         envelope = _Envelope(
             sequence=self._count,
@@ -355,6 +363,12 @@ class Ledger:
                 with contextlib.suppress(OSError):  # a disk that is gone or read-only: the first error says so
                     temporary.unlink(missing_ok=True)
             sync_directory(target.parent)
+            if self._count > 0:
+                try:
+                    refuse_gone(self.directory, self.identity)
+                except SweepGoneError:  # while this was written: a ledger begins with its first event
+                    target.unlink(missing_ok=True)
+                    raise
         self._fold(written, seal)
         tail.mark(self.directory, self.identity, self._count, seal)
 

@@ -45,7 +45,9 @@ class Stacked:
         members, position = stack.get("members"), stack.get("position")
         if not isinstance(members, list) or not isinstance(position, int):
             return None
-        views = [ledger.trials[number] for number in members if isinstance(number, int)]
+        views = [ledger.trials[number] for number in members if isinstance(number, int) and number in ledger.trials]
+        if isinstance(position, bool) or not 0 <= position < len(views) == len(members):
+            return None
         return cls(
             position=position,
             configs=[view.created.config for view in views],
@@ -121,7 +123,7 @@ class TrialRecord:
             code=code_of(session.code if session is not None else ledger.created.code, worker),
             versions=session.versions if session is not None else ledger.created.versions,
             hardware=hardware if isinstance(hardware, dict) else session.hardware if session is not None else {},
-            threads=threads if isinstance(threads, int) else None,
+            threads=threads if isinstance(threads, int) and not isinstance(threads, bool) else None,
             device=device if isinstance(device, str) else None,
             replicates=settings.replicates,
             stacked=Stacked.of(ledger, trial),

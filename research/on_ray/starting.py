@@ -21,6 +21,7 @@ import ray
 from ray._private import node as ray_node
 from ray._private import services, utils
 
+from research import processes
 from research.errors import STORAGE, UserError
 from research.on_ray.watch import shut_down
 from research.patience import busyness
@@ -214,44 +215,10 @@ def remove_started(folder: Path, *, grace_s: float = 0.0) -> None:
     with contextlib.suppress(Exception):  # whatever a half-made Ray raises
         shut_down()
     until = time.monotonic() + grace_s
-    while _processes_of(folder) and time.monotonic() < until:
+    while processes.naming(folder) and time.monotonic() < until:
         time.sleep(_LOOK_EVERY_S)
     until = time.monotonic() + _END_S
-    while (found := _processes_of(folder)) and time.monotonic() < until:
-        for pid in found:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGKILL)
-        _reap(found)
+    while (found := processes.naming(folder)) and time.monotonic() < until:
+        processes.kill(found)
         time.sleep(_LOOK_EVERY_S)
     shutil.rmtree(folder, ignore_errors=True)
-
-
-def _processes_of(folder: Path) -> set[int]:
-    """Living processes whose command line names ``folder``, and those that they started.
-
-    Ray's agents write a title over their command line; the folder is in their environment.
-    """
-    parents, named = dict[int, int](), set[int]()
-    for entry in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError, ValueError, IndexError):
-            fields = (entry / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-            if fields[0] in "ZX":
-                continue
-            parents[int(entry.name)] = int(fields[1])
-            line = (entry / "cmdline").read_bytes()
-            if line.startswith(b"ray::"):
-                line = (entry / "environ").read_bytes()
-            if os.fsencode(folder) in line:
-                named.add(int(entry.name))
-    named.discard(os.getpid())
-    found = set(named)
-    while more := {pid for pid, parent in parents.items() if parent in found and pid not in found}:
-        found |= more
-    return found - {os.getpid()}
-
-
-def _reap(pids: set[int]) -> None:
-    """Take the exit codes of those that are our own children, so that none stays as a zombie."""
-    for pid in pids:
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(pid, os.WNOHANG)

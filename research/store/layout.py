@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import PurePosixPath
 
+FIRST_EVENT = "ledger/00000000.json"  # what makes a directory a sweep's
 MANIFEST = "manifest.json"  # of a folder that is written whole: the sha256 of its files
 RECORD = "record.json"  # in a model folder: all that is needed to train it again
 LATEST_EVENT = "latest-event.json"  # how long the ledger is; see research.ledger.tail

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from research.errors import StorageError, UserError
 from research.store.mirror import store_of
+from research.store.scratch import alive
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -135,7 +136,8 @@ def _words(holder: dict[str, Any]) -> str:
 
 def _died_here(holder: dict[str, Any]) -> bool:
     """Whether it is a process of this machine that is no more: no need to wait for it."""
-    return holder.get("machine") == _machine() and not Path(f"/proc/{holder.get('pid')}").exists()
+    pid = holder.get("pid")
+    return holder.get("machine") == _machine() and type(pid) is int and pid > 0 and not alive(pid)
 
 
 def _machine() -> str:

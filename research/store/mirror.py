@@ -19,15 +19,14 @@ from typing import TYPE_CHECKING
 
 from research.errors import StorageError, UserError
 from research.paths import here, whole
-from research.store.layout import FINALISTS, MANIFEST
+from research.store.layout import FINALISTS, FIRST_EVENT, MANIFEST
 from research.store.object_store import SCHEMES, ObjectStore, is_url, parse_url, url_of
-from vae.durable import LARGE_TEXT, WEIGHTS, read_file
+from research.store.scratch import alive
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
 
 _EVENT = re.compile(r"ledger/\d{8}\.json")
-_FIRST_EVENT = "ledger/00000000.json"
 _TAKEN_ALONG = re.compile(r"models/[^/]+/.+|looks/[^/]+\.json|code-\d+\.diff|test\.json")
 _MAY_CHANGE = "test.json"  # the finalists' summary: written again with each look
 _AT_ONCE = 500  # objects that are fetched side by side and held in memory
@@ -113,7 +112,7 @@ def pull(directory: Path) -> None:
     store = store_of(directory)
     if store is not None:
         names = store.names()
-        if _FIRST_EVENT not in names:
+        if FIRST_EVENT not in names:
             raise UserError(f"{store.url} is not a sweep (it has no ledger): correct the address")
         _pull(directory, store, set(names))
 
@@ -122,7 +121,7 @@ def _pull(directory: Path, store: ObjectStore, names: set[str]) -> None:
     events = sorted(name for name in names if _EVENT.fullmatch(name))
     here = sorted(f"ledger/{path.name}" for path in (directory / "ledger").glob("????????.json"))
     # Each event holds the hash of the one before: where the last is equal, all are.
-    if here and (here[-1] not in names or store.read(here[-1]) != read_file(directory / here[-1], LARGE_TEXT)):
+    if here and (here[-1] not in names or store.read(here[-1]) != _read(directory / here[-1])):
         raise UserError(
             f"{directory} is the mirror of another sweep than {store.url} holds now: move it away, then try again"
         )
@@ -138,7 +137,7 @@ def _pull(directory: Path, store: ObjectStore, names: set[str]) -> None:
     ]
     _fetch(directory, store, others)
     nested = {name.removeprefix(f"{FINALISTS}/") for name in names if name.startswith(f"{FINALISTS}/")}
-    if _FIRST_EVENT in nested:
+    if FIRST_EVENT in nested:
         _pull(directory / FINALISTS, ObjectStore(f"{store.url}/{FINALISTS}"), nested)
 
 
@@ -168,7 +167,7 @@ def push_folder(store: ObjectStore, root: Path, relative: str) -> None:
     """Copy the folder ``root/relative`` to the store, its manifest last; whole when it returns."""
     files = [path for path in sorted((root / relative).rglob("*")) if path.is_file()]
     for path in sorted(files, key=lambda path: path.name == MANIFEST):
-        store.write(str(path.relative_to(root)), read_file(path, WEIGHTS))
+        store.write(str(path.relative_to(root)), _read(path))
 
 
 def fetch_folder(store: ObjectStore, relative: str, root: Path) -> None:
@@ -215,7 +214,7 @@ class Workplace:
                 if folder is not None:
                     push_folder(self.store, self.directory, folder)
                 for name in files:
-                    self.store.write(name, read_file(self.directory / name, WEIGHTS))
+                    self.store.write(name, _read(self.directory / name))
 
     def forget(self, parent: str, but: Collection[str]) -> None:
         """Delete the folders in ``parent`` that are not named in ``but``."""
@@ -232,7 +231,7 @@ def _empty_scratch() -> Path:
     for folder in scratch.iterdir():
         pid = folder.name.rpartition("-")[2]
         mine = folder.name.startswith(f"{socket.gethostname()}-") and pid.isdigit()
-        if mine and (int(pid) == os.getpid() or not Path(f"/proc/{pid}").exists()):
+        if mine and (int(pid) == os.getpid() or not alive(int(pid))):
             shutil.rmtree(folder, ignore_errors=True)
     own = scratch / f"{socket.gethostname()}-{os.getpid()}"
     own.mkdir(exist_ok=True)
@@ -252,6 +251,12 @@ def _fetch(root: Path, store: ObjectStore, names: list[str]) -> None:
         some = names[start : start + _AT_ONCE]
         for name, content in zip(some, store.read_all(some), strict=True):
             _put(root / name, content)
+
+
+def _read(path: Path) -> bytes:
+    from vae.durable import WEIGHTS, read_file  # noqa: PLC0415 - the command line needs addresses, and not that, for --help
+
+    return read_file(path, WEIGHTS)
 
 
 def _put(path: Path, content: bytes) -> None:

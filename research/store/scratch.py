@@ -36,6 +36,17 @@ def temporary_folder(prefix: str) -> Iterator[tuple[Path, int]]:
         os.close(held)
 
 
+def alive(pid: int) -> bool:
+    """Return True if there is a process with the number ``pid`` on this machine."""
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
+
+
 def remove_leftovers(prefix: str) -> None:
     """Remove the folders called ``prefix`` and a process's number, whose process is dead.
 
@@ -44,7 +55,7 @@ def remove_leftovers(prefix: str) -> None:
     """
     for folder in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
         pid = folder.name.removeprefix(prefix).partition("-")[0]
-        if not pid.isdigit() or Path(f"/proc/{pid}").exists():
+        if not pid.isdigit() or alive(int(pid)):
             continue
         try:
             descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)

@@ -33,6 +33,7 @@ from urllib.parse import urlsplit
 from research.errors import UserError
 from research.ledger.log import Ledger
 from research.patience import patient
+from research.processes import kill_children
 from research.redaction import has_user_info, redacted
 from research.store.lock import SweepLock
 from research.store.scratch import remove_leftovers, temporary_folder
@@ -171,6 +172,16 @@ class Sink:
             lines.append(f"{self._problem}; log the rest with: {shell('research', 'log', self._sweep_dir)}")
             self._problem = None
         return lines
+
+    def abandon(self) -> None:
+        """End the child and what it started at once: the sweep is gone, and what they write would come back half."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        kill_children(process.pid)
+        process.kill()
+        process.communicate()
+        remove_leftovers(SCRATCH)
 
     def _spawn(self) -> None:
         root = str(Path(__file__).resolve().parent.parent.parent)
@@ -341,7 +352,7 @@ def _end_late_upload(closing: threading.Event, done: threading.Event) -> None:
     """End W&B's client where its server is too slow once no more events come: then there is time to write offline."""
     closing.wait()
     if not done.wait(patient(UPLOAD_S)):
-        _end_children()
+        kill_children()
 
 
 def _tear_down(teardown: Callable[[], None]) -> None:
@@ -355,17 +366,8 @@ def _tear_down(teardown: Callable[[], None]) -> None:
     ending.start()
     ending.join(patient(TEARDOWN_S))
     if ending.is_alive():
-        _end_children()
+        kill_children()
         ending.join(patient(TEARDOWN_S))
-
-
-def _end_children() -> None:
-    """Kill the processes that this one has started: W&B's client."""
-    for entry in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError, ValueError, IndexError):
-            fields = (entry / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-            if int(fields[1]) == os.getpid():
-                os.kill(int(entry.name), signal.SIGKILL)
 
 
 def _feed(runs: TrialRuns, closing: threading.Event, patience_s: float) -> None:

@@ -20,6 +20,7 @@ from research.errors import CorruptFile
 from research.ledger.events import REPLICATES
 from research.patience import patient
 from research.store.folders import inside, read_folder
+from research.store.in_place import make_below
 from research.store.layout import trial_name
 from research.tracking.trial_names import CAPTIONS, family
 from vae.durable import read_file, write_file
@@ -88,7 +89,7 @@ class Marks:
         """``folder`` is ``DIR/wandb``."""
         self.folder = folder
         self.place = folder / "finished"
-        self.place.mkdir(parents=True, exist_ok=True)
+        make_below(folder.parent, f"{folder.name}/{self.place.name}")
 
     def read(self, name: str) -> dict[str, Any] | None:
         """The facts under ``name``; None where there is no mark, or none that can be read."""

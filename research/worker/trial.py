@@ -6,7 +6,7 @@ import json
 import shutil
 import socket
 import sys
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,6 +18,7 @@ from research.errors import storing
 from research.ledger.settings import Metric
 from research.provenance import running_sha256
 from research.store.data_copy import data_directory
+from research.store.in_place import make_below, refuse_gone
 from research.store.layout import epoch_folder, replicate_folder, trial_name
 from research.store.mirror import Workplace
 from research.worker import notice
@@ -234,6 +235,7 @@ class _Trial:
             for index, result in enumerate(together.results):
                 state = replicate_folder(folder, index, task.replicates)
                 with storing(sweep_dir / state):
+                    self._make_place_for(state)
                     sha256 = result.state.save(sweep_dir / state)
                 if index == together.kept:
                     checkpoint, checkpoint_sha256 = state, sha256
@@ -267,9 +269,16 @@ class _Trial:
         validation = self.data.validation
         return facts_of(self.config, measure, examples=None if validation is None else len(validation))
 
+    def _make_place_for(self, state: str) -> None:
+        """Make the folders above ``state``, but none of a sweep that was moved or removed meanwhile."""
+        if self.place.store is None:
+            refuse_gone(self.place.directory)
+        make_below(self.place.directory, str(PurePosixPath(state).parent))
+
     def save_pause(self, state: TrainState) -> None:
         """Save the run in the middle of an epoch. No row names it: it is of use to the same trial after the same epoch."""
         with storing(self.place.directory / self.paused):
+            self._make_place_for(self.paused)
             state.save(self.place.directory / self.paused)
         self.place.keep(self.paused)
 

@@ -62,7 +62,7 @@ def facts(ledger: Ledger) -> dict[str, Any]:
         "parent": None if settings.parent is None else to_plain(settings.parent),
         "learned_from": [learned.name for learned in ledger.learned],
         "code": dict((ledger.sessions[-1] if ledger.sessions else ledger.created).code),
-        "code_changed": len({session.code.get("source_sha256") for session in ledger.sessions}) > 1,
+        "code_changed": len({str(session.code.get("source_sha256")) for session in ledger.sessions}) > 1,
         "versions": dict((ledger.sessions[-1] if ledger.sessions else ledger.created).versions),
         "hardware": dict(ledger.sessions[-1].hardware) if ledger.sessions else {},
         "sessions": len(ledger.sessions),

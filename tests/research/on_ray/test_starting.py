@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from ray._private import node, services, utils, worker
 
+from research import processes
 from research.errors import UserError
 from research.on_ray import starting
 from research.patience import busyness, patient
@@ -110,14 +111,14 @@ def test_remove_started_ends_named_processes_and_their_children(tmp_path):
     other = subprocess.Popen([*command, str(tmp_path / "other")], stdout=subprocess.PIPE)
     for process in (ours, other):
         assert process.stdout.readline() == b"x\n"
-    (child,) = (pid for pid in starting._processes_of(folder) if pid != ours.pid)
+    (child,) = (pid for pid in processes.naming(folder) if pid != ours.pid)
     starting.remove_started(folder)
     assert not folder.exists()
     until = time.monotonic() + 10.0
     while running(child):
         assert time.monotonic() < until
         time.sleep(0.05)
-    assert starting._processes_of(folder) == set()
+    assert processes.naming(folder) == set()
     assert other.poll() is None
     starting.remove_started(tmp_path / "other")
     for process in (ours, other):

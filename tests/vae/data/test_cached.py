@@ -26,7 +26,9 @@ def test_load_after_a_change_of_directory_gives_the_new_ones_file(tmp_path, monk
         assert load_test(CONFIG, tmp_path).images.unique().tolist() == [value]
 
 
-@pytest.mark.parametrize("load", [lambda place: load_training(CONFIG, place).train, lambda place: load_test(CONFIG, place)])
+@pytest.mark.parametrize(
+    "load", [lambda place: load_training(CONFIG, place).train, lambda place: load_test(CONFIG, place)]
+)
 def test_load_after_the_file_was_written_again_reads_it_again(tmp_path, load):
     """A file that changed between two calls is read again; one that did not is not."""
     write(tmp_path / "a.npz", 1)
