@@ -196,11 +196,27 @@ def test_a_sweep_whose_directory_goes_away_ends_in_one_line_and_goes_on_when_it_
     assert refused.code == 2
     assert "is not a sweep directory" in refused.output
     if what == ".":
-        shutil.rmtree(directory, ignore_errors=True)  # a checkpoint that was under way
+        assert not directory.exists(), list(directory.rglob("*"))  # nothing comes back at the old place
         away.rename(directory)
     else:
         away.rename(directory / "ledger")
     resumed(directory, twin.directory, rows_of(Ledger.open(directory)), tally)
+
+
+@pytest.mark.fault("10 directory gone in mid sweep")
+def test_a_sweep_that_is_removed_while_it_runs_ends_with_code_2_and_nothing_comes_back(small_space, tmp_path, tally):
+    """``rm -rf`` may race with a write: whatever was written meanwhile is no half of a sweep."""
+    directory = tmp_path / "gone"
+    process = start(*deterministic(small_space, tmp_path, "gone"))
+    wait_for_events(directory, 12, process)
+    while directory.exists():
+        shutil.rmtree(directory, ignore_errors=True)
+    tally.happened()
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 2, output
+    assert last_line(output).startswith(f"error: {directory}"), output
+    assert "was moved or removed while it ran" in last_line(output)
+    assert not directory.exists(), list(directory.rglob("*"))
 
 
 @pytest.mark.fault("10 trials/ and models/ removed in mid sweep")

@@ -136,7 +136,7 @@ def test_a_ledger_that_is_gone_takes_no_event_and_is_not_begun_anew(sweep, tmp_p
     shutil.move(sweep.directory / "ledger", away)
     tally.happened()
     for _ in range(2):
-        with pytest.raises(StorageError, match=r"00000004.json can't be written \(No such file or directory\)"):
+        with pytest.raises(StorageError, match=r"00000000.json can't be read any more \(No such file or directory\)"):
             sweep.append(row(0, 2, -1.0))
     assert not (sweep.directory / "ledger").exists()
     with pytest.raises(UserError, match="is not a sweep directory"):
