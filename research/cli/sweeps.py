@@ -147,6 +147,7 @@ def sweep(
     from research.driver import growth  # noqa: PLC0415
     from research.ledger import settings  # noqa: PLC0415
     from research.planning import preflight  # noqa: PLC0415
+    from research.planning.data_notes import data_notes  # noqa: PLC0415
     from research.planning.free_space import check_free_space, check_temporary  # noqa: PLC0415
     from research.planning.metrics import parse_constraint, parse_metric  # noqa: PLC0415
     from research.planning.options import budget_of, sampler_of, scheduler_of  # noqa: PLC0415
@@ -279,7 +280,7 @@ def sweep(
             f"{resources.concurrent} at a time on {resources.threads} thread{'s' if resources.threads > 1 else ''} each",
             soft_wrap=True,
         )
-        for line in found.data.notes:
+        for line in data_notes(found.data, found.survey.configs):
             console.print(f"note: {line}", soft_wrap=True)
     _drive(*reopen(sweep_dir, allow_changed_code=False), console, address)
 

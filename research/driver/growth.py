@@ -128,7 +128,7 @@ def extend(ledger: Ledger, *, trials: str | None, space: str | None, more: budge
     new_budget = budget.raised(settings.budget, more)
     source = None
     given = load_recorded(settings.space, sweep_dir / "space.py") if space is None else load_space(space)
-    chosen = of_sweep(given, settings)
+    chosen = of_sweep(given, ledger)
     if space is not None and chosen.source.sha256 != settings.space.sha256:
         source = chosen.source
         found = check_space(

@@ -155,7 +155,7 @@ def reopen(sweep_dir: Path, *, allow_changed_code: bool) -> tuple[Ledger, Space]
             f"{shell('research', 'extend', place)} {reached[0].option} adds to it"
         )
     check_code(ledger, allow_changed_code=allow_changed_code)
-    space = of_sweep(load_recorded(settings.space, sweep_dir / SPACE_COPY), settings)
+    space = of_sweep(load_recorded(settings.space, sweep_dir / SPACE_COPY), ledger)
     if ledger.trials:
         config = from_record(next(view.created.config for view in ledger.trials.values() if view.created.config))
         data = load_training(config.data, data_directory(settings.data_dir))

@@ -13,6 +13,7 @@ from research.ledger.records import TrialRecord, code_of, pretty
 from research.ledger.settings import Metric
 from research.ledger.trust import remember
 from research.models.model_card import model_card
+from research.planning.data_notes import data_notes
 from research.planning.free_space import check_free_space
 from research.planning.metrics import default_metric
 from research.planning.preflight import check_scorable
@@ -72,7 +73,7 @@ def train_once(
         metric = Metric(name="val/elbo", direction="maximize")
     data = load_training(config.data, data_dir)
     check_scorable(config, data, data_dir)
-    for line in data.notes:
+    for line in data_notes(data, [config]):
         on_note(line)
     check_free_space(out.parent, [config], data, concurrent=0, replicates=1, keep=1)
     rows: list[dict[str, Any]] = []

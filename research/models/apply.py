@@ -19,7 +19,7 @@ from research.intervals import paired_interval
 from research.ledger.comparison import why_not
 from research.ledger.log import Ledger
 from research.ledger.records import verify_model
-from research.models.evaluation import examples_of
+from research.models.evaluation import check_label_names, examples_of, recorded_label_names
 from research.models.looks import earlier_look, model_hash, write_look
 from research.search.spaces import on_other_data
 from research.store.data_copy import data_directory
@@ -29,7 +29,7 @@ from research.worker.comparison import facts_of
 from vae.apply import codes, scores, some_codes
 from vae.data.arrays import UNREADABLE, read_array
 from vae.data.image_files import grey_pixels
-from vae.data.labels import label_name, listed
+from vae.data.labels import label_name
 from vae.data.pixels import pixels_of
 from vae.durable import LARGE_TEXT, read_file
 from vae.measure import measure_of
@@ -114,7 +114,7 @@ def open_alone(place: Path, *, rank: int = 1, device: str = "cpu") -> Model:
     """The model at ``place``, without any data."""
     folder = model_folder(place, rank)
     config, model = load_model(folder)
-    return Model(folder, config, model.to(device), label_names=_recorded_names(folder) or ())
+    return Model(folder, config, model.to(device), label_names=recorded_label_names(folder) or ())
 
 
 def open_model(
@@ -146,12 +146,8 @@ def open_model(
     if data is not None:
         config = on_other_data(config, data)
     examples, levels = examples_of(config, model, split, data_dir)
-    recorded = _recorded_names(folder)
-    if data is None and recorded is not None and recorded != examples.label_names:
-        raise UserError(
-            f"the labels of the data are not the model's ({_told(recorded)} -> {_told(examples.label_names)}): its label "
-            "numbers would mean others; put the old files back"
-        )
+    if data is None:
+        check_label_names(folder, examples)
     if check is not None:
         check(config, examples, model.num_classes)
     measure = measure_of(config, examples, levels=levels)
@@ -165,19 +161,6 @@ def open_model(
             write_look(folder, question, {}, why)
     names = examples.label_names
     return Kept(folder, config, model, pixels, examples, measure, why, question, chosen, label_names=names)
-
-
-def _recorded_names(folder: Path) -> tuple[str, ...] | None:
-    """Return the labels' names that the model's record holds; None where it is of a version that kept none."""
-    try:
-        names = json.loads(read_file(folder / RECORD, LARGE_TEXT))["label_names"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None
-    return tuple(map(str, names)) if isinstance(names, list) else None
-
-
-def _told(names: tuple[str, ...]) -> str:
-    return listed(names) if names else "numbers"
 
 
 def _chosen(pixels: Pixels, asked: Mapping[str, int | None]) -> dict[str, int]:

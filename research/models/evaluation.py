@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +13,13 @@ from research.errors import UserError
 from research.ledger.records import verify_model
 from research.models.looks import earlier_look, model_hash, write_look
 from research.search.spaces import on_other_data
+from research.store.layout import RECORD
 from research.worker.rows import finite
 from vae.data import Split, load_test, load_training
+from vae.data.labels import listed
 from vae.data.pixels import pixels_of
 from vae.data.support import check_support
+from vae.durable import LARGE_TEXT, read_file
 from vae.evaluate import evaluate, importance_weighted_nll
 from vae.measure import measure_of
 from vae.portable import load_model
@@ -59,6 +63,8 @@ def evaluate_model(
     if data is not None:
         config = on_other_data(config, data)  # so that the numbers mean the same
     examples, levels = examples_of(config, model, split, data_dir)
+    if data is None:
+        check_label_names(folder, examples)
     if nll_k > 0 and not model.has_density:
         raise UserError("--nll needs a density over z; the model's code is deterministic")
     measure = measure_of(config, examples, levels=levels)
@@ -123,3 +129,28 @@ def examples_of(config: TrainConfig, model: VAE, split: str, data_dir: Path | No
         )
     check_support(config, examples, training.levels)
     return examples, training.levels
+
+
+def check_label_names(folder: Path, examples: Split) -> None:
+    """Refuse data whose label numbers mean other names than those that the model in ``folder`` was trained with.
+
+    Raises:
+        UserError: naming both.
+
+    """
+    recorded = recorded_label_names(folder)
+    if recorded is not None and recorded != examples.label_names:
+        was, now = (listed(names) if names else "numbers" for names in (recorded, examples.label_names))
+        raise UserError(
+            f"the labels of the data are not the model's ({was} -> {now}): its label numbers would mean others; "
+            "put the old files back"
+        )
+
+
+def recorded_label_names(folder: Path) -> tuple[str, ...] | None:
+    """Return the labels' names that the model's record holds; None where it is of a version that kept none."""
+    try:
+        names = json.loads(read_file(folder / RECORD, LARGE_TEXT))["label_names"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return tuple(map(str, names)) if isinstance(names, list) else None

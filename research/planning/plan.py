@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from research.errors import UserError
 from research.ledger.settings import Asha, rungs
+from research.planning.data_notes import data_notes
 from research.planning.footprint import BACKWARD, Footprint, footprint
 from research.planning.forecast import expected_epochs, most_trials, total_range
 from research.planning.metrics import default_metric
@@ -78,6 +79,7 @@ def make_plan(
         "data": configs[0].data.kind,
         "train_examples": len(examples.train),
         "validation_examples": 0 if examples.validation is None else len(examples.validation),
+        "notes": data_notes(examples, configs),
         "seed": seed,
         "draws": draws,
         "refused": _refusal(space, epochs=epochs, seed=seed, data=data, data_dir=data_dir),

@@ -24,7 +24,8 @@ def plan_text(plan: dict[str, Any]) -> RenderableType:
         ("plan ", "bold"),
         f"{plan['space']} on {plan['data']}: {plan['draws']} draws at random, none trained; would rank by {plan['metric']}",
     )
-    parts: list[RenderableType] = [head, Text(""), _parameters(plan), Text("")]
+    notes = [Text(f"note: {line}", style="yellow") for line in plan["notes"]]
+    parts: list[RenderableType] = [head, *notes, Text(""), _parameters(plan), Text("")]
     parts += [Text(line) for line in (*_draws(plan), *_sizes(plan))]
     if plan["time"] is not None:
         parts += [Text(""), *_time(plan)]

@@ -21,14 +21,14 @@ from research.search.no_secrets import refuse_in_source, why_not
 from research.store.mirror import store_of
 from vae.config import ConfigError, nearest
 from vae.seeds import derive
-from vae.serialization import explain, to_dict, with_values
+from vae.serialization import explain, in_sweep_of, to_dict, with_values
 from vae.system.user_code import UserCodeExit, run_source, user_code
 from vae.train_config import TrainConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from research.ledger.settings import SweepSettings
+    from research.ledger.log import Ledger
 
 import search_spaces
 from vae.durable import read_text
@@ -87,19 +87,22 @@ def load_recorded(source: SpaceSource, copy: Path) -> Space:
     return Space(function=_import_function(copy, source), source=source)
 
 
-def of_sweep(space: Space, settings: SweepSettings) -> Space:
-    """Return ``space`` with the sweep's rule for held-out subsets, which belongs to the sweep and not to the space.
+def of_sweep(space: Space, ledger: Ledger) -> Space:
+    """Return ``space`` with the evaluation rules that the sweep began with, as its rows are ranked together.
 
-    A space that does not name the rule gives today's, and an earlier sweep goes on with its own.
+    A space that does not name a rule gives today's, and a sweep that began before the rule existed goes on without it.
     """
-    if not settings.takes_first:
+    recorded = next((view.created.config for view in ledger.trials.values() if view.created.config), None)
+    if recorded is None:
+        recorded = {} if ledger.settings.takes_first else None
+    if recorded is None:
         return space
 
     def function(trial: optuna.Trial) -> object:
         config = space.function(trial)
         if not isinstance(config, TrainConfig):
             return config
-        return dataclasses.replace(config, eval=dataclasses.replace(config.eval, subset="first"))
+        return in_sweep_of(config, recorded)
 
     return dataclasses.replace(space, function=function)
 

@@ -25,7 +25,7 @@ from research.search.samplers import build_sampler, of_learned
 from research.search.spaces import SkippedDraw, SpaceError, draw
 from research.search.study_file import MirroredJournal
 from vae.seeds import derive
-from vae.serialization import as_earlier, config_hash, in_sweep_of, to_dict
+from vae.serialization import as_earlier, config_hash, to_dict
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -114,8 +114,6 @@ class StudyView:
             try:
                 with self.storage.showing(self._seen()):
                     drawn = draw(space, trial, epochs=settings.epochs, seed=seed, data=settings.data)
-                if (recorded := self._recorded()) is not None:
-                    drawn = in_sweep_of(drawn, recorded)
                 config, digest = to_dict(drawn), config_hash(drawn)
                 if (reason := why_incomparable(drawn)) is not None:
                     problem = "incomparable", reason
@@ -143,10 +141,6 @@ class StudyView:
             self.ledger.append(TrialFailed(trial=number, kind=problem[0], reason=problem[1]))
         self._remember(self.ledger.trials[number])
         return created
-
-    def _recorded(self) -> dict[str, Any] | None:
-        """Return the recorded config of the sweep's first trial that has one; None where there is none yet."""
-        return next((view.created.config for view in self.ledger.trials.values() if view.created.config), None)
 
     def _seen(self) -> list[int] | None:
         """Optuna's ids of the trials that the sampler may look at; None: all. A function of what the study was told.

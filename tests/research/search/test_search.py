@@ -32,7 +32,7 @@ from research.ledger.settings import (
 from research.on_ray.tune_searcher import LedgerSearcher
 from research.planning.preflight import check_space
 from research.search.samplers import build_sampler
-from research.search.spaces import Space, load_recorded, load_space
+from research.search.spaces import Space, load_recorded, load_space, of_sweep
 from research.search.study import StudyView
 from tests.support.synthetic import new_ledger, row, trial
 from vae.networks import Mlp
@@ -563,7 +563,7 @@ def test_draws_of_an_earlier_sweep_keep_its_rule_for_subsets(tmp_path, function)
     study = StudyView(ledger, tmp_path / "study.journal")
     study.add(ledger.trials[0], ended=True)
     for number in range(1, 12):
-        created = study.ask(Space(function=function, source=SPACE.source), number)
+        created = study.ask(of_sweep(Space(function=function, source=SPACE.source), ledger), number)
         assert created.config["eval"]["subset"] == "first"
         assert from_record(created.config).eval.subset == "first"
         assert created.config_hash == config_hash(from_record(created.config))
