@@ -2,8 +2,8 @@
 
     python benchmarks/scale.py [--trials 10000] [--slots 500] ...
 
-Real: the session that ``research sweep`` makes (ledger, searcher, Optuna, scheduler, kept models, printed lines), its
-W&B process, its files. Simulated: Ray and Tune, whose calls are made here in Tune's order, and the workers: an epoch
+Real: the driver that ``research sweep`` makes (ledger, Optuna, early stopping, kept models, printed lines), its
+W&B process, its files. Simulated: the workers: an epoch
 takes an invented time, its figures are invented, its checkpoint is a small file. docs/scale.md says what that leaves out.
 """
 
@@ -26,22 +26,25 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from io import StringIO
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from rich.console import Console
 
 from research import provenance
-from research.driver.session import Stop, _Session, create
+from research.driver.driver import Completed, Driver
+from research.driver.lifecycle import create
+from research.driver.stopping import Stop
 from research.ledger import settings
-from research.ledger.log import Ledger
+from research.ledger.log import Ledger, SessionStarted
 from research.planning import preflight
 from research.planning.metrics import parse_metric
 from research.planning.options import sampler_of, scheduler_of
 from research.search.spaces import load_space
 from research.store.layout import trial_name
+from research.tracking.sink import Sink
 from research.views.live import LiveView
+from research.worker.messages import Report
 from vae.state import INFO_FILE, STATE_FILE, TrainState
 
 if TYPE_CHECKING:
@@ -101,7 +104,7 @@ class Worker:
             self.sha256 = state.save(Path(folder) / "state")
             self.files = {name: (Path(folder) / "state" / name).read_bytes() for name in (STATE_FILE, INFO_FILE)}
 
-    def report(self, view: TrialView, epoch: int) -> dict[str, Any]:
+    def report(self, view: TrialView, epoch: int) -> Report:
         """The row of ``epoch`` as ``research.worker.trial`` sends it, with as many figures."""
         params = view.created.params
         key = json.dumps([sorted(params.items()), epoch])
@@ -130,17 +133,17 @@ class Worker:
             "time/evaluation_seconds": 0.1,
             "time/examples_per_second": 1e4,
         }
-        return {
-            "trial": view.number,
-            "metrics": metrics,
-            "epochs": view.created.config["epochs"],
-            "attempt": 0,
-            "diverged": None,
-            "checkpoint": str(place.relative_to(self.sweep_dir)),
-            "checkpoint_sha256": self.sha256,
-            "pictures": {},
-            "worker": {"pid": 1, "host": "simulated", "threads": 1, "device": "cpu", "hardware": provenance.hardware()},
-        }
+        return Report(
+            trial=view.number,
+            metrics=metrics,
+            epochs=view.created.config["epochs"],
+            attempt=0,
+            diverged=None,
+            checkpoint=str(place.relative_to(self.sweep_dir)),
+            checkpoint_sha256=self.sha256,
+            pictures={},
+            worker={"pid": 1, "host": "simulated", "threads": 1, "device": "cpu", "hardware": provenance.hardware()},
+        )
 
 
 def make(folder: Path, options: argparse.Namespace) -> Ledger:
@@ -169,39 +172,46 @@ def make(folder: Path, options: argparse.Namespace) -> Ledger:
     return create(folder / "scale", chosen, sys.argv)
 
 
-def simulate(session: _Session, options: argparse.Namespace, frame: Cost) -> None:
-    """Tune's loop with a clock of its own: results in order of their times, a freed slot asks at once."""
-    ledger, searcher, scheduler = session.ledger, session.searcher, session.scheduler
+@dataclass
+class Running:
+    """A trial at work: how long an epoch takes it, and the epoch that it reports next."""
+
+    trial: int
+    pace: float
+    epoch: int = 1
+
+
+def simulate(driver: Driver, options: argparse.Namespace, frame: Cost) -> None:
+    """Run trials on a simulated clock: reports come in order of their times, and a free slot asks at once."""
+    ledger = driver.ledger
     worker = Worker(ledger.directory)
     speed = random.Random(0)
     order = itertools.count()
-    running: list[tuple[float, int, Any]] = []
+    running: list[tuple[float, int, Running]] = []
     bins = [Bin()]
     idle = options.slots
     ended, size = 0, math.ceil(options.trials / BINS)
     now = 0.0
     while True:
         while idle:
-            key = str(next(order))
-            asked = bins[-1].ask.of(lambda key=key: searcher.suggest(key))
-            if not isinstance(asked, dict):
+            tasks = bins[-1].ask.of(driver.next)
+            if not isinstance(tasks, list):
                 break
             idle -= 1
-            one = SimpleNamespace(trial_id=key, config=asked, pace=speed.lognormvariate(0.0, 0.5), epoch=1)
+            one = Running(tasks[0].trial, pace=speed.lognormvariate(0.0, 0.5))
             heapq.heappush(running, (now + one.pace, next(order), one))
         if not running:
             break
         now, _, one = heapq.heappop(running)
-        view = ledger.trials[one.config["trials"][0]]
-        report = {"report": json.dumps(worker.report(view, one.epoch))}
-        answer = bins[-1].row.of(lambda one=one, report=report: scheduler.on_trial_result(None, one, report))
-        if answer == scheduler.CONTINUE:
+        view = ledger.trials[one.trial]
+        report = worker.report(view, one.epoch)
+        if bins[-1].row.of(lambda report=report: driver.report(report)) == "continue":
             best = view.best(ledger.settings.metric)
             _forget(ledger.directory, view.number, {one.epoch, best.epoch if best else one.epoch})
             one.epoch += 1
             heapq.heappush(running, (now + one.pace, next(order), one))
             continue
-        bins[-1].end.of(lambda one=one: searcher.on_trial_complete(one.trial_id, {}))
+        bins[-1].end.of(lambda one=one: driver.left([one.trial], Completed()))
         idle += 1
         ended += 1
         if ended == len(bins) * size or ended == options.trials:
@@ -265,12 +275,23 @@ def main() -> None:
         ledger = make(options.storage or Path(temporary), options)
         with (ledger.directory / "driver.log").open("w", encoding="utf-8") as log:
             live = LiveView(Console(file=log, width=1000), ledger)
-            session = _Session(ledger, load_space("quickstart"), live, Stop(ledger))
+            ledger.append(
+                SessionStarted(
+                    generation=0,
+                    pid=0,
+                    host="",
+                    code=provenance.code(),
+                    versions=versions,
+                    hardware=machine,
+                )
+            )
+            driver = Driver(ledger, load_space("quickstart"), live, Stop(ledger))
+            sink = Sink.start(ledger.directory, ledger.settings.wandb)
             print(HEAD)
             frame = Cost()
-            simulate(session, options, frame)
+            simulate(driver, options, frame)
             finish = Cost()
-            finish.of(session.finish)
+            finish.of(lambda: (driver.close(), sink.close(), live.close()))
         reading = Cost()
         reading.of(lambda: Ledger.open(ledger.directory))
         print(

@@ -2,7 +2,7 @@
 
     RESEARCH_DATA_DIR=... python benchmarks/trial_parts.py [--space vae] [--epochs 10] [--draws 3]
 
-Runs ``research.worker.trial.run_trial`` in this process, on one thread, with Tune's ``report`` replaced by nothing: what the
+Runs ``research.worker.trial.run_trials`` in this process, on one thread, with a driver that does nothing: what the
 driver does with a row is in scale.py. "Beyond" is all that is neither a step nor one forward pass over the validation
 images in an epoch.
 """
@@ -29,15 +29,17 @@ import vae.run
 from research import provenance
 from research.ledger.settings import Metric
 from research.search.spaces import load_space, random_draws
-from research.worker.trial import ASSIGNMENTS, Assignment
+from research.worker.messages import Assignment
+from research.worker.trial import run_trials
 from vae.data import load_training
 from vae.data.pixels import pixels_of
 from vae.serialization import to_dict
 from vae.state import TrainState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
 
+    from research.worker.messages import Report
     from vae.train_config import TrainConfig
 
 Spent = dict[str, list[float]]  # by part: CPU, wall, in seconds
@@ -58,6 +60,26 @@ def _measured(call: Callable[..., Any], spent: Spent, part: str) -> Callable[...
             return call(*arguments, **named)
 
     return measured
+
+
+class Channel:
+    """A driver that lets every trial go on, and counts the reports."""
+
+    reports = 0
+
+    def report(self, report: Report) -> None:
+        """Count the report."""
+        del report
+        self.reports += 1
+
+    def ended(self, trials: Collection[int]) -> set[int]:
+        """No trial has ended."""
+        del trials
+        return set()
+
+    def pause_requested(self) -> bool:
+        """Never pause."""
+        return False
 
 
 def run(config: TrainConfig, folder: Path) -> Spent:
@@ -100,7 +122,7 @@ def run(config: TrainConfig, folder: Path) -> Spent:
         "starting weights": (vae.run, "build"),
     }
     before = {part: getattr(where, name) for part, (where, name) in parts.items()}
-    reports: list[Any] = []
+    channel = Channel()
 
     def evaluated(model: Any, *arguments: Any, **named: Any) -> Any:  # noqa: ANN401 - the model's figures
         # What one pass costs, taken where the figures are: not counted as the trial's own.
@@ -116,13 +138,12 @@ def run(config: TrainConfig, folder: Path) -> Spent:
         for part, (where, name) in parts.items():
             setattr(where, name, _measured(before[part], spent, part))
         vae.run.held_out_metrics = _measured(evaluated, spent, "held-out figures")  # type: ignore[assignment]
-        research.worker.trial.tune.report = reports.append  # type: ignore[assignment]
         with _timed(spent, "the whole trial"):
-            research.worker.trial.run_trial({"assignments": ASSIGNMENTS.dump_json([assignment]).decode()})
+            run_trials([assignment], channel)
     finally:
         for part, (where, name) in parts.items():
             setattr(where, name, before[part])
-    assert len(reports) == config.epochs, "it diverged"
+    assert channel.reports == config.epochs, "it diverged"
     pass_ = spent["(one forward pass)"]
     for part in ("held-out figures", "the whole trial"):
         spent[part] = [a - b for a, b in zip(spent[part], pass_, strict=True)]

@@ -1,4 +1,4 @@
-"""The project's own search and early stopping, driven without Ray: the searcher, the study, the scheduler, the ledger.
+"""The project's own search and early stopping: its driver, without workers.
 
 Only the worker is not real. The ledger and the study's journal are files, as always; in ``folder``, which is best in
 memory (/dev/shm), because each event is synced to disk.
@@ -7,16 +7,16 @@ memory (/dev/shm), because each event is synced to disk.
 from __future__ import annotations
 
 import hashlib
-import json
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from research.driver.audience import Silent
+from research.driver.driver import Completed, Driver
+from research.driver.stopping import Stop
 from research.ledger.log import Ledger, SessionStarted, SweepCreated
 from research.ledger.settings import Metric, Resources, SpaceSource, SweepSettings
-from research.on_ray.tune_scheduler import LedgerScheduler
-from research.on_ray.tune_searcher import LedgerSearcher
 from research.search.spaces import Space
 from research.search.study import StudyView
+from research.worker.messages import Report
 from vae.train_config import TrainConfig
 
 if TYPE_CHECKING:
@@ -78,22 +78,14 @@ class LedgerEngine:
         ledger.append(SessionStarted(generation=0, pid=0, host="", code={}, versions={}, hardware={}))
         self.ledger = ledger
         self.numbers: dict[int, int] = {}  # a replay's key of a trial to the ledger's number
-        self.searcher = LedgerSearcher(
+        self.driver = Driver(
             ledger,
-            study(ledger, folder / "study.journal"),
             Space(function=self._space, source=source),
-            assign=lambda views: {"trial": views[0].number},
-            on_end=lambda _: None,
-            ended_with_error=lambda _: False,
-            stopping=lambda: False,
-            on_failure=lambda _: False,
-        )
-        self.scheduler = LedgerScheduler(
-            ledger,
-            numbers_of=lambda trial: [int(trial.trial_id)],
-            visible_below=self.searcher.visible_below,
-            on_row=lambda _: None,
-            on_error=lambda _: None,
+            Silent(),
+            Stop(ledger),
+            study=study(ledger, folder / "study.journal"),
+            keep=lambda *_: [],
+            why_incomparable=lambda _: None,
         )
 
     def _space(self, trial: optuna.Trial) -> TrainConfig:
@@ -106,28 +98,28 @@ class LedgerEngine:
 
     def ask(self, key: int) -> dict[str, int] | None:
         """Draw the next trial; None when the search takes the space to be exhausted."""
-        assignment = self.searcher.suggest(str(key))
-        if not isinstance(assignment, dict):
+        tasks = self.driver.next()
+        if not isinstance(tasks, list):
             return None
-        self.numbers[key] = assignment["trial"]  # skipped draws have numbers too
+        self.numbers[key] = tasks[0].trial  # skipped draws have numbers too
         params: dict[str, Any] = self.ledger.trials[self.numbers[key]].created.params
         return params
 
     def tell(self, key: int, epoch: int, value: float) -> bool:
-        """Report a row as a worker would; the scheduler decides and writes."""
-        report = {
-            "trial": self.numbers[key],
-            "attempt": 0,
-            "metrics": {"epoch": epoch, self.metric.name: value, "measure": self.table.measure},
-            "epochs": self.table.epochs,
-            "diverged": None,
-            "checkpoint": None,
-            "checkpoint_sha256": None,
-            "pictures": {},
-            "worker": {},
-        }
-        trial: Any = SimpleNamespace(trial_id=str(self.numbers[key]))
-        if self.scheduler.on_trial_result(None, trial, {"report": json.dumps(report)}) == LedgerScheduler.CONTINUE:
+        """Report a row as a worker would; return True if the trial goes on."""
+        number = self.numbers[key]
+        report = Report(
+            trial=number,
+            attempt=0,
+            epochs=self.table.epochs,
+            metrics={"epoch": epoch, self.metric.name: value, "measure": self.table.measure},
+            diverged=None,
+            checkpoint=None,
+            checkpoint_sha256=None,
+            pictures={},
+            worker={},
+        )
+        if self.driver.report(report) == "continue":
             return True
-        self.searcher.on_trial_complete(str(key))
+        self.driver.left([number], Completed())
         return False

@@ -67,7 +67,10 @@ def sweep(
         ),
     ] = "0",
     concurrent: Annotated[int | None, typer.Option(min=1, help="Trials at a time. Default: as many as fit.")] = None,
-    address: Annotated[str | None, typer.Option(help="An existing Ray cluster. Default: a Ray of its own.")] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(help="An existing Ray cluster, or none: no Ray, one trial at a time. Default: a Ray of its own."),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="The sweep's seed: all else follows from it.")] = 0,
     deterministic: Annotated[
         bool,
@@ -145,7 +148,9 @@ def sweep(
 ) -> None:
     """Search a space: many trials, the best models kept, every number in the ledger."""
     from research.driver import growth  # noqa: PLC0415
+    from research.driver.lifecycle import create, reopen  # noqa: PLC0415
     from research.ledger import settings  # noqa: PLC0415
+    from research.on_ray.choice import engine_at  # noqa: PLC0415
     from research.planning import preflight  # noqa: PLC0415
     from research.planning.data_notes import data_notes  # noqa: PLC0415
     from research.planning.free_space import check_free_space, check_temporary  # noqa: PLC0415
@@ -175,6 +180,8 @@ def sweep(
         raise UserError(
             f"--stack {stack} is for trials of one seed, got --replicates {replicates}; leave one of them out"
         )
+    if address == preflight.IN_PROCESS and stack > 1:
+        raise UserError(f"--address none trains one trial at a time, got --stack {stack}: leave out one of them")
     chosen_sampler = sampler_of(sampler, sampler_option or [])
     stopping = scheduler_of(scheduler, reduction=reduction, min_population=min_population)
     budget = budget_of(hours=hours, trial_hours=trial_hours, total_epochs=total_epochs, patience=patience)
@@ -209,7 +216,7 @@ def sweep(
         share, why = automatic_share(
             loaded,
             found.data,
-            gpus=local_gpus() if address is None else 1,
+            gpus=local_gpus() if address in {None, preflight.IN_PROCESS} else 1,
             at_once=concurrent or preflight.available_cpus(),
             epochs=epochs,
             seed=seed,
@@ -264,9 +271,8 @@ def sweep(
     budgets = {config.epochs for config in found.survey.configs}
     learned = [growth.learn_from(source, chosen, budgets) for source in learn_from or []]
     rehearse(loaded, chosen, [trial for event in learned for trial in event.trials], preflight.comparability(chosen))
-    from research.driver.session import check_cluster, create, reopen  # noqa: PLC0415 - Ray takes seconds to import: after the checks
-
-    check_cluster(address, resources)
+    engine = engine_at(address)
+    engine.check(resources)
 
     console = console_of()
     if objectives:
@@ -282,12 +288,15 @@ def sweep(
         )
         for line in data_notes(found.data, found.survey.configs):
             console.print(f"note: {line}", soft_wrap=True)
-    _drive(*reopen(sweep_dir, allow_changed_code=False), console, address)
+    _drive(*reopen(sweep_dir, allow_changed_code=False), console, engine)
 
 
 def resume(
     directory: Directory,
-    address: Annotated[str | None, typer.Option(help="An existing Ray cluster. Default: a Ray of its own.")] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(help="An existing Ray cluster, or none: no Ray, one trial at a time. Default: a Ray of its own."),
+    ] = None,
     allow_changed_code: Annotated[
         bool, typer.Option(help="Go on although the code is not what the sweep was begun with.")
     ] = False,
@@ -297,11 +306,13 @@ def resume(
         from research.planning.preflight import check_address  # noqa: PLC0415
 
         check_address(address)
-    from research.driver.session import check_cluster, reopen  # noqa: PLC0415
+    from research.driver.lifecycle import reopen  # noqa: PLC0415
+    from research.on_ray.choice import engine_at  # noqa: PLC0415
 
     ledger, space = reopen(directory, allow_changed_code=allow_changed_code)
-    check_cluster(address, ledger.settings.resources)
-    _drive(ledger, space, console_of(), address)
+    engine = engine_at(address)
+    engine.check(ledger.settings.resources)
+    _drive(ledger, space, console_of(), engine)
 
 
 def extend(
@@ -312,7 +323,10 @@ def extend(
     trial_hours: Annotated[str | None, typer.Option(help="+HOURS of training, or a new limit.")] = None,
     total_epochs: Annotated[str | None, typer.Option(help="+N epochs, or a new limit.")] = None,
     patience: Annotated[str | None, typer.Option(help="+N trials without a better one, or a new limit.")] = None,
-    address: Annotated[str | None, typer.Option(help="An existing Ray cluster. Default: a Ray of its own.")] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(help="An existing Ray cluster, or none: no Ray, one trial at a time. Default: a Ray of its own."),
+    ] = None,
     allow_changed_code: Annotated[
         bool, typer.Option(help="Go on although the code is not what the sweep was begun with.")
     ] = False,
@@ -325,19 +339,21 @@ def extend(
         from research.planning.preflight import check_address  # noqa: PLC0415
 
         check_address(address)
-    from research.driver.session import check_cluster, check_code, reopen  # noqa: PLC0415
+    from research.driver.lifecycle import check_code, reopen  # noqa: PLC0415
     from research.ledger.log import Ledger  # noqa: PLC0415
+    from research.on_ray.choice import engine_at  # noqa: PLC0415
 
     ledger = Ledger.open(directory)
     check_code(ledger, allow_changed_code=allow_changed_code)
-    check_cluster(address, ledger.settings.resources)
+    engine = engine_at(address)
+    engine.check(ledger.settings.resources)
     more = More(hours=hours, trial_hours=trial_hours, total_epochs=total_epochs, patience=patience)
     event = write_down(ledger, trials=trials, space=space, more=more)
 
     console = console_of()
     with output_may_close():
         console.print(f"sweep {relative(directory)}: {event.trials} trials in all", soft_wrap=True)
-    _drive(*reopen(directory, allow_changed_code=allow_changed_code), console, address)
+    _drive(*reopen(directory, allow_changed_code=allow_changed_code), console, engine)
 
 
 def finalists(
@@ -351,7 +367,10 @@ def finalists(
     test: Annotated[bool, typer.Option(help="Look at the test split, once for each seed of the chosen config.")] = True,
     concurrent: Annotated[int | None, typer.Option(min=1, help="Trials at a time. Default: the sweep's.")] = None,
     data_dir: DataDir = None,
-    address: Annotated[str | None, typer.Option(help="An existing Ray cluster. Default: a Ray of its own.")] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(help="An existing Ray cluster, or none: no Ray, one trial at a time. Default: a Ray of its own."),
+    ] = None,
     allow_changed_code: Annotated[
         bool, typer.Option(help="Go on although the code is not what the sweep was begun with.")
     ] = False,
@@ -362,9 +381,10 @@ def finalists(
         from research.planning.preflight import check_address  # noqa: PLC0415
 
         check_address(address)
-    from research.driver.session import RAY, check_cluster, check_code, reopen  # noqa: PLC0415
+    from research.driver.lifecycle import RAY, check_code, reopen  # noqa: PLC0415
     from research.experiments import finalists as again  # noqa: PLC0415
     from research.ledger.log import Ledger  # noqa: PLC0415
+    from research.on_ray.choice import engine_at  # noqa: PLC0415
     from research.planning.resources import resources_of  # noqa: PLC0415
 
     ledger = Ledger.open(directory)
@@ -373,14 +393,15 @@ def finalists(
     if concurrent is not None:
         share = ledger.settings.resources.gpus_per_trial
         resources = resources_of(concurrent=concurrent, cpus_per_trial=None, gpus_per_trial=share, address=address)
-    check_cluster(address, resources or ledger.settings.resources)
+    engine = engine_at(address)
+    engine.check(resources or ledger.settings.resources)
     place = again.prepare(ledger, top=top, seeds=seeds, resources=resources, command=sys.argv)
     console = console_of(quiet=as_json)
     if (place / RAY).exists() or any(not view.terminal for view in Ledger.open(place).trials.values()):
         console.print(
             f"finalists {relative(place)}: the best {top} configs, {seeds} fresh seeds of each", highlight=False
         )
-        _run(*reopen(place, allow_changed_code=allow_changed_code), console, address)
+        _run(*reopen(place, allow_changed_code=allow_changed_code), console, engine)
     found = again.results(ledger)
     assert found is not None, "they were trained above"
     if found["configurations"][0]["mean"] is None:
@@ -397,7 +418,7 @@ def finalists(
 VERBS = (sweep, resume, extend, finalists)
 
 
-def _drive(ledger: Any, space: Any, console: Console, address: str | None) -> None:  # noqa: ANN401 - Ledger and Space, imported late
+def _drive(ledger: Any, space: Any, console: Console, engine: Any) -> None:  # noqa: ANN401 - Ledger, Space and Engine, imported late
     """Run a session and say how it ended.
 
     Exit 0: all trials ended; 1: none gave a result, or too many in a row failed; 128 + signal: stopped.
@@ -406,7 +427,7 @@ def _drive(ledger: Any, space: Any, console: Console, address: str | None) -> No
     from research.views.show import glance  # noqa: PLC0415
 
     sweep_dir = relative(ledger.directory)
-    outcome = _run(ledger, space, console, address, before_leaving=glance)
+    outcome = _run(ledger, space, console, engine, before_leaving=glance)
     if outcome.budget is not None:
         option = outcome.budget.split()[0]
         console.print(
@@ -430,7 +451,7 @@ def _drive(ledger: Any, space: Any, console: Console, address: str | None) -> No
         raise typer.Exit(1)
 
 
-def _run(ledger: Any, space: Any, console: Console, address: str | None, before_leaving: Any = None) -> Any:  # noqa: ANN401 - Ledger, Space, a page and Outcome, imported late
+def _run(ledger: Any, space: Any, console: Console, engine: Any, before_leaving: Any = None) -> Any:  # noqa: ANN401 - Ledger, Space, Engine, a page and Outcome, imported late
     """Run a session; ``before_leaving`` is printed after it. Exit 128 + signal: stopped."""
     from research.driver.session import run  # noqa: PLC0415
     from research.views.live import LiveView  # noqa: PLC0415
@@ -438,7 +459,7 @@ def _run(ledger: Any, space: Any, console: Console, address: str | None, before_
     go_on = f"Continue with: {shell('research', 'resume', relative(ledger.directory))}"
     try:
         with output_may_close():
-            outcome = run(ledger, space, LiveView(console, ledger), address=address)
+            outcome = run(ledger, space, LiveView(console, ledger), engine)
     except Exception as error:
         if not isinstance(error, UserError):
             complain(f"the driver failed, what was done is in the ledger. {go_on}")

@@ -29,3 +29,25 @@ class Audience(Protocol):
 
     def close(self) -> None:
         """End the display; no call follows."""
+
+
+class Silent:
+    """An audience that shows nothing."""
+
+    def started(self, view: TrialView) -> None:
+        """Ignore the start."""
+
+    def row(self, row: RowReported) -> None:
+        """Ignore the row."""
+
+    def ended(self, view: TrialView) -> None:
+        """Ignore the end."""
+
+    def note(self, text: str) -> None:
+        """Ignore the message."""
+
+    def refresh(self) -> None:
+        """Draw nothing."""
+
+    def close(self) -> None:
+        """End nothing."""

@@ -1,18 +1,17 @@
-"""That a sweep is to stop: by a signal, a spent budget, or because nothing can be written down any more."""
+"""The request to stop a sweep: by a signal, a spent budget, or because nothing can be written any more."""
 
 from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ray.tune import Stopper
-
+from research.driver.engine import EngineLostError
 from research.errors import storing
 from research.ledger import budget
-from research.on_ray.watch import RayLostError
 from research.patience import patient
 from research.store.mirror import address as address_of
 from research.terminal import complain, output_lost
@@ -27,34 +26,25 @@ if TYPE_CHECKING:
 _SAVING_S = 10.0  # for running trials to be left where they are when the sweep is to stop
 
 
-class Stop(Stopper):
-    """A request to stop, by signal or budget: Tune looks at it between events and then ends the experiment.
+class Stop:
+    """A request to stop, which the engine looks at between two events.
 
-    Before that the workers are told, by a file, and have some seconds to save what they are in the middle of.
+    Workers see it as a file. They have some seconds to save their state in the middle of an epoch.
     """
 
     def __init__(self, ledger: Ledger) -> None:
-        """When the time is up, running trials are to end as well."""
+        """Nothing is asked for yet."""
         self.signal: int | None = None
         self.budget: str | None = None
-        self.lost: str | None = None  # that Ray is gone, in words
+        self.lost: str | None = None  # says that the cluster is gone
         self.ledger = ledger
-        self.running = False  # whether any trial is
-        self.file: Path | None = None  # where workers look; None: they can save nothing between two epochs
-        self.until: float | None = None  # when workers that were told are waited for no longer
+        self.running = False  # a trial has a worker
+        self.file: Path | None = None  # the file that workers look for; None: they can save only whole epochs
+        self.until: float | None = None  # the deadline for workers to save their state
         self.how_to_go_on = f"Continue with: {shell('research', 'resume', address_of(ledger.directory))}"
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Tune pickles its stopper into files that nobody reads: the ledger is the truth."""
-        return {}
-
-    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """Never for one trial: trials are stopped by the scheduler, which writes it down."""
-        del trial_id, result
-        return False
-
     def asked(self) -> bool:
-        """Whether somebody asked, the time is up, or nothing can be written down any more."""
+        """Return True if the session is to stop: on request, at the end of its time, or because writing fails."""
         if self.signal is None and (lost := output_lost()) is not None:
             self.signal = signal.SIGPIPE
             complain(f"\nstopping: {lost}. {self.how_to_go_on}")
@@ -63,7 +53,7 @@ class Stop(Stopper):
         return self.signal is not None or self.budget is not None or self.ledger.refused is not None
 
     def stop_all(self) -> bool:
-        """Whether to end what runs: it is asked for, and there is nothing, or no more time, to save."""
+        """Return True if running trials are to end now: a stop was requested, and nothing more can be saved."""
         if not self.asked():
             return False
         if self.file is None or not self.running or self.ledger.refused is not None:
@@ -77,12 +67,15 @@ class Stop(Stopper):
 
 @contextmanager
 def signals(stop: Stop) -> Iterator[None]:
-    """SIGINT and SIGTERM once ask for a clean stop, again stop now; SIGUSR1 is the watch's, when Ray is gone."""
+    """Turn the first SIGINT or SIGTERM into a clean stop and the second into an immediate one.
+
+    An engine sends SIGUSR1 when its cluster is gone. Outside the main thread no handler can be set, and none is.
+    """
 
     def handle(number: int, frame: object) -> None:
         del frame
         if number == signal.SIGUSR1:
-            raise RayLostError(stop.lost)
+            raise EngineLostError(stop.lost)
         if stop.signal is None:
             stop.signal = number
             kept = "keep their last checkpoint" if stop.file is None else "are saved first"
@@ -91,6 +84,9 @@ def signals(stop: Stop) -> Iterator[None]:
         complain("\nstopped now; everything up to the last finished epochs is in the ledger")
         os._exit(128 + number)
 
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
     try:
         yield

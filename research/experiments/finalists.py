@@ -13,6 +13,7 @@ import statistics
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from research.driver.lifecycle import create
 from research.errors import CorruptFile, UserError, storing
 from research.intervals import LEVEL, median_index, standard_error, welch_interval
 from research.ledger.events import SweepExtended
@@ -47,8 +48,6 @@ def prepare(parent: Ledger, *, top: int, seeds: int, resources: Resources | None
         UserError: the sweep has nothing to train again.
 
     """
-    from research.driver.session import create  # noqa: PLC0415 - Ray takes seconds to import
-
     refuse_lost_tail(parent)
     settings, place = parent.settings, parent.directory
     if settings.parent is not None:

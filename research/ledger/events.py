@@ -15,6 +15,7 @@ from vae.config import NonNegativeInt, PositiveInt, part
 FailKind = Literal[
     "bug", "diverged", "out_of_memory", "lost", "stuck", "config", "data", "impossible", "duplicate", "incomparable"
 ]
+Decision = Literal["continue", "complete", "pruned", "fail"]
 RetryCause = Literal["driver", "lost", "preempted", "stuck", "out_of_memory", "stack"]
 STANDARD_ERROR = "_se"  # after a metric's name, where a row is the mean of several replicates
 REPLICATES = "_replicates"  # the same: its value in each of them
@@ -85,7 +86,7 @@ class RowReported:
     epoch: NonNegativeInt
     attempt: NonNegativeInt = 0
     metrics: Facts
-    decision: Literal["continue", "complete", "pruned", "fail"] = "continue"
+    decision: Decision = "continue"
     reason: Text | None = None
     judged: list[NonNegativeInt] = Field(default_factory=list)  # the rungs that this decision settles
     checkpoint: str | None = None

@@ -46,7 +46,7 @@ def private_ray(stop: Stoppable | None = None, **arguments: Any) -> Iterator[Non
 
     Raises:
         UserError: Ray did not start, or this version can't be kept to itself. StorageError: its disk has no room.
-        StoppedWhileStarting: ``stop`` has a signal.
+        StoppedWhileStartingError: ``stop`` has a signal.
 
     """
     remove_leftovers()

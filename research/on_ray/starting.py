@@ -22,6 +22,7 @@ from ray._private import node as ray_node
 from ray._private import services, utils
 
 from research import processes
+from research.driver.engine import EngineDidNotStartError, StoppedWhileStartingError
 from research.errors import STORAGE, UserError
 from research.on_ray.watch import shut_down
 from research.patience import busyness
@@ -45,16 +46,8 @@ _SETTINGS = {
 }
 
 
-class StoppedWhileStarting(Exception):
-    """Somebody asked to stop while Ray was starting. Nothing of it is left."""
-
-
 class NodeNotReady(Exception):
     """A node was not ready in time, or one of its processes ended."""
-
-
-class RayDidNotStart(UserError):
-    """Ray did not start in several tries. Nothing of it is left."""
 
 
 def start_ray(folder: Path, stop: Stoppable | None, **arguments: Any) -> None:  # noqa: ANN401 - of ray.init
@@ -63,7 +56,8 @@ def start_ray(folder: Path, stop: Stoppable | None, **arguments: Any) -> None:  
     ``stop`` has the signal by which somebody asked to stop, if any.
 
     Raises:
-        RayDidNotStart: Ray did not start. StoppedWhileStarting: ``stop`` has a signal. No process is left of either.
+        EngineDidNotStartError: Ray did not start. No process of it is left.
+        StoppedWhileStartingError: ``stop`` has a signal. No process of Ray is left.
 
     """
 
@@ -80,12 +74,12 @@ def start_ray(folder: Path, stop: Stoppable | None, **arguments: Any) -> None:  
         except BaseException as error:
             remove_started(place)
             if stopping() is not None:
-                raise StoppedWhileStarting from None
+                raise StoppedWhileStartingError from None
             if not isinstance(error, Exception) or not _worth_another_try(error):
                 raise
             line = " ".join(str(error).split())[:200] or type(error).__name__
             if number == len(PATIENCE_S):
-                raise RayDidNotStart(
+                raise EngineDidNotStartError(
                     f"Ray did not start in {number} tries ({line}); the machine's load is {busyness():.1f} for each core: wait "
                     "until it is less busy, or use a cluster (--address), then resume"
                 ) from None
@@ -137,7 +131,7 @@ class _OwnNode(ray_node.Node):
 
 def _refuse_stopped(stopping: Callable[[], int | None]) -> None:
     if stopping() is not None:
-        raise StoppedWhileStarting
+        raise StoppedWhileStartingError
 
 
 def _refuse_late(until: float, what: str, patience_s: float) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import ray
 
+from research.driver.engine import EngineLostError
 from research.errors import UserError
 from research.patience import patient
 from research.terminal import complain
@@ -39,16 +40,12 @@ class Stoppable(Protocol):
     how_to_go_on: str
 
 
-class RayLostError(BaseException):
-    """Ray is gone under the driver. Not an ``Exception``: Tune's loop catches those, and waits on."""
-
-
 @contextmanager
 def watched_ray(address: str | None, stop: Stoppable) -> Iterator[None]:
     """Watch the Ray that this process is connected to until the block ends.
 
     Raises:
-        RayLostError: Ray died under the block. Where the block can't be interrupted the process ends, exit code 1.
+        EngineLostError: Ray died under the block. Where the block can't be interrupted the process ends, exit code 1.
 
     """
     watch: _Watch | None = None
@@ -65,7 +62,7 @@ def watched_ray(address: str | None, stop: Stoppable) -> Iterator[None]:
             raise
         _gone.set()
         stop.lost = stop.lost or f"Ray is gone: {' and '.join(missing)} does not answer"
-        raise RayLostError(stop.lost) from error
+        raise EngineLostError(stop.lost) from error
     finally:
         if watch is not None:
             watch.block_ended.set()

@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from vae.data import Split, TrainingData
     from vae.train_config import TrainConfig
 
+IN_PROCESS = "none"  # as --address: trials train in the process of the driver, without Ray
+
 
 @dataclass(frozen=True)
 class Findings:
@@ -342,6 +344,8 @@ def check_address(address: str) -> None:
         UserError: nothing does, or the address holds a password, which Ray would pass on to other processes.
 
     """
+    if address == IN_PROCESS:
+        return
     if has_user_info(address):
         raise UserError(
             "--address must be HOST:PORT without a user name or password; a cluster's token is in RAY_AUTH_TOKEN_PATH"

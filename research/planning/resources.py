@@ -14,7 +14,7 @@ import torch
 from research.errors import UserError
 from research.ledger.settings import Resources
 from research.planning.footprint import footprint
-from research.planning.preflight import available_cpus
+from research.planning.preflight import IN_PROCESS, available_cpus
 from research.search.draws import draw_many
 from research.worker.gpu_memory import GRAIN, Measured, gib, measure, share_of, trials_per_gpu
 from vae.config import ConfigError
@@ -136,7 +136,9 @@ def local_gpus() -> int:
 def resources_of(
     *, concurrent: int | None, cpus_per_trial: float | None, gpus_per_trial: float, address: str | None
 ) -> Resources:
-    """Slots, and the cores divided among them; on this machine refused where it can never serve them.
+    """Return the slots, and the cores divided among them. On this machine, refuse what it can never serve.
+
+    ``address`` is that of a cluster, None for a Ray on this machine, or ``IN_PROCESS`` for one trial at a time.
 
     Raises:
         UserError: with what is asked and what there is.
@@ -144,7 +146,17 @@ def resources_of(
     """
     if cpus_per_trial is not None and not cpus_per_trial > 0:
         raise UserError(f"--cpus-per-trial must be > 0, got {cpus_per_trial:g}")
-    if address is not None:
+    if address == IN_PROCESS:
+        if concurrent is not None and concurrent > 1:
+            raise UserError(
+                f"--address none trains one trial at a time, got --concurrent {concurrent}: leave out one of them"
+            )
+        if 0 < gpus_per_trial < 1:
+            raise UserError(
+                f"--address none trains one trial at a time, got --gpus-per-trial {gpus_per_trial:g}: leave it out, or give 1"
+            )
+        concurrent = 1
+    elif address is not None:
         if concurrent is None:
             raise UserError("--address needs --concurrent: a cluster that grows has no fixed number of slots")
         cpus = cpus_per_trial or 1.0

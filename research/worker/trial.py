@@ -1,21 +1,17 @@
-"""One trial on a worker: drives ``vae.train``, saves after every epoch, reports to Tune."""
+"""A trial on a worker: it trains with ``vae.train``, saves a checkpoint after every epoch and reports to the driver."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import socket
-import sys
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
-from pydantic import TypeAdapter
-from ray import tune
-from ray.tune.trainable.function_trainable import wrap_function
 
 from research.errors import storing
-from research.ledger.settings import Metric
 from research.provenance import running_sha256
 from research.store.data_copy import data_directory
 from research.store.in_place import make_below, refuse_gone
@@ -23,12 +19,11 @@ from research.store.layout import epoch_folder, replicate_folder, trial_name
 from research.store.mirror import Workplace
 from research.worker import notice
 from research.worker.comparison import facts_of
-from research.worker.ended_trials import ended_among
 from research.worker.gpu_memory import limit_memory
+from research.worker.messages import Report, TrialsEnded
 from research.worker.pictures import draw_pictures
 from research.worker.replicates import Together, train_together
 from research.worker.rows import describe_worker, finite
-from vae.config import PositiveInt, part
 from vae.data import TrainingData, load_training
 from vae.data.dataset import DataError
 from vae.durable import read_file
@@ -37,68 +32,36 @@ from vae.fast.stacked import train_stacked
 from vae.pause import Paused
 from vae.serialization import config_hash, from_record
 from vae.state import INFO_FILE, StateError, TrainState
-from vae.system.user_code import OwnExit, end_copy, user_code
+from vae.system.user_code import end_copy, user_code
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
     from research.ledger.events import Facts
+    from research.worker.messages import Assignment, Channel
     from vae.fast.stacked import Results
     from vae.pause import Asked
     from vae.train_config import TrainConfig
 
 
-@part
-class Assignment:
-    """What the driver sends a worker, as one JSON text: all that a trial needs besides code and data."""
-
-    sweep_dir: str
-    storage: str | None  # the sweep's address in an object store; None: sweep_dir is seen by all nodes
-    trial: int
-    attempt: int
-    config: dict[str, Any]
-    replicates: PositiveInt
-    metric: Metric
-    threads: int
-    device: str
-    gpus: float  # its share
-    source_sha256: str  # of the driver's code
-    data_dir: str | None
-    data_hash: str
-    split_hash: str
-    picture_epochs: list[int]  # where the trial may end, so that its last pictures exist
-    resume_from: str | None  # a checkpoint, relative to the sweep directory
-    resume_sha256: str | None  # as its row has it
-    again: dict[int, str]  # epochs after it that have a row, whose checkpoints are lost: the folders where those belong
-    stop_file: str | None  # appears when the driver is to stop
-    best_checkpoint: str | None  # of the epochs before the resume
-    best_value: float | None
-
-
-ASSIGNMENTS = TypeAdapter(list[Assignment])  # as driver and worker pass them, in JSON
-
-
-def run_trial(config: dict[str, Any]) -> None:
-    """Tune's trainable. ``config["assignments"]`` is a list of :class:`Assignment` as JSON: one trial, or several.
-
-    Several are trained as a stack, as far as their configs allow it; those that can't be are trained one after the
-    other.
-    """
-    try:
-        with user_code(PARTS):
-            _run(ASSIGNMENTS.validate_json(config["assignments"]))
-    except _Ended:
-        sys.exit(0)  # Tune's own way
-
-
 PARTS = "a part of the config"
 
 
-class _Ended(OwnExit):
-    """Tune has ended the trial: it does so with a ``SystemExit`` out of a report."""
+def run_trials(tasks: list[Assignment], channel: Channel) -> None:
+    """Train the trials of ``tasks`` and hand each epoch to ``channel``; return when they have ended.
+
+    Several trials are trained as a stack, as far as their configs allow it. Those that cannot be stacked are trained
+    one after the other.
+
+    Raises:
+        Preempted: training paused, and its state was saved. Any other exception is the trial's failure.
+
+    """
+    with contextlib.suppress(TrialsEnded), user_code(PARTS):
+        _run(tasks, channel)
 
 
-def _run(tasks: list[Assignment]) -> None:
+def _run(tasks: list[Assignment], channel: Channel) -> None:
     # The process has run other trials and will run more: everything that lasts is set here, at each start.
     torch.set_num_threads(tasks[0].threads)
     limit_memory(tasks[0].device, tasks[0].gpus)
@@ -110,7 +73,7 @@ def _run(tasks: list[Assignment]) -> None:
     configs = [from_record(task.config) for task in tasks]
     place = Workplace(tasks[0].sweep_dir, tasks[0].storage)  # one for all: each new one empties the process's scratch
     for group in groups(configs, tasks[0].device):
-        trials = [_Trial(tasks[position], configs[position], place) for position in group]
+        trials = [_Trial(tasks[position], configs[position], place, channel) for position in group]
         if len(trials) > 1:
             _train_stack(trials)
             continue
@@ -119,21 +82,6 @@ def _run(tasks: list[Assignment]) -> None:
             reason = next(filter(None, (why_not([configs[group[0]], other], tasks[0].device) for other in others)))
             trials[0].worker["stack"] = {"alone": reason}
         _train_alone(trials[0], among_others=len(tasks) > 1)
-
-
-class TrialWorker(wrap_function(run_trial)):  # type: ignore[misc] # Tune's is untyped
-    """Tune's actor around :func:`run_trial`, which listens for notice; Tune itself sets handlers nowhere."""
-
-    def setup(self, config: dict[str, Any]) -> None:
-        """In the process's first thread; the trial runs in another."""
-        notice.listen()
-        super().setup(config)
-
-    @classmethod
-    def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
-        """What Tune asks Ray for: as every trial's, but for one that needs a whole GPU."""
-        bundle = {"CPU": config["cpus"], "GPU": config["gpus"]}
-        return tune.PlacementGroupFactory([{name: count for name, count in bundle.items() if count}])
 
 
 def _train_alone(trial: _Trial, *, among_others: bool) -> None:
@@ -148,10 +96,9 @@ def _train_alone(trial: _Trial, *, among_others: bool) -> None:
         _train(trial, among_others=among_others, pause=None)
         return
     trial.take_up_pause()
-    stop = notice.StopFile(task.stop_file)
     with notice.heard():
         try:
-            _train(trial, among_others=among_others, pause=lambda: notice.told() or stop.there())
+            _train(trial, among_others=among_others, pause=lambda: notice.told() or trial.channel.pause_requested())
         except Paused as paused:
             trial.save_pause(paused.state)
             why = "the worker was told to end (SIGTERM)" if notice.told() else "the sweep stops"
@@ -173,7 +120,7 @@ def _train(trial: _Trial, *, among_others: bool, pause: Asked | None) -> None:
         if together.stacked:
             trial.worker["stack"] = {"replicates": task.replicates}
         trial.report(together)
-        if among_others and ended_among([task.trial]):
+        if among_others and trial.channel.ended([task.trial]):
             return
         trial.forget()
 
@@ -193,7 +140,7 @@ def _train_stack(trials: list[_Trial]) -> None:
             now = [numbers[each] for each in results]
             trial.worker["stack"] = {"members": now, "position": now.index(trial.task.trial)}
             trial.report(Together(finite(result.row), [result], 0, result.diverged))
-        over = ended_among(numbers)
+        over = trials[0].channel.ended(numbers)
         ended = {position for position in results if numbers[position] in over}
         for position in results.keys() - ended:
             trials[position].forget()
@@ -209,8 +156,9 @@ def _next(epochs: Generator[Results, set[int] | None, None], ended: set[int] | N
 class _Trial:
     """One trial as its worker has it: what it starts from, and what is saved and reported after each epoch."""
 
-    def __init__(self, task: Assignment, config: TrainConfig, place: Workplace) -> None:
+    def __init__(self, task: Assignment, config: TrainConfig, place: Workplace, channel: Channel) -> None:
         self.task = task
+        self.channel = channel
         self.config = config
         self.data = load_checked(config, task.data_dir, task.data_hash, task.split_hash)
         self.place = place
@@ -223,7 +171,9 @@ class _Trial:
     def report(self, together: Together) -> None:
         """Save an epoch and tell the driver; returns after the driver has written the row.
 
-        It does not return at all when the driver has ended every trial of this worker.
+        Raises:
+            TrialsEnded: the driver has ended every trial of this worker.
+
         """
         end_copy(self.worker["pid"], PARTS)
         task, metrics, sweep_dir = self.task, together.row, self.place.directory
@@ -243,22 +193,20 @@ class _Trial:
                 kept = together.results[together.kept]
                 pictures = draw_pictures(sweep_dir, task.trial, kept, seed=self.config.eval.seed)
             self.place.keep(folder, pictures.values())
-        report = {
-            "trial": task.trial,
-            "metrics": metrics,
-            "epochs": self.config.epochs,
-            "attempt": task.attempt,
-            "diverged": together.diverged,
-            "checkpoint": checkpoint,
-            "checkpoint_sha256": checkpoint_sha256,
-            "pictures": pictures,
-            "worker": self.worker,
-            "comparison": self.comparison(str(metrics["measure"])) if "measure" in metrics else {},
-        }
-        try:
-            tune.report({"report": json.dumps(report, allow_nan=False)})
-        except SystemExit:
-            raise _Ended from None
+        self.channel.report(
+            Report(
+                trial=task.trial,
+                attempt=task.attempt,
+                epochs=self.config.epochs,
+                metrics=metrics,
+                diverged=together.diverged,
+                checkpoint=checkpoint,
+                checkpoint_sha256=checkpoint_sha256,
+                pictures=pictures,
+                worker=self.worker,
+                comparison=dict(self.comparison(str(metrics["measure"]))) if "measure" in metrics else {},
+            )
+        )
         self.last_checkpoint = checkpoint
         value = metrics.get(task.metric.name)
         if value is not None and (self.best_value is None or task.metric.better(value, self.best_value)):

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from research.driver.session import create
+from research.driver.lifecycle import create
 from research.errors import UserError
 from research.ledger.log import Ledger
 from tests.support.places import ROOT

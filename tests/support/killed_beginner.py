@@ -11,7 +11,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from research.driver.session import create
+from research.driver.lifecycle import create
 from research.ledger.log import Ledger, TrialsLearned
 from tests.support.killed_keeper import die_at
 from tests.support.synthetic import settings

@@ -26,7 +26,7 @@ AS_NOBODY = """
 import os, sys
 from pathlib import Path
 import torch
-import research.cli.app, research.planning.preflight, research.driver.session, research.experiments.single, research.views.report.page, research.views.report.export
+import research.cli.app, research.planning.preflight, research.driver.session, research.driver.lifecycle, research.experiments.single, research.views.report.page, research.views.report.export
 from research.errors import UserError
 from research.ledger.log import Ledger
 from tests.support.synthetic import row
@@ -37,7 +37,7 @@ place = Path(sys.argv[1])
 for verb in (
     lambda: research.planning.preflight.check_place(place, "new"),
     lambda: Ledger.open(place / "sweep").append(row(0, 2, -1.0)),
-    lambda: research.driver.session.create(place / "other", Ledger.open(place / "sweep").settings, []),
+    lambda: research.driver.lifecycle.create(place / "other", Ledger.open(place / "sweep").settings, []),
     lambda: research.driver.session.SweepLock(place / "sweep").__enter__(),
     lambda: research.views.report.export.write_text("x", place / "page.html"),
 ):

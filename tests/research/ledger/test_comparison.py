@@ -9,7 +9,7 @@ import pytest
 from research.ledger.comparison import ALL, facts_of_recorded, why_not
 from research.ledger.log import Ledger
 from research.ledger.settings import Asha, Constraint, Metric
-from research.on_ray.tune_scheduler import value_at
+from research.search.early_stopping import value_at
 from research.search.rung_table import RungTable
 from research.views.report.comparison import figures
 from research.worker.comparison import facts_of

@@ -16,7 +16,7 @@ from research.ledger.budget import since_best
 from research.ledger.events import TrialFailed, TrialRetried
 from research.ledger.log import TIMES, Ledger, TrialView
 from research.ledger.settings import Asha, Constraint, Hyperband, MedianRule, Metric, rungs
-from research.on_ray.tune_scheduler import running_mean, value_at
+from research.search.early_stopping import running_mean, value_at
 from research.search.rung_table import RungTable
 from research.search.study import SEEN, SEEN_BEST, StudyView
 from research.views.live import LiveView

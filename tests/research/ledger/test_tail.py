@@ -15,7 +15,7 @@ import pytest
 
 from research.driver.best_models import keep_best
 from research.driver.growth import extend
-from research.driver.session import reopen
+from research.driver.lifecycle import reopen
 from research.errors import CorruptFile
 from research.experiments import finalists
 from research.ledger.budget import More

@@ -14,6 +14,7 @@ import pytest
 from ray._private import node, services, utils, worker
 
 from research import processes
+from research.driver.engine import StoppedWhileStartingError
 from research.errors import UserError
 from research.on_ray import starting
 from research.patience import busyness, patient
@@ -87,7 +88,7 @@ class Asked:
 def test_start_ray_asked_to_stop_tries_no_more(ray_that, tmp_path):
     """A signal that came while Ray was failing ends it."""
     left = ray_that(RuntimeError("no"), None)
-    with pytest.raises(starting.StoppedWhileStarting):
+    with pytest.raises(StoppedWhileStartingError):
         starting.start_ray(tmp_path / "f", Asked())
     assert left == [None]
 

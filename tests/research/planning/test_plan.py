@@ -158,7 +158,7 @@ def test_memory_in_closed_form():
 def test_the_chance_to_go_on_is_the_schedulers():
     """Counted over the ranks that a newcomer can have, by the rule that decides in a sweep."""
     from research.ledger.settings import Metric
-    from research.on_ray.tune_scheduler import keeps_going
+    from research.search.early_stopping import keeps_going
 
     for asha in (Asha(), Asha(reduction=4, min_population=7)):
         for n in range(1, 24):
@@ -172,7 +172,7 @@ def test_the_chance_to_go_on_is_the_schedulers():
 def test_expected_epochs_equal_a_simulation(asha, epochs, trials):
     """Trials that come one after the other with values of their own at each rung, stopped by the rule itself."""
     from research.ledger.settings import Metric
-    from research.on_ray.tune_scheduler import keeps_going
+    from research.search.early_stopping import keeps_going
 
     rng = random.Random(0)
     totals = []

@@ -5,17 +5,21 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
+import signal
 import statistics
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import optuna
 import pytest
+import torch
 from optuna.distributions import distribution_to_json
 
+from research.driver.driver import Lost, Raised, Turn
 from research.driver.growth import extend, learn_from
+from research.driver.queue import visible_below
 from research.errors import StorageError, UserError
 from research.ledger import budget
-from research.ledger.log import Ledger, TrialRetried
+from research.ledger.log import Ledger
 from research.ledger.settings import (
     Budget,
     Grid,
@@ -29,18 +33,21 @@ from research.ledger.settings import (
     StartFrom,
     Tpe,
 )
-from research.on_ray.tune_searcher import LedgerSearcher
 from research.planning.preflight import check_space
 from research.search.samplers import build_sampler
 from research.search.spaces import Space, load_recorded, load_space, of_sweep
 from research.search.study import StudyView
+from tests.support.drivers import DriverByHand
 from tests.support.synthetic import new_ledger, row, trial
 from vae.networks import Mlp
 from vae.optimizers import Adam
 from vae.serialization import config_hash, from_record, to_dict
 from vae.train_config import Evaluation, TrainConfig
 
-FINISHED = "FINISHED"
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FINISHED = Turn.FINISHED
 
 
 def draw_config(trial):
@@ -64,33 +71,18 @@ def merit(created):
     return -100.0 * abs(created.params["lr"] - 3e-3) - created.params["depth"]
 
 
-def raised(error: Exception) -> bool:
-    """What the driver does with an error of its hooks, at once."""
-    raise error
+def searcher_of(ledger: Ledger, space: Space = SPACE) -> DriverByHand:
+    """A driver on ``ledger``, as it is at the start of a session."""
+    return DriverByHand(ledger, space)
 
 
-def searcher_of(ledger: Ledger, space: Space = SPACE) -> LedgerSearcher:
-    """A driver's searcher on ``ledger``, as it is at the start of a session."""
-    study = StudyView(ledger, Path(ledger.directory) / "study.journal")
-    return LedgerSearcher(
-        ledger,
-        study,
-        space,
-        assign=lambda views: {"trial": views[0].number, "trials": [view.number for view in views]},
-        on_end=lambda _: None,
-        ended_with_error=lambda _: True,
-        stopping=lambda: False,
-        on_failure=raised,
-    )
-
-
-def finish(ledger: Ledger, searcher: LedgerSearcher, key: str) -> None:
+def finish(ledger: Ledger, searcher: DriverByHand, key: str) -> None:
     """Let the trial run to its budget."""
     (number,) = searcher.numbers[key]
     score = merit(ledger.trials[number].created)
     for epoch in (1, 2, 3):
         ledger.append(row(number, epoch, score - 3 + epoch, "complete" if epoch == 3 else "continue"))
-    searcher.on_trial_complete(trial_id=key)
+    searcher.left(key)
 
 
 def sweep(directory: Path, *, restart_every: int | None, sampler=None, trials: int = 24) -> Ledger:
@@ -100,14 +92,14 @@ def sweep(directory: Path, *, restart_every: int | None, sampler=None, trials: i
     ledger = new_ledger(directory, trials=trials, sampler=chosen, resources=resources, deterministic=True)
     searcher = searcher_of(ledger)
     step = 0
-    while (suggestion := searcher.suggest(f"t{step}")) != FINISHED:
-        assert suggestion is not None
+    while (suggestion := searcher.ask(f"t{step}")) != FINISHED:
+        assert suggestion is not Turn.WAIT
         finish(ledger, searcher, f"t{step}")
         step += 1
         if restart_every and step % restart_every == 0:
             ledger = Ledger.open(directory)
             searcher = searcher_of(ledger)
-    searcher.tell_rest()
+    searcher.driver.close()
     return ledger
 
 
@@ -136,14 +128,14 @@ def staggered(directory: Path, *, restarts: bool) -> list[object]:
         directory / "s", trials=40, sampler=Tpe(startup_trials=4), resources=Resources(concurrent=2), deterministic=True
     )
     searcher = searcher_of(ledger)
-    searcher.suggest("t0")
+    searcher.ask("t0")
     for step in range(1, 30):
-        assert searcher.suggest(f"t{step}")["trial"] == step
+        assert searcher.ask(f"t{step}")[0] == step
         finish(ledger, searcher, f"t{step - 1}")
         if restarts and step % 2:
             ledger = Ledger.open(ledger.directory)
             searcher = searcher_of(ledger)
-            assert searcher.suggest(f"t{step}")["trial"] == step, "what was running comes first"
+            assert searcher.ask(f"t{step}")[0] == step, "what was running comes first"
     return [view.created.params for view in ledger.trials.values()]
 
 
@@ -156,14 +148,14 @@ def test_deterministic_mode_waits_for_its_window(tmp_path):
     """Trial n is drawn from trials up to n − W alone, and not before these have ended."""
     ledger = new_ledger(tmp_path / "s", resources=Resources(concurrent=2), deterministic=True)
     searcher = searcher_of(ledger)
-    assert searcher.suggest("a")["trial"] == 0
-    assert searcher.suggest("b")["trial"] == 1
+    assert searcher.ask("a")[0] == 0
+    assert searcher.ask("b")[0] == 1
     finish(ledger, searcher, "b")
 
-    assert searcher.suggest("c") is None, "trial 2 needs trial 0"
+    assert searcher.ask("c") is Turn.WAIT, "trial 2 needs trial 0"
     finish(ledger, searcher, "a")
-    assert searcher.suggest("c")["trial"] == 2
-    assert searcher.visible_below(2) == 1
+    assert searcher.ask("c")[0] == 2
+    assert visible_below(ledger, 2) == 1
 
 
 def test_the_journal_tells_what_happened(tmp_path):
@@ -171,13 +163,13 @@ def test_the_journal_tells_what_happened(tmp_path):
     ledger = new_ledger(tmp_path / "s", resources=Resources(concurrent=3))
     searcher = searcher_of(ledger)
     for key in "abc":
-        searcher.suggest(key)
+        searcher.ask(key)
     for epoch, elbo, decision in ((1, -9.0, "continue"), (2, -5.0, "continue"), (3, -6.0, "complete")):
         ledger.append(row(0, epoch, elbo, decision))
     ledger.append(row(1, 1, -50.0, "pruned"))
     ledger.append(row(2, 1, None, "fail", reason="loss is nan at step 3"))
     for key in "abc":
-        searcher.on_trial_complete(trial_id=key)
+        searcher.left(key)
 
     backend = optuna.storages.journal.JournalFileBackend(str(tmp_path / "s" / "study.journal"))
     trials = optuna.load_study(study_name="quick", storage=optuna.storages.JournalStorage(backend)).trials
@@ -194,8 +186,8 @@ def test_a_space_that_gives_no_config_ends_the_search(tmp_path):
     ledger = new_ledger(tmp_path / "s", trials=50)
     searcher = searcher_of(ledger, broken)
 
-    assert searcher.suggest("a") == FINISHED
-    assert "ZeroDivisionError" in str(searcher.problem)
+    assert searcher.ask("a") == FINISHED
+    assert "ZeroDivisionError" in str(searcher.driver.problem)
     assert [view.fail_kind for view in ledger.trials.values()] == ["config"] * 10
 
 
@@ -203,11 +195,11 @@ def test_a_lost_worker_s_trial_comes_first(tmp_path):
     """It keeps its number, and no new trial is drawn before it runs again."""
     ledger = new_ledger(tmp_path / "s", resources=Resources(concurrent=2))
     searcher = searcher_of(ledger)
-    searcher.suggest("a")
-    searcher.suggest("b")
-    searcher.on_trial_complete(trial_id="a", error=True)
+    searcher.ask("a")
+    searcher.ask("b")
+    searcher.left("a", Lost("the worker died"))
 
-    assert searcher.suggest("c")["trial"] == 0
+    assert searcher.ask("c")[0] == 0
     assert len(ledger.trials) == 2
 
 
@@ -262,11 +254,13 @@ def go_on(ledger, searcher, space=None, restart_every=None):
     """The rest of a sweep."""
     directory = ledger.directory
     step = 0
-    while (suggestion := searcher.suggest(f"t{step}")) != FINISHED:
-        number = suggestion["trial"]
+    while (suggestion := searcher.ask(f"t{step}")) != FINISHED:
+        number = suggestion[0]
         score = -float(ledger.trials[number].created.seed % 97)
-        ledger.append(row(number, 3, score, "complete"))
-        searcher.on_trial_complete(trial_id=f"t{step}")
+        reported = row(number, 3, score, "complete")
+        reported.metrics["measure"] = ledger.settings.measure
+        ledger.append(reported)
+        searcher.left(f"t{step}")
         step += 1
         if restart_every and step % restart_every == 0:
             ledger = Ledger.open(directory)
@@ -316,13 +310,13 @@ def test_several_objectives_reach_the_study(tmp_path):
     ledger = new_ledger(tmp_path, trials=16, objectives=objectives, resources=resources, sampler=Tpe(startup_trials=4))
     searcher = searcher_of(ledger, Space(function=flat_space, source=SPACE.source))
     for step in range(16):
-        number = searcher.suggest(f"t{step}")["trial"]
+        number = searcher.ask(f"t{step}")[0]
         pruned = number % 4 == 3
         reported = row(number, 1 if pruned else 3, -50.0 - number, "pruned" if pruned else "complete")
         reported.metrics.update({"val/kl": float((number * 7) % 11), "val/reconstruction": 50.0 + (number * 5) % 13})
         ledger.append(reported)
-        searcher.on_trial_complete(trial_id=f"t{step}")
-    study = searcher.study.study
+        searcher.left(f"t{step}")
+    study = searcher.driver.study.study
     states = [frozen.state.name for frozen in study.trials]
     assert states == [view.status for view in ledger.trials.values()]
     assert states.count("PRUNED") == 4
@@ -349,23 +343,23 @@ def test_learned_trials_are_in_the_study_before_the_first_draw(tmp_path):
     other = new_ledger(tmp_path / "a", trials=30, sampler=RandomSearch(), resources=Resources(concurrent=1))
     searcher = searcher_of(other, space)
     for step in range(30):
-        number = searcher.suggest(f"t{step}")["trial"]
+        number = searcher.ask(f"t{step}")[0]
         params = other.trials[number].created.params
         score = -100 * abs(math.log10(params["lr"]) + 3.5)
         other.append(row(number, 3, score, "complete"))
-        searcher.on_trial_complete(trial_id=f"t{step}")
+        searcher.left(f"t{step}")
     mine = new_ledger(tmp_path / "b", trials=20, sampler=Tpe(startup_trials=10), resources=Resources(concurrent=1))
     mine.append(learn_from(tmp_path / "a", mine.settings, {3}))
     mine = Ledger.open(tmp_path / "b")
     searcher = searcher_of(mine, space)
-    assert len(searcher.study.study.trials) == 30
+    assert len(searcher.driver.study.study.trials) == 30
     rates = []
     for step in range(8):
-        number = searcher.suggest(f"t{step}")["trial"]
+        number = searcher.ask(f"t{step}")[0]
         rates.append(math.log10(mine.trials[number].created.params["lr"]))
         mine.append(row(number, 3, -500.0, "complete"))
-        searcher.on_trial_complete(trial_id=f"t{step}")
-    frozen = searcher.study.study.trials
+        searcher.left(f"t{step}")
+    frozen = searcher.driver.study.study.trials
     assert [frozen[n].value for n in range(30)] == [v.curve("val/elbo")[3] for v in other.trials.values()]
     assert statistics.median(abs(rate + 3.5) for rate in rates) < 0.3  # by chance: 0.5
 
@@ -373,23 +367,12 @@ def test_learned_trials_are_in_the_study_before_the_first_draw(tmp_path):
 def test_a_spent_budget_starts_nothing_more(tmp_path):
     """The searcher ends when the budget says so; what ran has ended."""
     ledger = new_ledger(tmp_path, trials=20, budget=Budget(total_epochs=3), resources=Resources(concurrent=1))
-    study = StudyView(ledger, tmp_path / "study.journal")
-    searcher = LedgerSearcher(
-        ledger,
-        study,
-        Space(function=flat_space, source=SPACE.source),
-        assign=lambda views: {"trial": views[0].number, "trials": [view.number for view in views]},
-        on_end=lambda _: None,
-        ended_with_error=lambda _: True,
-        stopping=lambda: False,
-        on_failure=raised,
-        spent=lambda: budget.spent(ledger) is not None,
-    )
+    searcher = searcher_of(ledger, Space(function=flat_space, source=SPACE.source))
     for step in range(3):
-        number = searcher.suggest(f"t{step}")["trial"]
+        number = searcher.ask(f"t{step}")[0]
         ledger.append(row(number, 3, -1.0, "complete"))
-        searcher.on_trial_complete(trial_id=f"t{step}")
-    assert searcher.suggest("t3") == FINISHED
+        searcher.left(f"t{step}")
+    assert searcher.ask("t3") == FINISHED
     assert ledger.trained == 3
 
 
@@ -427,19 +410,20 @@ def test_a_sweep_goes_on_in_a_wider_space(tmp_path):
 
 def test_who_needs_a_whole_gpu_comes_after_the_others(tmp_path):
     """Out of its share's memory: drawn trials go first, then it; after a restart of the driver too. Nobody is lost."""
-    ledger = new_ledger(tmp_path / "s", trials=4, sampler=RandomSearch(), resources=Resources(concurrent=1))
+    ledger = new_ledger(
+        tmp_path / "s", trials=4, sampler=RandomSearch(), resources=Resources(concurrent=1, gpus_per_trial=0.5)
+    )
     searcher = searcher_of(ledger)
-    assert searcher.suggest("a")["trial"] == 0
-    ledger.append(TrialRetried(trial=0, attempt=1, reason="out", cause="out_of_memory"))
-    searcher.on_trial_complete(trial_id="a", error=True)
-    assert searcher.suggest("b")["trial"] == 1
+    assert searcher.ask("a")[0] == 0
+    searcher.left("a", Raised(torch.OutOfMemoryError("CUDA out of memory")))
+    assert searcher.ask("b")[0] == 1
     finish(ledger, searcher, "b")
 
     ledger = Ledger.open(tmp_path / "s")
     searcher = searcher_of(ledger)
     order = []
-    while (suggestion := searcher.suggest("c")) != FINISHED:
-        order.append(suggestion["trial"])
+    while (suggestion := searcher.ask("c")) != FINISHED:
+        order.append(suggestion[0])
         finish(ledger, searcher, "c")
     assert order == [2, 3, 0]
 
@@ -454,9 +438,9 @@ def test_a_draw_that_could_not_be_written_down_is_no_trial(tmp_path, monkeypatch
 
     monkeypatch.setattr(Ledger, "append", refuse)
     with pytest.raises(StorageError):
-        searcher.suggest("a")
-    assert searcher.study.untold
-    searcher.tell_rest()
+        searcher.ask("a")
+    assert searcher.driver.study.untold
+    searcher.driver.close()
     assert ledger.trials == {}
 
 
@@ -464,8 +448,8 @@ def test_who_is_asked_to_stop_has_nothing_more_to_give(tmp_path):
     """Not even "later": where no trial runs, Tune would wait for it."""
     ledger = new_ledger(tmp_path, trials=4, sampler=RandomSearch())
     searcher = searcher_of(ledger)
-    searcher.stopping = lambda: True
-    assert searcher.suggest("a") == FINISHED
+    searcher.stop.signal = signal.SIGINT
+    assert searcher.ask("a") == FINISHED
     assert ledger.trials == {}
 
 
@@ -476,7 +460,7 @@ def one_shape(trial):
     return TrainConfig(network=Mlp(hidden=(8,)), latent_size=latent, optimizer=Adam(lr=rate), epochs=3)
 
 
-def stacking(directory: Path, **changes) -> tuple[Ledger, LedgerSearcher]:
+def stacking(directory: Path, **changes) -> tuple[Ledger, DriverByHand]:
     """A sweep that trains three trials at a time."""
     ledger = new_ledger(directory, trials=8, stack=3, resources=Resources(concurrent=2), **changes)
     return ledger, searcher_of(ledger, Space(function=one_shape, source=SPACE.source))
@@ -485,30 +469,30 @@ def stacking(directory: Path, **changes) -> tuple[Ledger, LedgerSearcher]:
 def test_a_worker_is_sent_a_stack_of_new_draws(tmp_path):
     """Three draws at a time, the last ones fewer; each is a trial of the ledger; the sweep ends after the last."""
     ledger, searcher = stacking(tmp_path / "s")
-    sent = [searcher.suggest(key)["trials"] for key in ("a", "b")]
+    sent = [searcher.ask(key) for key in ("a", "b")]
     assert sent == [[0, 1, 2], [3, 4, 5]]
-    assert searcher.suggest("c") is None
+    assert searcher.ask("c") is Turn.WAIT
     for number in sent[0]:
         ledger.append(row(number, 3, -1.0, "complete"))
-    searcher.on_trial_complete(trial_id="a")
-    assert searcher.suggest("c")["trials"] == [6, 7]
+    searcher.left("a")
+    assert searcher.ask("c") == [6, 7]
     for number in (3, 4, 5, 6, 7):
         ledger.append(row(number, 3, -1.0, "complete"))
     for key in ("b", "c"):
-        searcher.on_trial_complete(trial_id=key)
-    assert searcher.suggest("d") == FINISHED
+        searcher.left(key)
+    assert searcher.ask("d") == FINISHED
 
 
 def test_what_was_cut_short_is_stacked_with_its_like(tmp_path):
     """After a restart unfinished trials run first, those of one shape together; one whose stack failed runs alone."""
     ledger, searcher = stacking(tmp_path / "s")
     for key in ("a", "b"):
-        searcher.suggest(key)
-    again = searcher_of(Ledger.open(tmp_path / "s"), searcher.space)
-    again.alone.add(0)
+        searcher.ask(key)
+    again = searcher_of(Ledger.open(tmp_path / "s"), searcher.driver.queue.space)
+    again.driver.queue.alone.add(0)
     latent = {number: view.created.config["latent_size"] for number, view in ledger.trials.items()}
-    assert again.suggest("a")["trials"] == [0]
-    first = again.suggest("b")["trials"]
+    assert again.ask("a") == [0]
+    first = again.ask("b")
     assert first[0] == 1
     assert first == [number for number in range(1, 6) if latent[number] == latent[1]][:3]
 
@@ -517,21 +501,21 @@ def test_deterministic_stacks_see_whole_stacks(tmp_path):
     """Two slots of three: trials 6 to 8 are drawn, and judged, from trials 0 to 2, and wait until those have ended."""
     ledger, searcher = stacking(tmp_path / "s", deterministic=True)
     for key in ("a", "b"):
-        searcher.suggest(key)
-    assert [searcher.visible_below(number) for number in (0, 5, 6, 8, 9)] == [0, 0, 3, 3, 6]
+        searcher.ask(key)
+    assert [visible_below(ledger, number) for number in (0, 5, 6, 8, 9)] == [0, 0, 3, 3, 6]
     for number in (3, 4, 5):
         ledger.append(row(number, 3, -1.0, "complete"))
-    searcher.on_trial_complete(trial_id="b")
-    assert searcher.suggest("c") is None
+    searcher.left("b")
+    assert searcher.ask("c") is Turn.WAIT
 
 
 def test_a_stacks_lost_worker_takes_only_who_was_running(tmp_path):
     """The member that had ended stays ended; the others are to run again."""
     ledger, searcher = stacking(tmp_path / "s")
-    searcher.suggest("a")
+    searcher.ask("a")
     ledger.append(row(1, 3, -1.0, "complete"))
-    searcher.on_trial_complete(trial_id="a", error=True)
-    assert searcher.todo == [0, 2]
+    searcher.left("a", Lost("the worker died"))
+    assert searcher.driver.queue.todo == [0, 2]
 
 
 def begun_by_an_earlier_version(directory: Path, trials: int) -> Ledger:

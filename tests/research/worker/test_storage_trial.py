@@ -1,4 +1,4 @@
-"""A worker's trial, above all in an object store: real training and a real server; only Tune's report is stood in for.
+"""A worker's trial, above all in an object store: real training and a real server; the test is the driver.
 
 Ray needs a minute to start; whole sweeps with real workers are in tests/integration/test_object_storage.py.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
 import uuid
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +21,10 @@ from research.provenance import running_sha256
 from research.store import mirror as storage
 from research.store.folders import verify_folder
 from research.store.object_store import ObjectStore
-from research.worker.notice import Preempted
-from research.worker.trial import ASSIGNMENTS, Assignment, run_trial
+from research.worker.messages import Assignment
+from research.worker.notice import Preempted, StopFile
+from research.worker.trial import run_trials
+from tests.support.drivers import WorkerChannel
 from tests.support.store_server import BUCKET
 from tests.support.synthetic import new_ledger, science, trial
 from vae.data import Digits, load_training
@@ -37,9 +38,8 @@ from vae.train import train
 from vae.train_config import TrainConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from research.ledger.log import TrialView
+    from research.worker.messages import Report
     from vae.train import EpochResult
 
 CONFIG = TrainConfig(
@@ -51,7 +51,7 @@ class _Stopped(Exception):
     """The worker's process is gone."""
 
 
-def assignment(ledger: Ledger, url: str | None, attempt: int, **more: Any) -> dict[str, Any]:
+def assignment(ledger: Ledger, url: str | None, attempt: int, **more: Any) -> list[Assignment]:
     """What the driver would send; without ``url`` that of a sweep on a disk."""
     data = load_training(CONFIG.data, None)
     view: TrialView = ledger.trials[0]
@@ -82,26 +82,32 @@ def assignment(ledger: Ledger, url: str | None, attempt: int, **more: Any) -> di
         best_checkpoint=None if best is None else best.checkpoint,
         best_value=None if best is None else view.curve(metric.name)[best.epoch],
     )
-    return {"assignments": ASSIGNMENTS.dump_json([task]).decode()}
+    return [task]
 
 
-def written_by(ledger: Ledger, *, stop_after: int | None = None) -> Callable[[dict[str, Any]], None]:
-    """A report that does what the driver does with one, and ends the worker after epoch ``stop_after``."""
+def written_by(ledger: Ledger, *, stop_after: int | None = None) -> WorkerChannel:
+    """A channel that writes each row as the driver does, and ends the worker after epoch ``stop_after``."""
 
-    def report(result: dict[str, Any]) -> None:
-        told = json.loads(result["report"])
-        epoch = told["metrics"]["epoch"]
-        named = {
-            name: told[name] for name in ("attempt", "metrics", "checkpoint", "checkpoint_sha256", "pictures", "worker")
-        }
-        decision = "complete" if epoch == CONFIG.epochs else "continue"
-        if epoch in ledger.trials[0].rows:
+    def write(report: Report) -> None:
+        if report.epoch in ledger.trials[0].rows:
             return
-        ledger.append(RowReported(trial=0, epoch=epoch, decision=decision, **named))
-        if epoch == stop_after:
+        ledger.append(
+            RowReported(
+                trial=0,
+                epoch=report.epoch,
+                decision="complete" if report.epoch == CONFIG.epochs else "continue",
+                attempt=report.attempt,
+                metrics=report.metrics,
+                checkpoint=report.checkpoint,
+                checkpoint_sha256=report.checkpoint_sha256,
+                pictures=report.pictures,
+                worker=report.worker,
+            )
+        )
+        if report.epoch == stop_after:
             raise _Stopped
 
-    return report
+    return WorkerChannel(write)
 
 
 def assert_as_uninterrupted(ledger: Ledger) -> list[EpochResult]:
@@ -143,9 +149,9 @@ def new_sweep(request, tmp_path, monkeypatch):
 def begun(new_sweep, tmp_path, monkeypatch):
     """A sweep in the store whose trial was stopped after its second epoch; the address."""
     ledger, url = new_sweep("store")
-    monkeypatch.setattr("research.worker.trial.tune.report", written_by(ledger, stop_after=2))
+    channel = written_by(ledger, stop_after=2)
     with pytest.raises(_Stopped):
-        run_trial(assignment(ledger, url, 0))
+        run_trials(assignment(ledger, url, 0), channel)
     monkeypatch.setenv("RESEARCH_CACHE_DIR", str(tmp_path / "b"))
     return url
 
@@ -154,8 +160,8 @@ def test_a_trial_goes_on_from_the_store_on_another_node(begun, monkeypatch):
     """Stopped after an epoch, gone on with where nothing is local: rows and model equal an uninterrupted run's."""
     ledger = Ledger.open(storage.local(begun))
     assert sorted(ledger.trials[0].rows) == [1, 2]
-    monkeypatch.setattr("research.worker.trial.tune.report", written_by(ledger))
-    run_trial(assignment(ledger, begun, 1))
+    channel = written_by(ledger)
+    run_trials(assignment(ledger, begun, 1), channel)
 
     alone = assert_as_uninterrupted(ledger)
     assert keep_best(ledger, ledger.directory) == []
@@ -174,14 +180,11 @@ def test_a_trial_goes_on_from_the_store_on_another_node(begun, monkeypatch):
 def left(request, new_sweep, tmp_path, monkeypatch):
     """A sweep whose driver was to stop in its trial's third epoch: its ledger and address."""
     ledger, url = new_sweep(request.param)
-    monkeypatch.setattr("research.worker.trial.tune.report", written_by(ledger))
     steps = itertools.count(1)
-    with monkeypatch.context() as stopping:
-        stopping.setattr(
-            "research.worker.notice.StopFile.there", lambda _: len(ledger.trials[0].rows) == 2 and next(steps) == 4
-        )
-        with pytest.raises(Preempted, match=r"the sweep stops; saved after step \d+, in epoch 3"):
-            run_trial(assignment(ledger, url, 0))
+    channel = written_by(ledger)
+    channel.pause_requested = lambda: len(ledger.trials[0].rows) == 2 and next(steps) == 4
+    with pytest.raises(Preempted, match=r"the sweep stops; saved after step \d+, in epoch 3"):
+        run_trials(assignment(ledger, url, 0), channel)
     if url is not None:
         monkeypatch.setenv("RESEARCH_CACHE_DIR", str(tmp_path / "b"))
     return ledger, url
@@ -191,7 +194,7 @@ def test_a_trial_goes_on_from_the_middle_of_its_epoch(left):
     """On another node: from the step that was saved, to the rows of an uninterrupted run; the save is gone after that."""
     ledger, url = left
     per_epoch = ledger.trials[0].rows[1].metrics["step"]
-    run_trial(assignment(ledger, url, 1))
+    run_trials(assignment(ledger, url, 1), written_by(ledger))
     rows = ledger.trials[0].rows
     assert [rows[epoch].worker.get("continued_after_step") for epoch in (1, 2, 3, 4)] == [
         None,
@@ -229,7 +232,7 @@ def test_a_damaged_save_in_mid_epoch_costs_the_epoch(left, tmp_path, tally, dama
         for file in (place / paused).iterdir():
             store.write(f"{paused}/{file.name}", file.read_bytes())
     tally.happened()
-    run_trial(assignment(ledger, url, 1))
+    run_trials(assignment(ledger, url, 1), written_by(ledger))
     rows = ledger.trials[0].rows
     assert [rows[epoch].worker.get("continued_after_step") for epoch in (3, 4)] == [None, None]
     assert_as_uninterrupted(ledger)
@@ -240,10 +243,10 @@ def test_a_trial_is_left_when_the_drivers_file_appears(new_sweep, tmp_path, monk
     ledger, _ = new_sweep("disk")
     monkeypatch.setattr("research.worker.notice._LOOK_EVERY_S", 0.0)
     file = tmp_path / "stop"
-    report = written_by(ledger)
-    monkeypatch.setattr("research.worker.trial.tune.report", lambda result: report(result) or file.touch())
+    write, stop = written_by(ledger).report, StopFile(str(file))
+    channel = WorkerChannel(lambda report: (write(report), file.touch()), pause=stop.there)
     with pytest.raises(Preempted, match=r"the sweep stops; saved after step (\d+), in epoch 2"):
-        run_trial(assignment(ledger, None, 0, stop_file=str(file)))
+        run_trials(assignment(ledger, None, 0, stop_file=str(file)), channel)
     state = TrainState.load(ledger.directory / "trials" / "trial-0000" / "paused")
     assert (state.epoch, state.step) == (1, ledger.trials[0].rows[1].metrics["step"] + 1)
 
@@ -257,11 +260,11 @@ def test_a_damaged_checkpoint_is_passed_over(new_sweep, monkeypatch, tally, plac
     settings = {"replicates": replicates, "metric": Metric(direction="minimize")}
     ledger, url = new_sweep(place, **settings)
     twin, _ = new_sweep("disk", "twin", **settings)
-    monkeypatch.setattr("research.worker.trial.tune.report", written_by(twin))
-    run_trial(assignment(twin, None, 0))
-    monkeypatch.setattr("research.worker.trial.tune.report", written_by(ledger, stop_after=2))
+    channel = written_by(twin)
+    run_trials(assignment(twin, None, 0), channel)
+    channel = written_by(ledger, stop_after=2)
     with pytest.raises(_Stopped):
-        run_trial(assignment(ledger, url, 0))
+        run_trials(assignment(ledger, url, 0), channel)
 
     folder = epoch_folder(ledger.trials[0].rows[2].checkpoint, replicates)
     file = f"{replicate_folder(folder, damaged, replicates)}/state.safetensors"
@@ -274,8 +277,8 @@ def test_a_damaged_checkpoint_is_passed_over(new_sweep, monkeypatch, tally, plac
     whole, (problem,) = last_whole(ledger.directory, ledger.trials[0], replicates)
     assert whole.epoch == 1
     assert problem.startswith("the checkpoint of epoch 2 can't be used: ")
-    monkeypatch.setattr("research.worker.trial.tune.report", written_by(ledger))
-    run_trial(assignment(ledger, url, 1, last=whole))
+    channel = written_by(ledger)
+    run_trials(assignment(ledger, url, 1, last=whole), channel)
     rows, expected = ledger.trials[0].rows, twin.trials[0].rows
     assert rows.keys() == expected.keys() == {1, 2, 3, 4}
     for epoch, row in expected.items():
@@ -302,9 +305,9 @@ def test_a_wrong_checkpoint_is_never_gone_on_from(begun, monkeypatch, tally, dam
     else:
         store.remove([f"{last}/state.safetensors", f"{last}/state.json"])
     tally.happened()
-    monkeypatch.setattr("research.worker.trial.tune.report", written_by(ledger))
+    channel = written_by(ledger)
     with pytest.raises(StateError, match=r"its sha256|altered|not readable"):
-        run_trial(assignment(ledger, begun, 1))
+        run_trials(assignment(ledger, begun, 1), channel)
     assert sorted(ledger.trials[0].rows) == [1, 2]
 
 
@@ -312,11 +315,11 @@ def test_a_wrong_checkpoint_is_never_gone_on_from(begun, monkeypatch, tally, dam
 def test_a_worker_that_is_refused_says_where(begun, gate, monkeypatch, tally):
     """403 on a worker: one line with the address and the node, before anything is reported."""
     ledger = Ledger.open(storage.local(begun))
-    monkeypatch.setattr("research.worker.trial.tune.report", written_by(ledger))
+    channel = written_by(ledger)
     task = assignment(ledger, begun, 1)
     gate.mode = 403
     with pytest.raises(StorageError, match=r"the store refuses .* \(on .+\)"):
-        run_trial(task)
+        run_trials(task, channel)
     assert gate.turned_away > 0
     tally.happened()
     assert sorted(ledger.trials[0].rows) == [1, 2]

@@ -1,0 +1,67 @@
+"""Tune's actor around a worker's trials."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from ray import tune
+from ray.tune.trainable.function_trainable import wrap_function
+
+from research.on_ray.ended_trials import ended_among
+from research.worker import notice
+from research.worker.messages import ASSIGNMENTS, TrialsEnded
+from research.worker.trial import run_trials
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from research.worker.messages import Report
+
+
+class TuneChannel:
+    """A worker's connection to its driver through Tune; see ``research.worker.messages.Channel``."""
+
+    def __init__(self, stop_file: str | None) -> None:
+        """``stop_file``: the path that appears when the sweep is to stop."""
+        self._stop_file = notice.StopFile(stop_file)
+        self.over = False
+
+    def report(self, report: Report) -> None:
+        """Tune ends a trial with a ``SystemExit`` out of its own ``report``."""
+        try:
+            tune.report({"report": report.to_json()})
+        except SystemExit:
+            self.over = True
+            raise TrialsEnded from None
+
+    def ended(self, trials: Collection[int]) -> set[int]:
+        """Ask the driver's actor."""
+        return ended_among(trials)
+
+    def pause_requested(self) -> bool:
+        """Look for the stop file, at most once a second."""
+        return self._stop_file.there()
+
+
+def _run(config: dict[str, Any]) -> None:
+    tasks = ASSIGNMENTS.validate_json(config["assignments"])
+    channel = TuneChannel(tasks[0].stop_file)
+    run_trials(tasks, channel)
+    if channel.over:
+        sys.exit(0)  # Tune expects the exception that it raised
+
+
+class TrialWorker(wrap_function(_run)):  # type: ignore[misc] # Tune's is untyped
+    """Tune's actor for a worker's trials. It takes SIGTERM as a notice, for which Tune itself has no handler."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Set the handler in the process's first thread; the trial runs in another."""
+        notice.listen()
+        super().setup(config)
+
+    @classmethod
+    def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
+        """Return the resources of the trial; a trial that needs a whole GPU asks for more than the others."""
+        bundle = {"CPU": config["cpus"], "GPU": config["gpus"]}
+        return tune.PlacementGroupFactory([{name: count for name, count in bundle.items() if count}])
