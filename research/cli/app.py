@@ -17,6 +17,7 @@ from research.cli import report as cli_results
 from research.cli import runs, sweeps
 from research.cli import study as cli_study
 from research.cli import wandb_verb as cli_wandb
+from research.cli.options import resolving
 from research.errors import FILES, UserError
 from research.paths import note_start
 from research.redaction import redacted
@@ -48,8 +49,8 @@ for _verb in (
     *cli_wandb.VERBS,
     *cli_cluster.VERBS,
 ):
-    app.command()(_verb)
-app.command(context_settings=cli_cluster.PASSES_ON)(cli_cluster.submit)
+    app.command()(resolving(_verb))
+app.command(context_settings=cli_cluster.PASSES_ON)(resolving(cli_cluster.submit))
 
 
 def program() -> None:

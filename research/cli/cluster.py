@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -12,8 +10,10 @@ import typer
 from research.cli import sweeps
 from research.errors import UserError
 from research.paths import whole
+from research.planning.request import SweepRequest
 from research.redaction import secret_in
 from research.store.mirror import relative
+from research.store.object_store import is_url
 from research.terminal import say
 from research.text import shell
 
@@ -59,7 +59,7 @@ def submit(
     if cluster.startswith("-"):
         raise UserError(f"CLUSTER comes first: research submit cluster.yaml SPACE ..., got {cluster!r}")
     check_cluster(cluster)
-    if any(word.split("=")[0] in {"--address", "--elsewhere"} for word in given):
+    if any(word.split("=")[0] == "--address" for word in given):
         raise UserError("--address is the cluster's own business: leave it out")
     others = list(with_ or [])
     if resume is not None:
@@ -157,24 +157,20 @@ def _checked_sweep(given: list[str], storage: str) -> tuple[str, list[str], list
 
     Everything that needs neither the cluster nor its data is checked here, so that a mistake costs no round trip.
     """
-    verb, ctx = _parsed("sweep", given)
-    asked = dict(ctx.params)
-    if asked["storage"] != whole("sweeps"):
+    asked = _parsed("sweep", given)
+    if str(asked["storage"]) != str(SweepRequest.storage):
         raise UserError("--storage is given once")
     if asked["concurrent"] is None:
         raise UserError("--concurrent is needed: a cluster that grows has no fixed number of slots")
-    stem = Path(asked["space"]).stem
-    name = asked["name"] or f"{stem}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
-    with tempfile.TemporaryDirectory() as nowhere:
-        verb.callback(**{**asked, "name": name, "storage": Path(nowhere), "address": "auto", "elsewhere": True})
+    from research.planning.prepare import check  # noqa: PLC0415
+
+    name = check(SweepRequest(**{**asked, "address": "auto", "data_dir": None, "learn_from": None}))
     files = [Path(asked["space"])] if Path(asked["space"]).is_file() else []
     # A file of this machine is found beside the code there, under its own name.
     sent = {asked["space"]: files[0].name} if files else {}
-    typed = {str(whole(word)): word for word in given}  # --learn-from was made absolute
-    for path in [*(asked["start_from"] or []), *map(str, asked["learn_from"] or [])]:
-        source = typed.get(path, path)
-        if source not in given:
-            continue  # the address of an object store, which the cluster reads too
+    for source in [*(asked["start_from"] or []), *(asked["learn_from"] or [])]:
+        if is_url(source):
+            continue  # the cluster reads the object store too
         if Path(source).is_file():
             files.append(Path(source))
             sent[source] = Path(source).name
@@ -187,13 +183,13 @@ def _checked_sweep(given: list[str], storage: str) -> tuple[str, list[str], list
     return name, ["sweep", *words, *named, "--storage", storage, "--address", "auto"], files
 
 
-def _parsed(name: str, words: list[str]) -> tuple[Any, Any]:
-    """A verb of the command line and its context, after typer has read ``words`` for it."""
+def _parsed(name: str, words: list[str]) -> dict[str, Any]:
+    """Return the options of a verb as typer reads ``words`` for it. Nothing is looked up or fetched for them."""
     verbs = typer.Typer()
     for verb in sweeps.VERBS:
         verbs.command()(verb)
     found: Any = typer.main.get_command(verbs).commands[name]  # type: ignore[attr-defined]
-    return found, found.make_context(name, list(words))
+    return dict(found.make_context(name, list(words)).params)
 
 
 def _reached(cluster: str, ask: Callable[[], Answer]) -> Answer:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from research.cli.options import AsJson, DataDir, check_device, data_dir_of, one_of, set_threads
+from research.cli.options import AsJson, DataDir, check_device, data_dir_of, later, one_of, set_threads
 from research.errors import UserError
 from research.paths import whole
 from research.store.mirror import local, relative
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Place = Annotated[
     Path,
     typer.Argument(
-        help="A kept model's folder, a record in one, or a sweep's directory.", parser=local, metavar="PLACE"
+        help="A kept model's folder, a record in one, or a sweep's directory.", parser=later(local), metavar="PLACE"
     ),
 ]
 Rank = Annotated[int, typer.Option(min=1, help="Of a sweep: which of its best.")]
@@ -442,7 +442,7 @@ def score(
 
 def compare(
     a: Place,
-    b: Annotated[Path, typer.Argument(help="Another.", parser=local, metavar="B")],
+    b: Annotated[Path, typer.Argument(help="Another.", parser=later(local), metavar="B")],
     *,
     split: SplitName = "validation",
     data_dir: DataDir = None,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,9 +16,44 @@ from research.store.data_copy import data_directory
 from research.terminal import complain, console
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rich.console import Console
 
     from research.ledger.log import Ledger
+
+
+@dataclass(frozen=True)
+class Later:
+    """An argument that its verb looks up, or fetches from an object store, when it begins. Parsing does neither."""
+
+    text: str
+    resolve: Callable[[str], Any]
+
+    def __str__(self) -> str:
+        """Return the argument as it was typed."""
+        return self.text
+
+
+def later(resolve: Callable[[str], Any]) -> Callable[[str], Later]:
+    """Return a parser for typer that leaves ``resolve(text)`` to the beginning of the verb; see :func:`resolving`."""
+    return lambda text: Later(text, resolve)
+
+
+def resolving(verb: Callable[..., Any]) -> Callable[..., Any]:
+    """Return ``verb`` with every :class:`Later` argument resolved before it begins."""
+
+    def value_of(given: object) -> object:
+        if isinstance(given, Later):
+            return given.resolve(given.text)
+        return [value_of(one) for one in given] if isinstance(given, list) else given
+
+    @functools.wraps(verb)
+    def run(**arguments: object) -> object:
+        return verb(**{name: value_of(given) for name, given in arguments.items()})
+
+    return run
+
 
 DataDir = Annotated[
     Path | None,
@@ -24,7 +61,7 @@ DataDir = Annotated[
         "--data-dir",
         help="Where data sets lie, in torchvision's layout: a folder, or s3://... or gs://..., copied here once. "
         "Default: $RESEARCH_DATA_DIR, else ./data.",
-        parser=data_directory,
+        parser=later(data_directory),
         metavar="PATH",
     ),
 ]

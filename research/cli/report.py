@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from research.cli.options import warn_of_lost_events
+from research.cli.options import later, warn_of_lost_events
 from research.paths import whole
 from research.store.mirror import local, relative
 from research.terminal import say
@@ -16,7 +16,9 @@ from research.terminal import say
 def report(
     directories: Annotated[
         list[Path],
-        typer.Argument(help="A sweep's directory or address; several are compared.", metavar="DIR...", parser=local),
+        typer.Argument(
+            help="A sweep's directory or address; several are compared.", metavar="DIR...", parser=later(local)
+        ),
     ],
     *,
     out: Annotated[

@@ -16,6 +16,7 @@ from research.cli.options import (
     check_trust,
     console_of,
     data_dir_of,
+    later,
     one_of,
     set_threads,
     warn_of_lost_events,
@@ -104,7 +105,9 @@ def train(
 def reproduce(
     record: Annotated[
         Path,
-        typer.Argument(help="A record.json, a model folder, or a sweep's directory.", parser=local, metavar="RECORD"),
+        typer.Argument(
+            help="A record.json, a model folder, or a sweep's directory.", parser=later(local), metavar="RECORD"
+        ),
     ],
     rank: Annotated[int, typer.Option(min=1, help="Of a sweep: which of its best.")] = 1,
     data_dir: DataDir = None,
@@ -168,7 +171,7 @@ def reproduce(
 
 
 def evaluate(
-    model: Annotated[Path, typer.Argument(help="A model folder.", parser=local, metavar="MODEL")],
+    model: Annotated[Path, typer.Argument(help="A model folder.", parser=later(local), metavar="MODEL")],
     split: Annotated[str, typer.Option(help="validation or test. Every look at test is written down.")] = "validation",
     nll: Annotated[
         int, typer.Option(min=0, max=5000, help="Importance samples for -log p(x); 0: the bound alone.")

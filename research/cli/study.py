@@ -16,6 +16,7 @@ from research.cli.options import (
     check_trust,
     console_of,
     data_dir_of,
+    later,
     one_of,
     set_threads,
 )
@@ -142,7 +143,7 @@ def ablate(
         Path,
         typer.Argument(
             help="A record.json, a model folder, a config.json, or a sweep's directory.",
-            parser=local,
+            parser=later(local),
             metavar="PLACE",
         ),
     ],

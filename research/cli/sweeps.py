@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from research.cli.options import AsJson, DataDir, console_of, data_dir_of, one_of, set_threads
+from research.cli.options import AsJson, DataDir, console_of, data_dir_of, later, set_threads
 from research.errors import UserError
-from research.store.data_copy import data_address, data_directory
-from research.store.mirror import local, place, relative
+from research.planning.request import SweepRequest
+from research.store.data_copy import data_directory
+from research.store.mirror import local, relative
 from research.terminal import complain, output_may_close, say
 from research.text import json_text, shell
 
@@ -22,14 +22,16 @@ if TYPE_CHECKING:
 
 Directory = Annotated[
     Path,
-    typer.Argument(help="A sweep's directory, or its address (s3://...).", parser=local, metavar="DIRECTORY"),
+    typer.Argument(help="A sweep's directory, or its address (s3://...).", parser=later(local), metavar="DIRECTORY"),
 ]
 
 
 def sweep(
     space: Annotated[str, typer.Argument(help="A name in search_spaces/ or the path of your own file.")],
-    trials: Annotated[int, typer.Option(min=1, help="How many configs to try.")] = 20,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Full budget of a trial. Default: the space's own.")] = None,
+    trials: Annotated[int, typer.Option(min=1, help="How many configs to try.")] = SweepRequest.trials,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Full budget of a trial. Default: the space's own.")
+    ] = SweepRequest.epochs,
     metric: Annotated[
         list[str] | None,
         typer.Option(
@@ -40,74 +42,82 @@ def sweep(
     stop_by: Annotated[
         str | None,
         typer.Option(help="With several --metric: the scalar of early stopping and of each trial's best epoch."),
-    ] = None,
+    ] = SweepRequest.stop_by,
     constraint: Annotated[
         list[str] | None,
         typer.Option(help="What a model must satisfy, e.g. 'val/active_units>=5'; others rank below. Repeatable."),
     ] = None,
-    data: Annotated[str | None, typer.Option(help="Another data set than the space's own, e.g. digits.")] = None,
-    keep: Annotated[int, typer.Option(min=1, help="How many of the sweep's best models to keep.")] = 3,
+    data: Annotated[
+        str | None, typer.Option(help="Another data set than the space's own, e.g. digits.")
+    ] = SweepRequest.data,
+    keep: Annotated[int, typer.Option(min=1, help="How many of the sweep's best models to keep.")] = SweepRequest.keep,
     data_dir: DataDir = None,
-    name: Annotated[str | None, typer.Option(help="The sweep's name. Default: the space's, with the time.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="The sweep's name. Default: the space's, with the time.")
+    ] = SweepRequest.name,
     storage: Annotated[
-        Path,
+        str,
         typer.Option(
-            help="The sweep lives in STORAGE/NAME: a folder, s3://BUCKET/... or gs://BUCKET/...",
-            parser=place,
-            metavar="PATH",
+            help="The sweep lives in STORAGE/NAME: a folder, s3://BUCKET/... or gs://BUCKET/...", metavar="PATH"
         ),
-    ] = Path("sweeps"),
+    ] = str(SweepRequest.storage),
     cpus_per_trial: Annotated[
         float | None, typer.Option(help="CPUs for each trial. Default: cores / concurrent.")
-    ] = None,
+    ] = SweepRequest.cpus_per_trial,
     gpus_per_trial: Annotated[
         str,
         typer.Option(
             help="1, or a share: 0.25 puts four trials on each GPU; auto measures how many fit. 0: on the CPU."
         ),
-    ] = "0",
-    concurrent: Annotated[int | None, typer.Option(min=1, help="Trials at a time. Default: as many as fit.")] = None,
+    ] = str(SweepRequest.gpus_per_trial),
+    concurrent: Annotated[
+        int | None, typer.Option(min=1, help="Trials at a time. Default: as many as fit.")
+    ] = SweepRequest.concurrent,
     address: Annotated[
         str | None,
         typer.Option(help="An existing Ray cluster, or none: no Ray, one trial at a time. Default: a Ray of its own."),
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="The sweep's seed: all else follows from it.")] = 0,
+    ] = SweepRequest.address,
+    seed: Annotated[int, typer.Option(min=0, help="The sweep's seed: all else follows from it.")] = SweepRequest.seed,
     deterministic: Annotated[
         bool,
         typer.Option(help="Make the sweep a function of seed and slots: trials wait for those before them."),
-    ] = False,
+    ] = SweepRequest.deterministic,
     sampler: Annotated[
         str, typer.Option(help="tpe, random, grid, quasi-random, nsga2, or an Optuna sampler by its class name.")
-    ] = "tpe",
+    ] = SweepRequest.sampler,
     sampler_option: Annotated[
         list[str] | None, typer.Option(help="NAME=VALUE for the sampler, e.g. startup_trials=20. Repeatable.")
     ] = None,
-    scheduler: Annotated[str, typer.Option(help="Early stopping: asha, hyperband, median or none.")] = "asha",
+    scheduler: Annotated[
+        str, typer.Option(help="Early stopping: asha, hyperband, median or none.")
+    ] = SweepRequest.scheduler,
     grace: Annotated[
         int | None, typer.Option(min=1, help="The first epoch at which a trial may stop. Default: past any warm-up.")
-    ] = None,
+    ] = SweepRequest.grace,
     reduction: Annotated[
         int, typer.Option(min=2, help="ASHA and HyperBand keep the best 1/REDUCTION at each rung.")
-    ] = 3,
+    ] = SweepRequest.reduction,
     min_population: Annotated[
         int | None,
         typer.Option(
-            min=2, help="Nobody is judged at a rung before so many trials have been there. Default: 3; median 5."
+            min=2, help="How many trials must have reached a rung before any is stopped there. Default: 3; median 5."
         ),
-    ] = None,
+    ] = SweepRequest.min_population,
     hours: Annotated[
         float | None, typer.Option(help="Stop after so many hours of wall clock; running trials can be resumed.")
-    ] = None,
+    ] = SweepRequest.hours,
     trial_hours: Annotated[
         float | None, typer.Option(help="Start no more trials after so many hours of training, all trials together.")
-    ] = None,
-    total_epochs: Annotated[int | None, typer.Option(help="Start no more trials after so many epochs in all.")] = None,
+    ] = SweepRequest.trial_hours,
+    total_epochs: Annotated[
+        int | None, typer.Option(help="Start no more trials after so many epochs in all.")
+    ] = SweepRequest.total_epochs,
     patience: Annotated[
         int | None, typer.Option(help="Start no more trials after so many without a better one.")
-    ] = None,
+    ] = SweepRequest.patience,
     max_failed: Annotated[
         int, typer.Option(min=1, help="Start no more trials after so many in a row have failed.")
-    ] = 10,
+    ] = SweepRequest.max_failed,
     stuck_minutes: Annotated[
         float,
         typer.Option(
@@ -115,16 +125,16 @@ def sweep(
             help="A trial that reports no epoch for so long, and ten times as long as the slowest epoch took, is ended "
             "and run again once. 0: never.",
         ),
-    ] = 120.0,
+    ] = SweepRequest.stuck_minutes,
     replicates: Annotated[
         int, typer.Option(min=1, help="Seeds of each config: a row is their mean, early stopping judges the mean.")
-    ] = 1,
+    ] = SweepRequest.replicates,
     stack: Annotated[
         int,
         typer.Option(
             min=1, help="Train so many trials as one batched model, where shapes allow it; for GPUs above all."
         ),
-    ] = 1,
+    ] = SweepRequest.stack,
     start_from: Annotated[
         list[str] | None,
         typer.Option(
@@ -132,163 +142,26 @@ def sweep(
         ),
     ] = None,
     learn_from: Annotated[
-        list[Path] | None,
-        typer.Option(
-            help="A sweep whose finished trials the sampler learns from. Repeatable.",
-            parser=local,
-            metavar="DIRECTORY",
-        ),
+        list[str] | None,
+        typer.Option(help="A sweep whose finished trials the sampler learns from. Repeatable.", metavar="DIRECTORY"),
     ] = None,
     wandb: Annotated[
         str | None,
         typer.Option(help="offline, online or disabled. Default: online when logged in, else offline."),
-    ] = None,
-    wandb_project: Annotated[str, typer.Option(help="The W&B project.")] = "vae-research",
-    elsewhere: Annotated[bool, typer.Option(hidden=True)] = False,
+    ] = SweepRequest.wandb,
+    wandb_project: Annotated[str, typer.Option(help="The W&B project.")] = SweepRequest.wandb_project,
 ) -> None:
     """Search a space: many trials, the best models kept, every number in the ledger."""
-    from research.driver import growth  # noqa: PLC0415
-    from research.driver.lifecycle import create, reopen  # noqa: PLC0415
-    from research.ledger import settings  # noqa: PLC0415
-    from research.on_ray.choice import engine_at  # noqa: PLC0415
-    from research.planning import preflight  # noqa: PLC0415
-    from research.planning.data_notes import data_notes  # noqa: PLC0415
-    from research.planning.free_space import check_free_space, check_temporary  # noqa: PLC0415
-    from research.planning.metrics import parse_constraint, parse_metric  # noqa: PLC0415
-    from research.planning.options import budget_of, sampler_of, scheduler_of  # noqa: PLC0415
-    from research.planning.resources import NO_GPU, automatic_share, gpu_share, local_gpus, resources_of  # noqa: PLC0415
-    from research.search.no_secrets import refuse_in_settings  # noqa: PLC0415
-    from research.search.samplers import rehearse  # noqa: PLC0415
-    from research.search.spaces import load_space  # noqa: PLC0415
-    from research.tracking.sink import default_mode  # noqa: PLC0415
+    request = SweepRequest(**locals())
+    from research.driver.lifecycle import reopen  # noqa: PLC0415
+    from research.experiments.sweeps import begin, opening_lines  # noqa: PLC0415
 
-    loaded = load_space(space)
-    stem = Path(space).stem
-    sweep_dir = preflight.check_place(storage, f"{stem}-{datetime.now(UTC):%Y%m%d-%H%M%S}" if name is None else name)
-    asked_for = tuple(parse_metric(text) for text in metric or [])
-    if stop_by is not None and len(asked_for) < 2:  # noqa: PLR2004 - a front has two
-        raise UserError(f"--stop-by {stop_by!r} is for two or more --metric; one is stopped by itself")
-    objectives = asked_for if len(asked_for) > 1 else ()
-    scalar = parse_metric(stop_by) if stop_by is not None else None if objectives or not asked_for else asked_for[0]
-    constraints = tuple(parse_constraint(text) for text in constraint or [])
-    if constraints and scheduler != "none":
-        raise UserError(
-            "--constraint needs --scheduler none: early stopping looks at the metric alone and would end the trials that "
-            "satisfy the constraint first"
-        )
-    if stack > 1 and replicates > 1:
-        raise UserError(
-            f"--stack {stack} is for trials of one seed, got --replicates {replicates}; leave one of them out"
-        )
-    if address == preflight.IN_PROCESS and stack > 1:
-        raise UserError(f"--address none trains one trial at a time, got --stack {stack}: leave out one of them")
-    chosen_sampler = sampler_of(sampler, sampler_option or [])
-    stopping = scheduler_of(scheduler, reduction=reduction, min_population=min_population)
-    budget = budget_of(hours=hours, trial_hours=trial_hours, total_epochs=total_epochs, patience=patience)
-    firsts = [start for source in start_from or [] for start in growth.start_from(source)]
-    tracking = one_of("--wandb", wandb or default_mode(), {mode: mode for mode in ("offline", "online", "disabled")})
-    directory = data_dir_of(data_dir)
-    if address is not None and not elsewhere:
-        preflight.check_address(address)
-    asked: dict[str, Any] = {"concurrent": concurrent, "cpus_per_trial": cpus_per_trial, "address": address}
-    share = gpu_share(gpus_per_trial)
-    # Of auto the rest is known here already: what is refused whatever the share is refused now.
-    resources = resources_of(**asked, gpus_per_trial=1.0 if share is None else share)
-    if elsewhere:  # research submit asks what can be asked without the cluster's data and machines
-        drawn, _ = preflight.check_draws(
-            loaded, metric=scalar, epochs=epochs, seed=seed, data=data, constraints=constraints, objectives=objectives
-        )
-        preflight.resolve_scheduler(stopping, drawn.configs, grace=grace)
-        return
-    if share is None and local_gpus() == 0:
-        raise UserError(f"--gpus-per-trial auto measures on a GPU of this machine, and {NO_GPU}")
-    found = preflight.check_space(
-        loaded,
-        metric=scalar,
-        epochs=epochs,
-        seed=seed,
-        data_dir=directory,
-        data=data,
-        constraints=constraints,
-        objectives=objectives,
-    )
-    if share is None:
-        share, why = automatic_share(
-            loaded,
-            found.data,
-            gpus=local_gpus() if address in {None, preflight.IN_PROCESS} else 1,
-            at_once=concurrent or preflight.available_cpus(),
-            epochs=epochs,
-            seed=seed,
-            data_set=data,
-            data_dir=directory,
-            replicates=replicates,
-            metric=found.metric.name,
-        )
-        console_of().print(why, highlight=False, soft_wrap=True)
-        resources = resources_of(**asked, gpus_per_trial=share)
-    chosen = settings.SweepSettings(
-        name=sweep_dir.name,
-        space=loaded.source,
-        metric=found.metric,
-        objectives=objectives,
-        constraints=constraints,
-        data=data,
-        trials=trials,
-        epochs=epochs,
-        keep=keep,
-        seed=seed,
-        sampler=chosen_sampler,
-        scheduler=preflight.resolve_scheduler(stopping, found.survey.configs, grace=grace),
-        budget=budget,
-        start_from=tuple(firsts),
-        replicates=replicates,
-        stack=stack,
-        deterministic=deterministic,
-        resources=resources,
-        max_failed=max_failed,
-        stuck_minutes=stuck_minutes,
-        measure=found.measure,
-        comparison=found.comparison,
-        data_hash=found.data.data_hash,
-        split_hash=found.data.split_hash,
-        label_names=found.data.label_names,
-        data_dir=data_address(directory),
-        wandb=tracking,
-        wandb_project=wandb_project,
-    )
-    refuse_in_settings(chosen)
-    if address is None:
-        check_temporary()
-    check_free_space(
-        storage,
-        found.survey.configs,
-        found.data,
-        concurrent=resources.concurrent,
-        replicates=replicates,
-        keep=min(keep, trials),
-    )
-    budgets = {config.epochs for config in found.survey.configs}
-    learned = [growth.learn_from(source, chosen, budgets) for source in learn_from or []]
-    rehearse(loaded, chosen, [trial for event in learned for trial in event.trials], preflight.comparability(chosen))
-    engine = engine_at(address)
-    engine.check(resources)
-
+    prepared, engine = begin(request, sys.argv)
     console = console_of()
-    if objectives:
-        ranking = f"front of {', '.join(o.name for o in objectives)}, stopped by {found.metric.name}"
-    else:
-        ranking = f"ranked by {found.metric.name} ({found.metric.direction})"
-    create(sweep_dir, chosen, sys.argv, learned)
     with output_may_close():  # the sweep is there: what can't be printed stops it
-        console.print(
-            f"sweep {relative(sweep_dir)}: {trials} trials of space {space}, {ranking}, "
-            f"{resources.concurrent} at a time on {resources.threads} thread{'s' if resources.threads > 1 else ''} each",
-            soft_wrap=True,
-        )
-        for line in data_notes(found.data, found.survey.configs):
-            console.print(f"note: {line}", soft_wrap=True)
-    _drive(*reopen(sweep_dir, allow_changed_code=False), console, engine)
+        for line in opening_lines(prepared):
+            console.print(line, soft_wrap=True)
+    _drive(*reopen(prepared.directory, allow_changed_code=False), console, engine)
 
 
 def resume(

@@ -7,12 +7,14 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from research.cli.options import one_of
+from research.cli.options import later, one_of
 from research.store.mirror import local, relative
 from research.terminal import complain, say
 from research.text import shell
 
-Sweep = Annotated[Path, typer.Argument(help="A sweep's directory or address.", parser=local, metavar="DIRECTORY")]
+Sweep = Annotated[
+    Path, typer.Argument(help="A sweep's directory or address.", parser=later(local), metavar="DIRECTORY")
+]
 
 
 def sync(

@@ -60,6 +60,19 @@ class Findings:
     comparison: Facts  # that all rows will share (research.ledger.comparison)
 
 
+def check_name(name: str) -> None:
+    """Refuse a sweep's name that is no plain name.
+
+    Raises:
+        UserError: with the rule.
+
+    """
+    if not re.fullmatch(NAME_PATTERN, name):
+        raise UserError(
+            f"name {name!r} must be 1 to 100 letters, digits, '.', '_' or '-', not starting with '.'; choose another --name"
+        )
+
+
 def check_place(storage: Path, name: str) -> Path:
     """``storage/name``, not there yet, in a directory that can be written.
 
@@ -67,10 +80,7 @@ def check_place(storage: Path, name: str) -> Path:
         UserError: the name is no plain name, is taken, or the storage can't be written.
 
     """
-    if not re.fullmatch(NAME_PATTERN, name):
-        raise UserError(
-            f"name {name!r} must be 1 to 100 letters, digits, '.', '_' or '-', not starting with '.'; choose another --name"
-        )
+    check_name(name)
     sweep_dir = storage / name
     if store_of(storage) is not None:
         _check_store(storage, sweep_dir)

@@ -125,6 +125,16 @@ def _read(name: str, path: Path) -> SpaceSource:
     return SpaceSource(name=name, source=text, sha256=hashlib.sha256(text.encode()).hexdigest())
 
 
+def run_recorded(source: SpaceSource) -> Callable[[optuna.Trial], object]:
+    """Run a source that lies in no file, and return its function ``space``.
+
+    Raises:
+        UserError: it can't be run.
+
+    """
+    return _import_function(Path(f"{source.name}.py"), source)
+
+
 def _import_function(path: Path, source: SpaceSource) -> Callable[[optuna.Trial], object]:
     """Run ``source``, which was read from ``path``, and return its function ``space``."""
     name = source.name

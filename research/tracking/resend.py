@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from research.tracking.sink import DEFAULT_URL
+from research.planning.tracking_mode import DEFAULT_URL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,7 +14,6 @@ import argparse
 import atexit
 import contextlib
 import math
-import netrc
 import os
 import signal
 import ssl
@@ -28,29 +27,23 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
-from urllib.parse import urlsplit
 
 from research.errors import UserError
 from research.ledger.log import Ledger
 from research.patience import patient
+from research.planning.tracking_mode import DEFAULT_URL, Mode
 from research.processes import kill_children
 from research.redaction import has_user_info, redacted
 from research.store.lock import SweepLock
 from research.store.scratch import remove_leftovers, temporary_folder
 from research.text import shell
 from research.tracking.sweep_run import log_sweep
-from research.tracking.trial_runs import Mode, TrialRuns
+from research.tracking.trial_runs import TrialRuns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-# W&B's own values, those of its earlier versions too, in any case of letters.
-_SPELLINGS: dict[str, Mode] = {
-    "offline": "offline", "dryrun": "offline", "online": "online", "run": "online", "disabled": "disabled",
-}  # fmt: skip
-_YES, _NO = {"1", "true", "t", "yes", "y", "on"}, {"", "0", "false", "f", "no", "n", "off"}
 OFFLINE_INSTEAD = "logged offline instead, research sync sends it"
-DEFAULT_URL = "https://api.wandb.ai"
 POLL_SECONDS = 0.3
 SCRATCH = "rw-"  # its temporary folders
 REACH_S = 5.0
@@ -73,44 +66,6 @@ NOT_OURS = (
     "RUN_ID",
     "SERVICE",
 )
-
-
-def default_mode() -> Mode:
-    """``WANDB_DISABLED``, else ``WANDB_MODE`` where one is set, else online for who is logged in, else offline.
-
-    Raises:
-        UserError: one of the two has a value that is not understood. Online by mistake would publish a sweep.
-
-    """
-    disabled = os.environ.get("WANDB_DISABLED", "").strip().lower()
-    if disabled not in _YES | _NO:
-        raise UserError(f"WANDB_DISABLED must be true or false, got {disabled!r}; or give --wandb")
-    if disabled in _YES:
-        return "disabled"
-    asked = os.environ.get("WANDB_MODE", "")
-    if not asked.strip():
-        return "online" if logged_in() else "offline"
-    if (mode := _SPELLINGS.get(asked.strip().lower())) is None:
-        raise UserError(
-            f"WANDB_MODE must be offline (dryrun), online (run) or disabled, got {asked!r}; or give --wandb"
-        )
-    return mode
-
-
-def logged_in() -> bool:
-    """Whether there is a key for W&B's host, in the environment or in netrc. Looks at no key."""
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    try:
-        host = urlsplit(os.environ.get("WANDB_BASE_URL") or DEFAULT_URL).hostname
-    except ValueError:
-        return False  # no address: nobody can be logged in there
-    named = os.environ.get("NETRC")
-    for path in [Path(named)] if named else [Path.home() / ".netrc", Path.home() / "_netrc"]:
-        with contextlib.suppress(OSError, netrc.NetrcParseError):
-            if host in netrc.netrc(path).hosts:
-                return True
-    return False
 
 
 def unreachable() -> str | None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
     from research.ledger.log import TrialView
-    from research.tracking.trial_runs import Mode
+    from research.planning.tracking_mode import Mode
 
 ENOUGH = 4  # complete trials, for importances and figures
 MOST = 1000  # trials of a study that is drawn and fitted: the first so many

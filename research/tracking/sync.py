@@ -20,12 +20,13 @@ from typing import TYPE_CHECKING
 from research.errors import UserError
 from research.ledger.log import Ledger
 from research.patience import patient
+from research.planning.tracking_mode import logged_in
 from research.store.layout import FINALISTS
 from research.store.lock import SweepLock
 from research.store.scratch import temporary_folder
 from research.text import shell
 from research.tracking.resend import copy_without_rows, last_step
-from research.tracking.sink import NOT_OURS, logged_in, unreachable
+from research.tracking.sink import NOT_OURS, unreachable
 from research.tracking.trial_runs import Marks, upload_mark
 from vae.durable import read_file, write_file
 

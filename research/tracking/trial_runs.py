@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
     from research.ledger.log import Ledger, RowReported, TrialView
+    from research.planning.tracking_mode import Mode
 
-Mode = Literal["offline", "online", "disabled"]
 _LONGEST_NAME = 48  # of a sweep, in an id: W&B takes 64 characters
 _LONGEST_TAG = 64
 _DIRECTORY = re.compile(r"(?:offline-)?run-\d+_\d+-(.+)")  # of a run, in wandb's way of naming it

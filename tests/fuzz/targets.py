@@ -19,12 +19,12 @@ from PIL import Image
 from rich.console import Console
 
 from research.cli.runs import _config_of
-from research.driver import growth
 from research.experiments.variants import read_subject
 from research.ledger.log import Ledger
 from research.ledger.records import TrialRecord, load_record
 from research.models.apply import draw_mask, open_alone
 from research.models.looks import count_looks, earlier_look, identity, write_look
+from research.planning import earlier
 from research.search.spaces import load_space
 from research.store.lock import SweepLock, holder_of
 from research.views import results
@@ -106,7 +106,7 @@ def _configs(folder: Path) -> dict[str, Target]:
         "mask.npy": Target(mask, lambda: draw_mask(str(mask), (1, 8, 8))),
         "mask.png": Target(picture, lambda: draw_mask(str(picture), (1, 8, 8))),
         "space.py": Target(space, lambda: load_space(str(space))),
-        "--start-from": Target(start, lambda: growth.start_from(str(start)), is_json=True),
+        "--start-from": Target(start, lambda: earlier.start_from(str(start)), is_json=True),
     }
 
 
@@ -135,7 +135,7 @@ def _sweep(folder: Path) -> dict[str, Target]:
 
     def use_record() -> None:
         from_dict(load_record(record).config)
-        growth.start_from(str(record))
+        earlier.start_from(str(record))
 
     def use_sweep() -> None:
         opened = Ledger.open(sweep)

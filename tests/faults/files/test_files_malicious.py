@@ -16,12 +16,12 @@ import pytest
 import torch
 
 from research.cli import app as cli
-from research.driver import growth
 from research.driver.best_models import keep_best, last_whole
 from research.errors import UserError
 from research.ledger.log import Ledger
 from research.ledger.records import load_record
 from research.models.apply import draw_mask, model_folder
+from research.planning import earlier
 from research.views import show
 from research.views.results import open_sweep
 from tests.support.invented import whole
@@ -96,7 +96,7 @@ def readers(place: Path) -> dict[str, tuple[Path, Callable[[], object]]]:
         "state": (state / STATE_FILE, lambda: TrainState.load(state)),
         "state.json": (place / "j" / "state.json", lambda: TrainState.load(place / "j")),
         "record.json": (place / "record.json", lambda: load_record(place / "record.json")),
-        "--start-from": (place / "start.json", lambda: growth.start_from(str(place / "start.json"))),
+        "--start-from": (place / "start.json", lambda: earlier.start_from(str(place / "start.json"))),
         "--mask npy": (place / "mask.npy", lambda: draw_mask(str(place / "mask.npy"), (1, 8, 8))),
         "--mask png": (place / "mask.png", lambda: draw_mask(str(place / "mask.png"), (1, 8, 8))),
         **{f"data {s}": (place / f"a{s}", arrays(f"a{s}")) for s in (".npy", ".npz", ".csv", ".parquet")},

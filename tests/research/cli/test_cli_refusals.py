@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from research.cli import app as cli
-from research.driver.growth import learn_from
 from research.errors import UserError
 from research.ledger.log import Ledger
 from research.ledger.settings import Metric
+from research.planning.earlier import learn_from
 from research.planning.preflight import check_space
 from research.search.spaces import load_space
 from tests.support.synthetic import new_ledger, settings

@@ -15,7 +15,7 @@ import torch
 from optuna.distributions import distribution_to_json
 
 from research.driver.driver import Lost, Raised, Turn
-from research.driver.growth import extend, learn_from
+from research.driver.growth import extend
 from research.driver.queue import visible_below
 from research.errors import StorageError, UserError
 from research.ledger import budget
@@ -33,6 +33,7 @@ from research.ledger.settings import (
     StartFrom,
     Tpe,
 )
+from research.planning.earlier import learn_from
 from research.planning.preflight import check_space
 from research.search.samplers import build_sampler
 from research.search.spaces import Space, load_recorded, load_space, of_sweep

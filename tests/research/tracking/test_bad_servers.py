@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from research.tracking.sink import default_mode, unreachable
+from research.planning.tracking_mode import default_mode
+from research.tracking.sink import unreachable
 from tests.research.tracking.test_tracking import assert_is_the_ledger
 from tests.support.synthetic import new_ledger
 from tests.support.wandb_help import append_trial

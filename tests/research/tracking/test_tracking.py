@@ -16,7 +16,7 @@ from PIL import Image
 
 from research.errors import UserError
 from research.ledger.log import Ledger
-from research.tracking.sink import Sink, default_mode
+from research.planning.tracking_mode import default_mode
 from tests.support.places import ROOT
 from tests.support.synthetic import failed, new_ledger, row, trial
 from tests.support.wandb_help import alive, append_trial, child_of, cores_of, wait_for
@@ -25,6 +25,8 @@ from tests.support.wandb_reader import OfflineRun, read_runs
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from research.tracking.sink import Sink
 
     Start = Callable[..., Sink]
 
@@ -202,7 +204,7 @@ def test_default_mode_value_not_understood_is_refused(
 
 def test_the_driver_does_not_import_wandb() -> None:
     """Importing the sink and asking for the mode costs no import of wandb."""
-    code = "import sys, research.tracking.sink as t; t.default_mode(); print('wandb' in sys.modules)"
+    code = "import sys, research.tracking.sink; from research.planning.tracking_mode import default_mode; default_mode(); print('wandb' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert result.stdout == "False\n"
 
@@ -262,7 +264,6 @@ DRIVER = """
 import sys, time
 from pathlib import Path
 from tests.support.synthetic import new_ledger, row, trial
-from research.tracking.sink import Sink
 ledger = new_ledger(Path(sys.argv[1]))
 sink = Sink.start(Path(sys.argv[1]), "offline")
 ledger.append(trial(0))
