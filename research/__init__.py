@@ -75,7 +75,7 @@ def open_sweep(directory: str | Path) -> Sweep:
 
 
 def load_model(model: str | Path, *, rank: int = 1, device: str = "cpu") -> tuple[TrainConfig, VAE]:
-    """Return the config and the model at ``model``: a model folder, a record in one, or a sweep (its best by ``rank``).
+    """Return the config and the model at ``model``: a sweep (its best by ``rank``), ``DIR:7``, a model folder, or a record.
 
     Raises:
         UserError: there is no such model.
@@ -83,15 +83,15 @@ def load_model(model: str | Path, *, rank: int = 1, device: str = "cpu") -> tupl
 
     """
     from research.models.apply import open_alone
-    from research.store.mirror import local
 
-    opened = open_alone(local(model), rank=rank, device=device)
+    opened = open_alone(model, rank=rank, device=device)
     return opened.config, opened.model
 
 
 def evaluate(
     model: str | Path,
     *,
+    rank: int = 1,
     split: str = "validation",
     nll: int = 0,
     images: int = 1000,
@@ -108,12 +108,12 @@ def evaluate(
         UserError: the model, the data and the question do not fit each other.
 
     """
+    from research.models.apply import model_folder
     from research.models.evaluation import evaluate_model
     from research.store.data_copy import data_directory
-    from research.store.mirror import local
 
     answer = evaluate_model(
-        local(model),
+        model_folder(model, rank),
         split=split,
         nll_k=nll,
         images=images,
@@ -136,7 +136,7 @@ def reproduce(
 ) -> Reproduction:
     """Train a recorded config again with the record's seed and threads, and compare the rows.
 
-    ``record``: a record, a model folder, or a sweep (its best by ``rank``). ``trust``: also run external parts that a
+    ``record``: a sweep (its best by ``rank``), a trial of it (``DIR:7``), a record, or a model folder. ``trust``: also run external parts that a
     record from elsewhere names, and contact the bucket that it names.
 
     Raises:

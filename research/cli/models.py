@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 Place = Annotated[
     Path,
     typer.Argument(
-        help="A kept model's folder, a record in one, or a sweep's directory.", parser=later(local), metavar="PLACE"
+        help="A sweep, a trial of it (DIR:7), a kept model's folder, or a record in one.",
+        parser=later(local),
+        metavar="PLACE",
     ),
 ]
 Rank = Annotated[int, typer.Option(min=1, help="Of a sweep: which of its best.")]

@@ -106,7 +106,9 @@ def reproduce(
     record: Annotated[
         Path,
         typer.Argument(
-            help="A record.json, a model folder, or a sweep's directory.", parser=later(local), metavar="RECORD"
+            help="A sweep, a trial of it (DIR:7), a record.json, or a model folder.",
+            parser=later(local),
+            metavar="RECORD",
         ),
     ],
     rank: Annotated[int, typer.Option(min=1, help="Of a sweep: which of its best.")] = 1,
@@ -171,7 +173,15 @@ def reproduce(
 
 
 def evaluate(
-    model: Annotated[Path, typer.Argument(help="A model folder.", parser=later(local), metavar="MODEL")],
+    model: Annotated[
+        Path,
+        typer.Argument(
+            help="A sweep, a trial of it (DIR:7), a model folder, or a record in one.",
+            parser=later(local),
+            metavar="MODEL",
+        ),
+    ],
+    rank: Annotated[int, typer.Option(min=1, help="Of a sweep: which of its best.")] = 1,
     split: Annotated[str, typer.Option(help="validation or test. Every look at test is written down.")] = "validation",
     nll: Annotated[
         int, typer.Option(min=0, max=5000, help="Importance samples for -log p(x); 0: the bound alone.")
@@ -187,11 +197,12 @@ def evaluate(
     """A model's numbers on held-out data, in nats per example."""
     one_of("--split", split, {"validation": 1, "test": 1})
     set_threads(threads)
+    from research.models.apply import model_folder  # noqa: PLC0415
     from research.models.evaluation import evaluate_model  # noqa: PLC0415
 
     check_device(device)
     answer = evaluate_model(
-        model,
+        model_folder(model, rank),
         split=split,
         nll_k=nll,
         images=images,
@@ -229,20 +240,21 @@ def _assignment(text: str) -> tuple[str, Any]:
 
 
 def _config_of(name: str, seed: int) -> TrainConfig:
-    """The config that ``name`` means: of a JSON file, a record, a model folder, or drawn from a space."""
+    """Return the config that ``name`` means: of a JSON file, a record, a model, a trial of a sweep, or drawn from a space."""
     from research.ledger.consistency import config_of  # noqa: PLC0415
     from research.ledger.records import load_record, read_config_file  # noqa: PLC0415
     from vae.portable import in_model_folder  # noqa: PLC0415
     from vae.serialization import from_json  # noqa: PLC0415
 
     path = local(name)
-    if path.is_dir():
+    if path.is_dir() and not (path / "ledger").is_dir():
         path /= "config.json"
     if path.suffix == ".json":
         text = read_config_file(path)
-        if '"config_hash"' in text:
-            return config_of(load_record(path))
-        return from_json(text, recorded=in_model_folder(path))
+        if '"config_hash"' not in text:
+            return from_json(text, recorded=in_model_folder(path))
+    if path.suffix == ".json" or (path / "ledger").is_dir() or (not path.exists() and ":" in path.name):
+        return config_of(load_record(path))
     from research.search.spaces import load_space, survey  # noqa: PLC0415
 
     return survey(load_space(name), epochs=None, seed=seed, draws=1).configs[0]

@@ -142,7 +142,7 @@ def ablate(
     record: Annotated[
         Path,
         typer.Argument(
-            help="A record.json, a model folder, a config.json, or a sweep's directory.",
+            help="A sweep, a trial of it (DIR:7), a record.json, a model folder, or a config.json.",
             parser=later(local),
             metavar="PLACE",
         ),

@@ -13,9 +13,9 @@ from research.ledger.checks import numbers
 from research.ledger.events import Facts
 from research.ledger.log import Ledger, Status
 from research.ledger.settings import Metric
+from research.ledger.source import FORMS, Folder, JsonFile, SweepTrial, source_at
 from research.store.folders import verify_folder
 from research.store.layout import MANIFEST, RECORD
-from research.store.mirror import local
 from vae.config import NonNegativeInt, PositiveInt, part
 from vae.durable import LARGE_TEXT, read_file, read_text
 from vae.system.manifest import has_manifest
@@ -154,26 +154,23 @@ _ADAPTER: TypeAdapter[TrialRecord] = TypeAdapter(TrialRecord)
 
 
 def load_record(path: str | Path, rank: int = 1) -> TrialRecord:
-    """The record at ``path``: a ``record.json``, a model folder (verified), or a sweep's trial of ``rank``.
+    """Return the record at ``path``: a ``record.json``, a model folder (verified), or a trial of a sweep.
 
     What it says of itself is not judged here, and its config is not made: see :func:`config_of`.
 
     Raises ``UserError`` for anything else, ``CorruptFile`` naming a damaged file.
     """
-    path = local(path)
-    if (path / "ledger").is_dir():
-        ledger = Ledger.open(path)
-        ranked = ledger.ranked()
-        if not 1 <= rank <= len(ranked):
-            raise UserError(f"rank {rank} of {path}: {len(ranked)} trials have a finite {ledger.settings.metric.name}")
-        return TrialRecord.of(ledger, ranked[rank - 1].number)
-    file = path / RECORD if path.is_dir() else path
-    if path.is_dir() and has_manifest(path):
-        verify_folder(path)  # names what stands in the place of a file
-    if not file.is_file():
-        raise UserError(f"{path} is neither a {RECORD}, nor a model folder, nor a sweep directory")
-    if rank != 1:
-        raise UserError(f"rank {rank} of {path}: only a sweep directory has ranks")
+    match source_at(path, rank):
+        case SweepTrial(ledger, number, _):
+            return TrialRecord.of(ledger, number)
+        case JsonFile(file):
+            pass
+        case Folder(folder):
+            if has_manifest(folder):
+                verify_folder(folder)  # names what stands in the place of a file
+            file = folder / RECORD
+            if not file.is_file():
+                raise UserError(f"{folder} holds no {RECORD}: give {FORMS}")
     if file.name == RECORD and (found := _verified_record(file.parent)) is not None:
         return found
     return _read_record(file)

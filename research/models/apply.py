@@ -17,14 +17,16 @@ import torch
 from research.errors import UserError
 from research.intervals import paired_interval
 from research.ledger.comparison import why_not
-from research.ledger.log import Ledger
 from research.ledger.records import verify_model
+from research.ledger.source import FORMS, Folder, JsonFile, SweepTrial, source_at
 from research.models.evaluation import check_label_names, examples_of, recorded_label_names
 from research.models.looks import earlier_look, model_hash, write_look
 from research.search.spaces import on_other_data
 from research.store.data_copy import data_directory
 from research.store.layout import RECORD, trial_name
+from research.store.mirror import relative
 from research.store.object_store import is_url
+from research.text import shell
 from research.worker.comparison import facts_of
 from vae.apply import codes, scores, some_codes
 from vae.data.arrays import UNREADABLE, read_array
@@ -85,32 +87,29 @@ class Kept(Model):
             write_look(self.folder, self.question, row, self.why)
 
 
-def model_folder(place: Path, rank: int = 1) -> Path:
-    """The model folder that ``place`` means: one, a record in one, or the model of ``rank`` of a sweep.
+def model_folder(place: str | Path, rank: int = 1) -> Path:
+    """Return the model folder that ``place`` means; see :func:`research.ledger.source.source_at`.
 
     Raises:
-        UserError: it is none of them, or the sweep did not keep that model.
+        UserError: there is no model, or the sweep did not keep it.
         CorruptFile: a file of the folder is not what its manifest, its record or the sweep around it says.
 
     """
-    if (place / "ledger").is_dir():
-        ranked = Ledger.open(place).ranked()
-        if not 1 <= rank <= len(ranked):
-            raise UserError(f"--rank must be 1 to {len(ranked)}, the trials of {place} that have a result, got {rank}")
-        folder = place / "models" / trial_name(ranked[rank - 1].number)
-        if not folder.is_dir():
-            raise UserError(f"the model of rank {rank} of {place} was not kept: choose a lower --rank, or reproduce it")
-    else:
-        folder = place.parent if place.suffix == ".json" else place
-        if not (folder / "config.json").is_file() and not has_manifest(folder):
-            raise UserError(f"{place} is neither a model folder, nor a record in one, nor a sweep's directory")
-        if rank != 1:
-            raise UserError(f"--rank {rank}: {place} is one model; only a sweep's directory has ranks")
+    match source_at(place, rank):
+        case SweepTrial(ledger, number, asked):
+            folder = ledger.directory / "models" / trial_name(number)
+            if not folder.is_dir():
+                again = shell("research", "train", f"{relative(ledger.directory)}:{number}", "--out", "runs/again")
+                raise UserError(f"the model of {asked} was not kept: choose a kept one, or train it again with {again}")
+        case Folder(path) | JsonFile(path):
+            folder = path.parent if path.suffix == ".json" and path.is_file() else path
+            if not (folder / "config.json").is_file() and not has_manifest(folder):
+                raise UserError(f"{path} holds no model: give {FORMS}")
     verify_model(folder)
     return folder
 
 
-def open_alone(place: Path, *, rank: int = 1, device: str = "cpu") -> Model:
+def open_alone(place: str | Path, *, rank: int = 1, device: str = "cpu") -> Model:
     """The model at ``place``, without any data."""
     folder = model_folder(place, rank)
     config, model = load_model(folder)
@@ -118,7 +117,7 @@ def open_alone(place: Path, *, rank: int = 1, device: str = "cpu") -> Model:
 
 
 def open_model(
-    place: Path,
+    place: str | Path,
     *,
     split: str = "validation",
     rank: int = 1,
@@ -545,9 +544,9 @@ def export(kept: Model, out: Path) -> dict[str, float]:
             found = session.run(None, feed)
             for output, got, want in zip(output_names, found, expected[name], strict=True):
                 difference = float(np.abs(got - want[:count].numpy()).max())
-                relative = bool(np.allclose(got, want[:count].numpy(), rtol=1e-4, atol=1e-5))
+                close = bool(np.allclose(got, want[:count].numpy(), rtol=1e-4, atol=1e-5))
                 worst[f"{name}.{output}"] = max(difference, worst.get(f"{name}.{output}", 0.0))
-                if not relative or (output == "mean" and difference > 1e-5):  # noqa: PLR2004 - what is promised
+                if not close or (output == "mean" and difference > 1e-5):  # noqa: PLR2004 - what is promised
                     raise UserError(
                         f"{file}: {output} differs from the model's by {difference:.2g}: not exported faithfully"
                     )

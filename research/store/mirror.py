@@ -26,6 +26,7 @@ from research.store.scratch import alive
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
 
+_TRIAL = re.compile(r":\d{1,9}$")  # after a sweep's address: one of its trials
 _EVENT = re.compile(r"ledger/\d{8}\.json")
 _TAKEN_ALONG = re.compile(r"models/[^/]+/.+|looks/[^/]+\.json|code-\d+\.diff|test\.json")
 _MAY_CHANGE = "test.json"  # the finalists' summary: written again with each look
@@ -88,7 +89,9 @@ def place(text: str | Path) -> Path:
 
 
 def local(text: str | Path) -> Path:
-    """A sweep, or a model in one, as this machine has it: a path as it is, an address after its mirror was renewed.
+    """A sweep, or a model or trial (``NAME:7``) in one, as this machine has it.
+
+    A path is returned as it is, and an address after its mirror was renewed.
 
     Raises:
         UserError: there is no sweep at the address. StorageError: the store can't be read.
@@ -97,9 +100,13 @@ def local(text: str | Path) -> Path:
     if not is_url(str(text)):
         return whole(text)
     sweep, _, model = url_of(parse_url(str(text))).partition("/models/")
+    trial = "" if model else _TRIAL.search(sweep)
+    sweep = sweep.removesuffix(trial[0] if trial else "")
     mirror = mirror_of(sweep)
     pull(mirror)
-    return mirror / "models" / model if model else mirror
+    if model:
+        return mirror / "models" / model
+    return mirror.with_name(f"{mirror.name}{trial[0]}") if trial else mirror
 
 
 def pull(directory: Path) -> None:
