@@ -40,8 +40,8 @@ $(STAMP): pyproject.toml constraints.txt
 sweep: $(STAMP) ## run a whole sweep on the bundled digits: about two minutes
 	$(BIN)/research sweep quickstart
 
-test: $(STAMP) ## the fast tests
-	$(BIN)/python -m pytest
+test: $(STAMP) ## the fast tests, in one process for each core
+	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist worksteal
 
 test-slow: $(STAMP) ## the tests that start Ray, train, or kill processes
 	$(BIN)/python -m pytest -m "(slow or faults) and not long"

@@ -72,7 +72,7 @@ class Tally:
 
 
 _TALLY = pytest.StashKey[Tally]()
-_TABLE = pytest.StashKey[list[tuple[str, Tally, bool]]]()
+_FAULT = "fault"  # of a report's properties, which also cross from a process of pytest-xdist to the one that sums up
 
 
 @pytest.fixture
@@ -95,28 +95,42 @@ def pytest_runtest_call(item):
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
-    """Collect a line of the table of faults."""
+    """Give the report of a fault test its line of the table of faults."""
     report = yield
     marker = item.get_closest_marker("fault")
     if marker is not None and call.when == "call" and not report.skipped:
-        line = (marker.args[0], item.stash.get(_TALLY, Tally()), report.passed)
-        item.config.stash.setdefault(_TABLE, []).append(line)
+        counted = item.stash.get(_TALLY, Tally())
+        report.user_properties.append((_FAULT, [marker.args[0], counted.committed, counted.lost]))
     return report
 
 
-def pytest_terminal_summary(terminalreporter, config):
-    """The table: each fault, how often it was committed, how often it was survived, what was lost."""
-    by_fault: dict[str, list[tuple[Tally, bool]]] = {}
-    for name, counted, passed in config.stash.get(_TABLE, []):
-        by_fault.setdefault(name, []).append((counted, passed))
-    if not by_fault:
-        return
-    terminalreporter.section("faults")
-    width = max(map(len, by_fault))
-    terminalreporter.line(f"{'fault':{width}}  tests  committed  survived  lost")
-    for name in sorted(by_fault, key=lambda name: (int(name.split()[0]), name)):
-        lines = by_fault[name]
-        committed = sum(counted.committed for counted, _ in lines)
-        survived = sum(counted.committed for counted, passed in lines if passed)
-        lost = sum(counted.lost for counted, _ in lines)
-        terminalreporter.line(f"{name:{width}}  {len(lines):5}  {committed:9}  {survived:8}  {lost:4}")
+class FaultTable:
+    """Sums up the fault tests: each fault, how often it was committed, how often it was survived, what was lost."""
+
+    def __init__(self):
+        """Begin with no line."""
+        self.lines = {}
+
+    def pytest_runtest_logreport(self, report):
+        """Take the line of a report, from this process or another."""
+        for name, value in report.user_properties:
+            if name == _FAULT and report.when == "call":
+                fault, committed, lost = value
+                self.lines.setdefault(fault, []).append((committed, committed if report.passed else 0, lost))
+
+    def pytest_terminal_summary(self, terminalreporter):
+        """Print the table."""
+        if not self.lines:
+            return
+        terminalreporter.section("faults")
+        width = max(map(len, self.lines))
+        terminalreporter.line(f"{'fault':{width}}  tests  committed  survived  lost")
+        for name in sorted(self.lines, key=lambda name: (int(name.split()[0]), name)):
+            lines = self.lines[name]
+            committed, survived, lost = (sum(column) for column in zip(*lines, strict=True))
+            terminalreporter.line(f"{name:{width}}  {len(lines):5}  {committed:9}  {survived:8}  {lost:4}")
+
+
+def pytest_configure(config):
+    """Register the table."""
+    config.pluginmanager.register(FaultTable(), "fault-table")

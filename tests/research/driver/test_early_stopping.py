@@ -13,7 +13,7 @@ from research.ledger.log import Ledger
 from research.ledger.settings import Asha, Hyperband, MedianRule, Metric, NoScheduler, RandomSearch, Resources, rungs
 from research.search.early_stopping import keeps_going, value_at
 from research.search.spaces import Space
-from tests.support.drivers import DriverByHand
+from tests.support.by_hand import DriverByHand
 from tests.support.synthetic import MEASURE, new_ledger, row, trial
 from vae.networks import Mlp
 from vae.train_config import TrainConfig

@@ -13,7 +13,7 @@ from research.ledger.settings import NoScheduler, RandomSearch, Resources
 from research.on_ray.tune_hooks import TuneScheduler, TuneSearcher
 from research.search.spaces import Space
 from research.worker.messages import ASSIGNMENTS
-from tests.support.drivers import DriverByHand, report_of
+from tests.support.by_hand import DriverByHand, report_of
 from tests.support.synthetic import new_ledger, row
 from vae.networks import Mlp
 from vae.train_config import TrainConfig

@@ -38,7 +38,7 @@ from research.planning.preflight import check_space
 from research.search.samplers import build_sampler
 from research.search.spaces import Space, load_recorded, load_space, of_sweep
 from research.search.study import StudyView
-from tests.support.drivers import DriverByHand
+from tests.support.by_hand import DriverByHand
 from tests.support.synthetic import new_ledger, row, trial
 from vae.networks import Mlp
 from vae.optimizers import Adam

@@ -24,7 +24,7 @@ from research.store.object_store import ObjectStore
 from research.worker.messages import Assignment
 from research.worker.notice import Preempted, StopFile
 from research.worker.trial import run_trials
-from tests.support.drivers import WorkerChannel
+from tests.support.by_hand import WorkerChannel
 from tests.support.store_server import BUCKET
 from tests.support.synthetic import new_ledger, science, trial
 from vae.data import Digits, load_training
