@@ -1,8 +1,8 @@
-"""The sweep's best K models: derived from the ledger, each bound to the row that earned its place.
+"""The best K models of a sweep, derived from the ledger.
 
-A trial's checkpoints stay under ``DIR/trials`` until it has ended. Then the weights of its best row become a
-model folder, if it is among the best K, and the checkpoints go. All of this may be killed at any moment and
-run again.
+A trial's checkpoints stay under ``DIR/trials`` until it has ended. If the trial is then among the best K, the weights of
+its best row become a model folder, and its checkpoints are deleted. The process may be killed at any moment, and all of
+this can be run again.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ _TRIAL = re.compile(r"trial-(\d{4,15})")
 
 
 def keep_best(ledger: Ledger, sweep_dir: Path) -> list[str]:
-    """Make ``DIR/models`` hold the best K ended trials' models and remove what is then not needed any more.
+    """Make ``DIR/models`` hold the models of the best K ended trials, and remove what is no longer needed.
 
-    New models are complete before anything is removed. Returns one line per problem (a missing or corrupt
-    checkpoint, a full disk) and raises for none: the sweep goes on. A place that can't be filled leaves
-    the next best model that is still there in ``models``, and the checkpoints of its trial where they are.
-    Only the holder of the sweep's lock may call this.
+    New models are complete before anything is removed. Returns one line for each problem (a missing or corrupt
+    checkpoint, a full disk) and raises for none, so that the sweep goes on. If a model cannot be kept, the next best
+    one that is still in ``models`` stays, and so do the checkpoints of its trial. Only the holder of the sweep's
+    lock may call this.
 
-    Of a sweep in an object store, checkpoints come from there and models go there; the mirror holds the same models.
+    For a sweep in an object store, checkpoints come from there and models go there. The mirror holds the same models.
     """
     models, problems = sweep_dir / "models", list[str]()
     store = store_of(sweep_dir)
@@ -116,10 +116,11 @@ def keep_best(ledger: Ledger, sweep_dir: Path) -> list[str]:
 
 
 def last_whole(sweep_dir: Path, trial: TrialView, replicates: int) -> tuple[RowReported | None, list[str]]:
-    """The latest row of a running trial whose checkpoint is whole, and a line for each later one that is not.
+    """Return the latest row of a running trial whose checkpoint is whole, and a line for each later one that is not.
 
-    Training continues from there; None: from the start. A row's epoch that is trained again changes nothing in the
-    ledger. Raises ``StorageError`` where a store can't be read. Of the earlier checkpoints only the best is kept, so that one that is gone is no problem to tell of.
+    Training continues from that row, or from the start if it is None. An epoch that is trained again changes nothing
+    in the ledger. Only the best of the earlier checkpoints is kept, so a missing one is no problem. Raises
+    ``StorageError`` if a store cannot be read.
     """
     problems, store = list[str](), store_of(sweep_dir)
     with_checkpoint = [row for _, row in sorted(trial.rows.items(), reverse=True) if row.checkpoint]
@@ -175,13 +176,13 @@ def _aside(folder: Path) -> list[str]:
 
 
 def _needless(ledger: Ledger, number: int | None, missing: set[int]) -> bool:
-    """Whether a trial's checkpoints are needed no more."""
+    """Return True if a trial's checkpoints are no longer needed."""
     view = None if number is None else ledger.trials.get(number)
     return view is not None and view.terminal and view.number not in missing
 
 
 def _model_files(ledger: Ledger, sweep_dir: Path, trial: TrialView) -> dict[str, bytes | Path]:
-    """The content of a trial's model folder; raises what ``keep_best`` reports."""
+    """Return the files of a trial's model folder; raises what ``keep_best`` reports."""
     row = trial.best(ledger.settings.metric)
     if row is None or row.checkpoint is None:
         raise UserError("its best row has no checkpoint")
@@ -217,7 +218,7 @@ def _fetch_what_it_is_made_of(ledger: Ledger, store: ObjectStore, trial: TrialVi
 
 
 def _latest_pictures(trial: TrialView) -> dict[str, str]:
-    """By name, where they are in the sweep's directory; empty for a trial without."""
+    """Return the paths of the latest pictures by name, relative to the sweep's directory."""
     pictured = (trial.rows[epoch].pictures for epoch in sorted(trial.rows, reverse=True))
     return next((pictures for pictures in pictured if pictures), {})
 

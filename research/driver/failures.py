@@ -1,4 +1,4 @@
-"""How trials failed: a worker's exception as a kind and one line, and when failures are too many to go on."""
+"""The kinds of failure: a worker's exception as a kind and one line, and the limit of failures in a row."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from research.ledger.events import FailKind, RetryCause
     from research.ledger.log import Ledger, TrialView
 
-# How often a trial may lose its worker without an epoch between: nodes come and go, and that is not its own fault.
+# How often a trial may lose its worker without an epoch in between. Nodes come and go, which is not the trial's fault.
 MAX_LOST = 5
 MAX_STUCK = 1  # each costs the whole deadline
 # What PyTorch says in a plain RuntimeError when there is no memory.
@@ -26,7 +26,7 @@ _NO_GPU_MEMORY = ("CUDA out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STA
 
 @dataclass(frozen=True)
 class Verdict:
-    """What becomes of a trial whose worker ended: it runs ``again``, for that cause, or it has failed as ``kind``."""
+    """The decision on a trial whose worker ended: it runs ``again`` for that cause, or it has failed as ``kind``."""
 
     again: RetryCause | None
     kind: FailKind
@@ -34,10 +34,10 @@ class Verdict:
 
 
 def judge(view: TrialView, cause: BaseException | None, *, lost: str | None, stuck: bool, share: float) -> Verdict:
-    """Decide from what the ledger says of the trial, so that a restarted driver decides the same.
+    """Decide from the ledger only, so that a restarted driver decides the same.
 
-    ``lost``: how the worker was, where it did not raise ``cause`` itself. ``stuck``: the watchdog ended it. ``share``:
-    of a GPU, as the sweep gives it to each trial.
+    ``lost``: how the worker was lost, if it did not raise ``cause`` itself. ``stuck``: the watchdog ended it. ``share``: the
+    share of a GPU that the sweep gives to each trial.
     """
     if stuck:
         reason = "no epoch for longer than --stuck-minutes allows"
@@ -55,7 +55,7 @@ def judge(view: TrialView, cause: BaseException | None, *, lost: str | None, stu
 
 
 def classify(cause: BaseException | None) -> tuple[FailKind, str]:
-    """A worker's exception as a kind of failure and one line."""
+    """Return the kind of failure of a worker's exception, and one line."""
     if cause is None:
         return "bug", "the worker failed without an exception"
     told = " ".join([str(cause), *getattr(cause, "__notes__", [])])
@@ -70,14 +70,14 @@ def classify(cause: BaseException | None) -> tuple[FailKind, str]:
 
 
 def on_gpu(cause: BaseException | None) -> bool:
-    """Whether it is a GPU's memory that ran out."""
+    """Return True if the memory of a GPU ran out."""
     if isinstance(cause, torch.OutOfMemoryError):
         return True
     return isinstance(cause, RuntimeError) and any(said in str(cause) for said in _NO_GPU_MEMORY)
 
 
 def too_many(ledger: Ledger) -> str | None:
-    """That the last ``--max-failed`` trials that ended in this session have all failed, in words."""
+    """Return a message if the last ``--max-failed`` trials of this session have all failed, else None."""
     most = ledger.settings.max_failed
     here = len(ledger.sessions) - 1
     last = [ledger.trials[number] for number in islice(reversed(ledger.standing.places), most)]
@@ -88,13 +88,13 @@ def too_many(ledger: Ledger) -> str | None:
 
 
 def counted(views: list[TrialView]) -> str:
-    """``6 bug, 2 diverged``: how many of each kind, the most frequent first."""
+    """Return the number of each kind, the most frequent first, for example ``6 bug, 2 diverged``."""
     kinds = Counter(view.fail_kind or "unknown" for view in views)
     return ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
 
 
 def summary(ledger: Ledger) -> str | None:
-    """Of a sweep with failures: how many of each kind, and the latest of the most frequent; None without any."""
+    """Return the number of failures of each kind and the latest of the most frequent kind; None without failures."""
     failed = [view for view in ledger.trials.values() if view.status == "FAIL"]
     if not failed:
         return None

@@ -73,10 +73,10 @@ def create(
 
 
 def reopen(sweep_dir: Path, *, allow_changed_code: bool) -> tuple[Ledger, Space]:
-    """A sweep to be continued, and its space.
+    """Return the ledger and the space of a sweep that is to be continued.
 
     Raises:
-        UserError: nothing is left to do, or code or data are not what the sweep was begun with.
+        UserError: nothing is left to do, or the code or the data have changed since the sweep began.
 
     """
     ledger = Ledger.open(sweep_dir)
@@ -110,7 +110,7 @@ def reopen(sweep_dir: Path, *, allow_changed_code: bool) -> tuple[Ledger, Space]
 
 
 def check_code(ledger: Ledger, *, allow_changed_code: bool) -> None:
-    """Refuse to go on with other code than the sweep was begun with, external parts included. Nothing of it runs.
+    """Refuse to go on with other code than the sweep was begun with, including external parts. None of that code runs.
 
     Raises:
         UserError: with both hashes, or the part that has changed.
@@ -128,7 +128,7 @@ def check_code(ledger: Ledger, *, allow_changed_code: bool) -> None:
 
 
 def _refuse_changed_externals(ledger: Ledger) -> None:
-    """Refuse external parts that are not what ran: their hashes are in the rows. None of them is imported here."""
+    """Refuse external parts whose hashes differ from those in the rows. None of them is imported here."""
     for view in ledger.trials.values():
         for row in view.rows.values():
             ran = row.worker.get("external")

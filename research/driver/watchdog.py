@@ -1,4 +1,4 @@
-"""Trials that have stopped moving: on a worker that reports nothing, or in a queue that no node serves."""
+"""Detection of trials that make no progress: on a worker that reports nothing, or waiting for a node."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 TIMES_SLOWEST = 10.0
-# Counted between two looks at most: while the driver itself was stopped nobody could report to it.
+# At most this much is counted between two looks. While the driver itself was stopped, no worker could report to it.
 MOST_BETWEEN_LOOKS = 5.0
 
 
 class Watchdog:
-    """Who has reported no epoch for too long, and whether nobody has been given a place for too long.
+    """Finds trials that have reported no epoch for too long, and sweeps whose trials wait too long for a place.
 
-    A trial is stuck when it has reported nothing for ``minutes``, or for ten times as long as the slowest epoch that
-    this sweep has seen, whichever is longer. Before the first epoch of a sweep nothing is: how long one takes is not
-    known yet. ``minutes`` 0: nothing ever is.
+    A trial is stuck when it has reported nothing for ``minutes``, or for ten times the slowest epoch of the sweep,
+    whichever is longer. Before the first epoch of a sweep no trial is stuck, because the length of an epoch is not
+    known yet. With ``minutes`` 0 no trial ever is.
     """
 
     def __init__(
@@ -29,7 +29,7 @@ class Watchdog:
         waiting_minutes: float = 5.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``slowest``: seconds, of the epochs of earlier sessions; 0.0 where there are none."""
+        """``slowest``: the slowest epoch of earlier sessions in seconds, 0.0 if there is none."""
         self.minutes = minutes
         self.slowest = slowest
         self.waiting_minutes = waiting_minutes
@@ -40,12 +40,12 @@ class Watchdog:
         self.told = False
 
     def row(self, trial: int) -> None:
-        """``trial`` has reported an epoch."""
+        """Note that ``trial`` has reported an epoch."""
         self.slowest = max(self.slowest, self.silent.get(trial, 0.0), 1e-3)
         self.silent[trial] = 0.0
 
     def look(self, running: Iterable[int], waiting: int = 0) -> list[int]:
-        """The stuck ones of the ``running`` trials; each is named once, then counts anew."""
+        """Return the stuck trials among the ``running`` ones. Each is returned once and then counted anew."""
         now = self.clock()
         passed = 0.0 if self.looked is None else min(now - self.looked, MOST_BETWEEN_LOOKS)
         self.looked = now
@@ -59,13 +59,13 @@ class Watchdog:
 
     @property
     def deadline(self) -> float:
-        """Seconds."""
+        """The time without a report after which a trial is stuck, in seconds."""
         if self.minutes == 0 or self.slowest == 0.0:
             return float("inf")
         return max(60 * self.minutes, TIMES_SLOWEST * self.slowest)
 
     def no_place(self) -> bool:
-        """Whether trials have waited for ``waiting_minutes`` with none running; said once, until one runs again."""
+        """Return True once if trials have waited for ``waiting_minutes`` while none ran."""
         late = self.without_place > 60 * self.waiting_minutes
         told, self.told = self.told, late
         return late and not told

@@ -1,4 +1,4 @@
-"""What a Ray cluster could ever give a trial: its nodes' resources, and those of nodes that it may add."""
+"""The resources that a Ray cluster can give to a trial: those of its nodes, and of nodes that it may add."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Node = dict[str, float]  # how much of each resource
 
 
 def check_capacity(resources: Resources, nodes: Sequence[Node], addable: Sequence[Node] | None) -> None:
-    """Refuse a trial that no node can ever take. ``addable``: kinds of node to come; None: not known which.
+    """Refuse a trial that no node can ever take. ``addable``: the kinds of node that may be added; None: not known.
 
     Raises:
         UserError: with what is asked, and what the largest nodes have.
@@ -40,14 +40,14 @@ def check_capacity(resources: Resources, nodes: Sequence[Node], addable: Sequenc
 
 
 def cluster_nodes() -> list[Node]:
-    """What each living node has, used or not."""
+    """Return the resources of each living node, used or not."""
     return [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
 
 
 def await_nodes(nodes: Callable[[], Sequence[Node]] = cluster_nodes, patience_s: float = 30.0) -> bool:
-    """Wait for the first node that has a CPU at all; whether there is one.
+    """Wait for the first node with a CPU; return True if there is one.
 
-    A head often gives none to trials, and right after `ray up` the others are still joining.
+    A head often gives no CPU to trials, and right after `ray up` the other nodes are still joining.
     """
     until = time.monotonic() + patience_s
     while not any(node.get("CPU", 0.0) > 0 for node in nodes()):
@@ -58,9 +58,9 @@ def await_nodes(nodes: Callable[[], Sequence[Node]] = cluster_nodes, patience_s:
 
 
 def addable_nodes(bootstrap: Path = BOOTSTRAP) -> list[Node] | None:
-    """The kinds of node that an autoscaler may add; none on a fixed cluster; None where it does not say.
+    """Return the kinds of node that an autoscaler may add: none on a fixed cluster, None where they are not known.
 
-    An autoscaler tells Ray's head, or `ray up` left its configuration on the head, where the driver is then.
+    An autoscaler reports them to Ray's head, or `ray up` left its configuration on the head, where the driver runs then.
     """
     if (config := state.get_cluster_config()) is not None:
         groups = [group for group in config.node_group_configs if group.max_count != 0]
@@ -75,7 +75,7 @@ def addable_nodes(bootstrap: Path = BOOTSTRAP) -> list[Node] | None:
 
 
 def grows() -> bool:
-    """Whether something starts nodes for this cluster: `ray up` and Kubernetes name each node's group, by hand nobody does."""
+    """Return True if something starts nodes for this cluster: `ray up` and Kubernetes give each node the name of a group."""
     return any(node["Alive"] and node.get("Labels", {}).get("ray.io/node-group") for node in ray.nodes())
 
 
@@ -87,7 +87,7 @@ def _kinds(types: Mapping[str, dict[str, object]], head: object, most: int) -> l
 
 
 def no_place(resources: Resources) -> str:
-    """That trials wait and none runs: what was asked, and what the nodes have."""
+    """Return a message for trials that wait while none runs: what they ask for, and what the nodes have."""
     return (
         f"no trial has been given a place for minutes: each asks for {_asked(resources)}, the nodes have "
         f"{_told(cluster_nodes())}; look at ray status"
@@ -103,7 +103,7 @@ def _asked(resources: Resources) -> str:
 
 
 def _told(nodes: Sequence[Node]) -> str:
-    """``2 × (4 CPU, 1 GPU), (8 CPU)``: equal nodes once."""
+    """Return for example ``2 × (4 CPU, 1 GPU), (8 CPU)``, with equal nodes counted."""
     kinds = [_one(node) for node in nodes]
     counted = [
         f"{kinds.count(kind)} × ({kind})" if kinds.count(kind) > 1 else f"({kind})" for kind in dict.fromkeys(kinds)

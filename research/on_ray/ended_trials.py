@@ -1,7 +1,7 @@
-"""How a worker that trains several trials as a stack learns which of them the driver has ended.
+"""An actor of Ray that says which trials of a stack the driver has ended.
 
-Tune tells a worker to go on or to stop, nothing about one of several. So the driver keeps the numbers of ended trials
-in an actor of Ray's, and the worker asks it after each epoch's reports, which come back when the decisions are known.
+Tune tells a worker to go on or to stop, and nothing about one trial of several. So the driver keeps the numbers of ended
+trials in an actor. The worker asks it after the reports of each epoch, when the decisions are known.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ class _Ended:
 
 
 class EndedTrials:
-    """The driver's end."""
+    """The driver's handle of the actor."""
 
     def __init__(self) -> None:
-        """Start the actor; it ends with the driver."""
+        """Start the actor, which ends with the driver."""
         self.actor: Any = (
             ray.remote(_Ended).options(name=_NAME, num_cpus=0, max_restarts=-1, max_task_retries=-1).remote()
         )
 
     def add(self, number: int) -> None:
-        """Trial ``number`` has ended; returns when every worker can know."""
+        """Note that trial ``number`` has ended; return when every worker can see it."""
         ray.get(self.actor.add.remote(number))
 
 
 def ended_among(numbers: Iterable[int]) -> set[int]:
-    """The worker's end: which of ``numbers`` have ended."""
+    """Return those of ``numbers`` that have ended; called on a worker."""
     actor: Any = ray.get_actor(_NAME)
     ended: set[int] = ray.get(actor.among.remote(set(numbers)))
     return ended

@@ -1,4 +1,4 @@
-"""Which code Ray's workers import where the driver's working directory has packages of the same names.
+"""The code that Ray's workers import if the driver's working directory has packages of the same names.
 
 Ray (2.60) puts the driver's script folder and working directory first on its workers' import path. A ``vae.py`` there,
 which somebody who works on VAEs may well have, would be imported in place of ours.

@@ -1,4 +1,4 @@
-"""Somebody else's Ray cluster, joined for one session."""
+"""An existing Ray cluster, joined for one session."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ JOIN_S = 90.0  # Ray itself waits without end for an answer from something that 
 
 @contextmanager
 def joined_ray(address: str, variables: dict[str, str], **how: Any) -> Iterator[None]:  # noqa: ANN401 - ray.init's
-    """A connection to the cluster at ``address``, whose workers get ``variables``.
+    """Connect to the cluster at ``address``; its workers get the environment ``variables``.
 
     Raises:
         UserError: no connection comes about: no Ray, another version, another token. Where Ray does not come back

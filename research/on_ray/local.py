@@ -1,4 +1,4 @@
-"""A sweep's own Ray: on this machine alone, behind a token of its own, in a folder that only its user can enter.
+"""A sweep's own Ray: on this machine only, behind its own token, in a folder that only its user can enter.
 
 Whoever can talk to Ray can run code as its user. Left to itself Ray (2.60) listens on every network interface,
 keeps one token for all of a user's clusters in a file that others may read, and makes its folders writable by all.
@@ -40,9 +40,9 @@ _THEIRS = ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PAT
 
 @contextmanager
 def private_ray(stop: Stoppable | None = None, **arguments: Any) -> Iterator[None]:  # noqa: ANN401 - of ray.init
-    """A Ray of this process's own, for as long as the context lasts; its folder is removed after it.
+    """Start a Ray for this process, and end it with the context; its folder is then removed.
 
-    ``stop`` has the signal by which somebody asked to stop, if any: it is asked while Ray starts.
+    ``stop`` holds the signal that asked for a stop, if any; it is looked at while Ray starts.
 
     Raises:
         UserError: Ray did not start, or this version can't be kept to itself. StorageError: its disk has no room.
@@ -87,10 +87,10 @@ def private_ray(stop: Stoppable | None = None, **arguments: Any) -> Iterator[Non
 
 
 def asks_for_token() -> bool:
-    """Whether the Ray that this process is connected to answers only who has its token."""
+    """Return True if the Ray that this process is connected to asks for a token."""
     return is_token_auth_enabled()
 
 
 def remove_leftovers() -> None:
-    """Remove Ray's folders of drivers that were killed: nobody else would ever remove them."""
+    """Remove the folders of Ray that killed drivers have left behind."""
     scratch.remove_leftovers(_PREFIX)

@@ -1,7 +1,7 @@
-"""The start of a Ray of one's own on a machine that may be busy: patient, tried again, and stopped when asked.
+"""Start Ray on a machine that may be busy: with patience, in several tries, and stoppable.
 
-Ray (2.60) gives a node 30 seconds to start, a number in its code. With a load of 20 on two cores that is seldom enough,
-and each try that fails leaves processes behind.
+Ray (2.60) gives a node 30 seconds to start, which is a number in its code. With a load of 20 on two cores that is seldom
+enough, and each failed try leaves processes behind.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Ends a worker that answers nobody: one that was stopped, or hangs in a call that never returns."""
+"""End a worker that does not answer, because it was stopped or hangs in a call that never returns."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def end_worker(actor: ActorHandle[Any]) -> None:
-    """Have Tune lose ``actor``, and its process killed on the node where it is.
+    """Kill ``actor`` for Tune, and its process on the node where it runs.
 
     ``ray.kill`` alone is a message to the process, which one that is stopped takes when it is woken up: it could then
     still write into the trial's folders.

@@ -1,4 +1,4 @@
-"""Looks whether Ray is still there while a driver needs it, and gets the driver out when it is not."""
+"""Watch Ray while a driver needs it, and get the driver out of Tune's loop when Ray is gone."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _gone = threading.Event()
 
 
 class Stoppable(Protocol):
-    """What is told that Ray is gone; ``research.driver.stopping.Stop`` is one."""
+    """Takes note that Ray is gone; ``research.driver.stopping.Stop`` is one."""
 
     signal: int | None
     lost: str | None
@@ -69,7 +69,7 @@ def watched_ray(address: str | None, stop: Stoppable) -> Iterator[None]:
 
 
 def shut_down() -> None:
-    """``ray.shutdown``; it waits for answers, so with nobody there to give them it is not waited for."""
+    """Call ``ray.shutdown``. If Ray is gone, do not wait for it long, because it waits for answers."""
     if not _gone.is_set():
         ray.shutdown()
         return
@@ -79,9 +79,9 @@ def shut_down() -> None:
 
 
 class _Watch(threading.Thread):
-    """Looks whether the head and the driver's own node still listen; Tune would wait for ever for one that is gone.
+    """Looks whether the head and the driver's own node still listen. Tune would wait for ever for one that is gone.
 
-    Without its node a driver is dead to Ray, wherever its trials run: their workers end with it.
+    Without its own node a driver is lost for Ray, and its workers end on every node.
     """
 
     def __init__(self, stop: Stoppable, *, head_patience_s: float) -> None:
@@ -109,7 +109,7 @@ class _Watch(threading.Thread):
                     return
 
     def missing(self) -> dict[str, float]:
-        """What does not listen any more, and how long it may take to come back."""
+        """Return what does not listen any more, with the seconds that it may take to come back."""
         found = {}
         for what, (host, port, patience_s) in self.places.items():
             try:
@@ -119,7 +119,7 @@ class _Watch(threading.Thread):
         return found
 
     def leave(self, reason: str) -> None:
-        """Get the driver out of Tune's loop; end the process if it won't come."""
+        """Get the driver out of Tune's loop, or end the process if that fails."""
         if self.block_ended.is_set():
             return
         _gone.set()

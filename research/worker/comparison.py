@@ -1,4 +1,4 @@
-"""What the rows of a config share with all that they may be ranked with: see :mod:`research.ledger.comparison`."""
+"""The facts by which the rows of a config may be ranked with others; see :mod:`research.ledger.comparison`."""
 
 from __future__ import annotations
 

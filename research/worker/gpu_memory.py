@@ -1,4 +1,4 @@
-"""The memory of a GPU that trials share: what one takes, how many fit, and that none takes its neighbours'.
+"""The memory of a GPU that several trials share: how much one needs, how many fit, and the limit for each.
 
 Only :func:`limit_memory` and :func:`measure` call CUDA; the rest is arithmetic.
 """
@@ -27,14 +27,14 @@ SLACK = 1.15  # above the measured peak: other epochs, and larger configs than t
 
 @dataclass(frozen=True)
 class Measured:
-    """Bytes on one GPU: what it has, and the most that the allocator held for one trial."""
+    """Memory of one GPU in bytes: its total, and the peak that the allocator held for one trial."""
 
     total: int
     peak: int
 
 
 def trials_per_gpu(measured: Measured) -> int:
-    """How many trials of the measured one's size fit on the GPU beside one another, each with its process's context.
+    """Return how many trials of the measured size fit on the GPU at once, each with the CUDA context of its process.
 
     Raises:
         UserError: not even one does.
@@ -50,33 +50,34 @@ def trials_per_gpu(measured: Measured) -> int:
 
 
 def share_of(trials: int) -> float:
-    """The share of a GPU that lets so many trials run on it, rounded down as Ray counts shares."""
+    """Return the share of a GPU that lets ``trials`` trials run on it, rounded down to the grain of Ray's shares."""
     return GRAIN // trials / GRAIN
 
 
 def memory_fraction(share: float, total: int) -> float:
-    """The part of a GPU's memory that the allocator of a trial with ``share`` may take: its share, less the context.
+    """Return the fraction of a GPU's memory that the allocator of a trial with ``share`` may use: its share less the context.
 
-    With a share no larger than the context, half of it: such a trial ends as ``out_of_memory`` and not its neighbour.
+    If the share is no larger than the context, the fraction is half of it. Such a trial ends as ``out_of_memory``, and its
+    neighbours do not.
     """
     left = share - CONTEXT_BYTES / total
     return left if left > 0 else share / 2
 
 
 def device_of(resources: Resources) -> str:
-    """What torch calls the device that a trial trains on."""
+    """Return torch's name for the device that trials train on."""
     return "cuda" if resources.gpus_per_trial > 0 else "cpu"
 
 
 def limit_memory(device: str, share: float) -> None:
-    """Keep this process within its share of the GPU's memory, so that it can't take its neighbours'."""
+    """Limit this process to its share of the GPU's memory, so that it cannot use that of its neighbours."""
     if device == "cuda":
         total = torch.cuda.get_device_properties(0).total_memory
         torch.cuda.set_per_process_memory_fraction(1.0 if share >= 1 else memory_fraction(share, total))
 
 
 def measure(config: dict[str, Any], data_dir: str | None, replicates: int, metric: str) -> Measured:
-    """Train one epoch of ``config`` on this process's GPU, evaluation included, and say what memory it took.
+    """Train one epoch of ``config`` on this process's GPU, with evaluation, and return the memory that it needed.
 
     Raises:
         torch.OutOfMemoryError: more than there is.
@@ -90,5 +91,5 @@ def measure(config: dict[str, Any], data_dir: str | None, replicates: int, metri
 
 
 def gib(count: float) -> str:
-    """Bytes as a person reads them."""
+    """Return a number of bytes in GiB, as text."""
     return f"{count / 2**30:.2f} GiB"

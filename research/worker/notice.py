@@ -1,8 +1,8 @@
-"""A worker that is told to end first saves what it trains, in the middle of the epoch.
+"""A worker that has to end saves its training state first, in the middle of an epoch.
 
-It is told in two ways. SIGTERM is how batch systems, and machines that are about to be taken back, give notice. What remains
-then is seconds, sometimes less: a node's own end kills its workers too, and a save that is cut off leaves the checkpoint
-before it. A driver that is to stop writes a file, which all nodes of a sweep on a disk see; it waits a while.
+It learns of the end in two ways. SIGTERM is how batch systems, and machines that are about to be taken back, give notice. The worker
+then has a few seconds at most. If the save is cut off, the checkpoint before it stays. A driver that is to stop writes a file,
+which all nodes of a sweep on a shared disk see, and waits for a while.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 
 _LOOK_EVERY_S = 1.0
 _told = threading.Event()
-_heard = threading.Event()  # somebody looks at ``told``, and saves
+_heard = threading.Event()  # a trial looks at ``told`` and can save its state
 
 
 class Preempted(Exception):
-    """A trial was left where it is, as its worker was told to end. The message is the line for the ledger."""
+    """Raised when a trial has paused because its worker has to end. The message is the reason for the ledger."""
 
 
 def listen() -> None:
-    """Take SIGTERM from now on: as a notice where one is :func:`heard`, else, and a second time, as before.
+    """Handle SIGTERM from now on: as a notice inside :func:`heard`; otherwise, and a second time, as before.
 
-    To be called in the process's first thread: Python lets no other set a handler.
+    Call this in the main thread, because Python lets no other thread set a handler.
     """
     before = signal.getsignal(signal.SIGTERM)
 
@@ -47,13 +47,13 @@ def listen() -> None:
 
 
 def told() -> bool:
-    """Whether notice has been given."""
+    """Return True if SIGTERM has arrived."""
     return _told.is_set()
 
 
 @contextmanager
 def heard() -> Iterator[None]:
-    """A block that looks at :func:`told`, saves what it has, and ends."""
+    """Mark a block that looks at :func:`told`, and then saves its state and ends."""
     _heard.set()
     try:
         yield
@@ -62,15 +62,15 @@ def heard() -> Iterator[None]:
 
 
 class StopFile:
-    """The driver's file, looked for once a second: a look is a request to a server where the disk is one."""
+    """The file by which the driver asks for a pause. It is looked for once a second, because the disk may be a server."""
 
     def __init__(self, path: str | None) -> None:
-        """None: there will be none."""
+        """``path``: where the file will appear; None if it never will."""
         self.path = None if path is None else Path(path)
         self.next_look = time.monotonic() + _LOOK_EVERY_S
 
     def there(self) -> bool:
-        """Whether it was there at the last look."""
+        """Return True if the file was there at the last look."""
         if self.path is None or time.monotonic() < self.next_look:
             return False
         self.next_look = time.monotonic() + _LOOK_EVERY_S

@@ -1,4 +1,4 @@
-"""The pictures of a trial, drawn on its worker. One that can't be drawn costs nothing but itself."""
+"""The pictures of a trial, drawn on its worker. A picture that cannot be drawn is left out, and the trial goes on."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PLANE = 2  # dimensions of a picture
 
 
 def draw_pictures(sweep_dir: Path, trial: int, result: EpochResult, *, seed: int) -> dict[str, str]:
-    """Write what can be drawn of ``result``; the paths by name, relative to ``sweep_dir``. Raises nothing."""
+    """Draw the pictures of ``result``; return their paths by name, relative to ``sweep_dir``. Raises nothing."""
     model, examples = result.model, result.examples
     wanted = drawings(model, examples, seed=seed)
     wanted["codes"] = lambda: codes_scatter(model, examples)
@@ -41,7 +41,7 @@ def draw_pictures(sweep_dir: Path, trial: int, result: EpochResult, *, seed: int
 
 
 def codes_scatter(model: VAE, examples: Pixels) -> bytes:
-    """PNG of up to 1,000 examples' posterior means: as they are in two dimensions, by their principal ones in more."""
+    """Return a PNG of up to 1,000 posterior means. With more than two dimensions it shows their principal components."""
     mean, _, labels = some_codes(model, examples, BATCH)
     how = "z0 and z1"
     if mean.shape[1] == 1:

@@ -1,4 +1,4 @@
-"""Several seeds of one configuration, trained in step: their mean is the row, and early stopping judges the mean."""
+"""Several seeds of one config, trained epoch by epoch together: the row is their mean, and early stopping judges the mean."""
 
 from __future__ import annotations
 
@@ -31,9 +31,10 @@ KEPT = "replicate"  # in a row: which replicate's weights are kept with it
 
 @dataclass(frozen=True)
 class Together:
-    """One epoch of all replicates: the row, each one's result, which one's weights stand for them, who diverged.
+    """One epoch of all replicates.
 
-    ``stacked``: they were trained as one batched model.
+    ``row`` is their mean, ``results`` has the result of each, ``kept`` is the index of the replicate whose weights are kept,
+    and ``diverged`` says why training cannot go on. ``stacked``: they were trained as one batched model.
     """
 
     row: dict[str, Any]
@@ -44,7 +45,7 @@ class Together:
 
 
 def seeds_of(seed: int, replicates: int) -> list[int]:
-    """The seeds of a configuration's replicates; the first is the trial's own."""
+    """Return the seeds of a config's replicates; the first is the trial's own."""
     return [seed, *(derive(seed, "replicate", index) % 2**31 for index in range(1, replicates))]
 
 
@@ -94,7 +95,7 @@ def _in_turn(
     device: torch.device | str,
     pause: Asked | None,
 ) -> Generator[list[EpochResult], None, None]:
-    """One epoch of each run after the other's."""
+    """Yield one epoch of each run in turn."""
     runs = [
         train(config, data, resume=None if resume is None else resume[index], device=device, pause=pause)
         for index, config in enumerate(configs)
@@ -115,7 +116,7 @@ def _in_turn(
 
 
 def mean_row(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The mean of replicates' rows, name by name; the bound is computed from the means, so that it is their sum.
+    """Return the mean of the replicates' rows by name. The ELBO is computed from the means, so that it is their sum.
 
     Times are summed: what the configuration cost. For each held-out figure the values and the standard error of the
     mean (standard deviation / √R) stand beside it.
@@ -143,7 +144,7 @@ def mean_row(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def row_of_kept(metrics: dict[str, Any]) -> dict[str, Any]:
-    """The row of the replicate whose weights are kept, as far as it is known: its own held-out figures.
+    """Return what is known of the row of the replicate whose weights are kept: its own held-out figures.
 
     A row of a single run is its own.
     """

@@ -1,4 +1,4 @@
-"""What goes into a record beside the numbers, shared by trials on workers and runs without Ray."""
+"""The parts of a row that describe its worker, and JSON without numbers that it cannot hold."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def describe_worker(threads: int, device: str, config: TrainConfig) -> dict[str, Any]:
-    """Where and how a row was made: what ``reproduce`` compares. ``external``: sources from outside the tree."""
+    """Return where and how a row is made, which ``reproduce`` compares; ``external`` has the hashes of external parts."""
     external = external_sources(config)
     return {
         "pid": os.getpid(),
@@ -28,7 +28,7 @@ def describe_worker(threads: int, device: str, config: TrainConfig) -> dict[str,
 
 
 def finite(row: dict[str, Any]) -> dict[str, Any]:
-    """``row`` with None for every number that JSON can't hold."""
+    """Return ``row`` with None in place of every number that JSON cannot hold."""
 
     def clean(value: Any) -> Any:  # noqa: ANN401 - any JSON value
         if isinstance(value, float):

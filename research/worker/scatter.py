@@ -1,4 +1,4 @@
-"""Codes in two dimensions as a picture, coloured by label."""
+"""A scatter plot of codes in two dimensions, coloured by label."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LEGEND = 40  # letters of a name at most
 def scatter(
     points: np.ndarray[Any, Any], labels: np.ndarray[Any, Any], out: Path, title: str, *, names: Sequence[str] = ()
 ) -> None:
-    """Points [N, 2] as a PNG file, a colour for each label, with a legend of up to 20 of their ``names``.
+    """Write points [N, 2] as a PNG file, with a colour for each label and a legend of up to 20 ``names``.
 
     Raises:
         UserError: ``out`` is no ``.png``, or can't be written.
@@ -47,7 +47,7 @@ def scatter_png(
     side: int = SIDE,
     names: Sequence[str] = (),
 ) -> bytes:
-    """Points [N, 2] as the bytes of a PNG, ``side`` pixels of points wide and high."""
+    """Return points [N, 2] as the bytes of a PNG whose plot is ``side`` pixels wide and high."""
     from PIL import Image, ImageDraw, ImageFont  # noqa: PLC0415 - only pictures need it
 
     low, high = points.min(0), points.max(0)

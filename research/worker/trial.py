@@ -85,7 +85,7 @@ def _run(tasks: list[Assignment], channel: Channel) -> None:
 
 
 def _train_alone(trial: _Trial, *, among_others: bool) -> None:
-    """``among_others``: the worker has other trials to train when the driver ends this one.
+    """Train one trial; ``among_others``: the worker has other trials to train after the driver ends this one.
 
     Raises:
         Preempted: the worker was told to end.
@@ -154,7 +154,7 @@ def _next(epochs: Generator[Results, set[int] | None, None], ended: set[int] | N
 
 
 class _Trial:
-    """One trial as its worker has it: what it starts from, and what is saved and reported after each epoch."""
+    """One trial on its worker: the state that it starts from, and what is saved and reported after each epoch."""
 
     def __init__(self, task: Assignment, config: TrainConfig, place: Workplace, channel: Channel) -> None:
         self.task = task
@@ -169,7 +169,7 @@ class _Trial:
         self.paused = f"trials/{trial_name(task.trial)}/paused"
 
     def report(self, together: Together) -> None:
-        """Save an epoch and tell the driver; returns after the driver has written the row.
+        """Save an epoch and report it; return when the driver has written the row.
 
         Raises:
             TrialsEnded: the driver has ended every trial of this worker.
@@ -213,25 +213,25 @@ class _Trial:
             self.best_value, self.best_checkpoint = value, checkpoint
 
     def comparison(self, measure: str) -> Facts:
-        """Return what the rows of this trial share with all that they may be ranked with."""
+        """Return the facts by which the rows of this trial may be ranked."""
         validation = self.data.validation
         return facts_of(self.config, measure, examples=None if validation is None else len(validation))
 
     def _make_place_for(self, state: str) -> None:
-        """Make the folders above ``state``, but none of a sweep that was moved or removed meanwhile."""
+        """Make the folders above ``state``, unless the sweep was moved or removed meanwhile."""
         if self.place.store is None:
             refuse_gone(self.place.directory)
         make_below(self.place.directory, str(PurePosixPath(state).parent))
 
     def save_pause(self, state: TrainState) -> None:
-        """Save the run in the middle of an epoch. No row names it: it is of use to the same trial after the same epoch."""
+        """Save the run in the middle of an epoch. No row names this state; only the same trial after the same epoch uses it."""
         with storing(self.place.directory / self.paused):
             self._make_place_for(self.paused)
             state.save(self.place.directory / self.paused)
         self.place.keep(self.paused)
 
     def take_up_pause(self) -> None:
-        """Continue from the middle of the epoch, where an earlier attempt has left the run and that is whole."""
+        """Continue from the middle of an epoch, if an earlier attempt has saved such a state and it is whole."""
         if self.task.attempt == 0:
             return
         self.place.fetch(self.paused)
@@ -245,12 +245,12 @@ class _Trial:
             self.worker["continued_after_step"] = state.step
 
     def forget(self) -> None:
-        """Delete the checkpoints that the trial, which goes on, needs no more."""
+        """Delete the checkpoints that the trial no longer needs."""
         _forget_all_but(self.place, self.task, {self.last_checkpoint, self.best_checkpoint})
 
 
 def _load_checkpoints(place: Workplace, task: Assignment) -> list[TrainState] | None:
-    """The states to continue from. One that is torn or altered raises StateError: never a silent fresh start."""
+    """Return the states to continue from, None for a fresh start. A damaged state raises StateError."""
     if task.resume_from is None:
         return None
     folder = epoch_folder(task.resume_from, task.replicates)
@@ -264,7 +264,7 @@ def _load_checkpoints(place: Workplace, task: Assignment) -> list[TrainState] | 
 
 
 def _forget_all_but(place: Workplace, task: Assignment, needed: set[str | None]) -> None:
-    """Delete the trial's other checkpoints: the last (to continue) and the best (to keep) are in the ledger by now."""
+    """Delete the trial's checkpoints except the last, to continue from, and the best, to keep."""
     folders = {
         Path(path).parts[2] for path in needed if path is not None
     }  # trials/trial-0007/epoch-0003-0[/replicate-1]
@@ -278,7 +278,12 @@ def _forget_all_but(place: Workplace, task: Assignment, needed: set[str | None])
 
 
 def load_checked(config: TrainConfig, data_dir: str | None, data_hash: str, split_hash: str) -> TrainingData:
-    """The training data; refused if it is not what the sweep was begun with."""
+    """Return the training data.
+
+    Raises:
+        DataError: they are not the data that the sweep was begun with.
+
+    """
     data = load_training(config.data, data_directory(data_dir))  # read once per process
     if (data.data_hash, data.split_hash) != (data_hash, split_hash):
         raise DataError(

@@ -14,7 +14,7 @@ import pytest
 
 from research.ledger.log import Ledger
 from tests.support.places import ROOT
-from tests.support.verbs import SPACE, environment
+from tests.support.verbs import SPACE, command, environment, research
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(300)]
 SLOW_RAY = Path(__file__).parent.parent / "support" / "slow_ray.py"
@@ -76,6 +76,40 @@ def test_sweep_whose_ray_never_starts_ends_in_a_line_and_resumes(tmp_path, short
     assert left(short) == []
     assert not (tmp_path / "s" / "ray").exists()
     assert Ledger.open(tmp_path / "s").trials == {}
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1500)
+def test_sweep_on_a_machine_under_load_runs_or_ends_in_a_line(tmp_path, short):
+    """Twenty busy processes for each core: the sweep runs, or says in one line that Ray did not start, and resumes later."""
+    space = tmp_path / "my_space.py"
+    space.write_text(SPACE)
+    words = ["sweep", space, "--trials", 2, "--epochs", 2, "--name", "s", "--storage", tmp_path, "--wandb", "offline"]
+    cores = len(os.sched_getaffinity(0))
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(20 * cores)]
+    try:
+        until = time.monotonic() + 300
+        while os.getloadavg()[0] < 10 * cores:
+            assert time.monotonic() < until, "the machine did not get busy"
+            time.sleep(1)
+        began = subprocess.run(
+            command(*words), capture_output=True, text=True, check=False, timeout=1000,
+            env=environment() | {"TMPDIR": str(short)},
+        )  # fmt: skip
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+    output = began.stdout + began.stderr
+    assert "Traceback" not in output
+    assert left(short) == []
+    if began.returncode != 0:
+        assert began.returncode == 2, output
+        (line,) = [line for line in output.splitlines() if line.startswith("error: ")]
+        assert "Ray did not start in 3 tries" in line
+        assert research("resume", tmp_path / "s").code == 0
+    assert all(view.terminal for view in Ledger.open(tmp_path / "s").trials.values())
+    assert Ledger.open(tmp_path / "s").trained == 2
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
