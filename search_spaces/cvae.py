@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def space(trial: optuna.Trial) -> TrainConfig:
-    """Where the label enters, the prior, the network and the optimizer."""
+    """Return a CVAE: the search chooses where the label enters, the prior, the network and the optimizer."""
     width = trial.suggest_int("width", 128, 512, log=True)
     depth = trial.suggest_int("depth", 1, 2)
     learned_prior = trial.suggest_categorical("prior", ["standard_normal", "label_conditional"]) == "label_conditional"

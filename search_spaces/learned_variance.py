@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def likelihood(trial: optuna.Trial) -> Gaussian:
-    """Who sets the variance; only one that is not learned has to be found by the search."""
+    """Return a Gaussian with a fixed or a learned variance. Only a fixed variance is a parameter of the search."""
     learned = trial.suggest_categorical("learned", ["none", "shared", "per_pixel"])
     variance = trial.suggest_float("variance", 3e-3, 0.3, log=True) if learned == "none" else 0.05
     return Gaussian(learned=learned, variance=variance)

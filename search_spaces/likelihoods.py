@@ -1,4 +1,4 @@
-"""What a pixel is, on the handwritten digits: binomial, categorical or discretised logistic.
+"""Three likelihoods of a pixel on the handwritten digits: binomial, categorical or discretised logistic.
 
 All three are mass functions on the counts 0..16, so they share one measure and rank by ``val/elbo``: what the others
 gain over the binomial (the exact likelihood of 16 independent dots, Salimans et al. 2017 and van den Oord et al. 2016

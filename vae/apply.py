@@ -1,4 +1,4 @@
-"""What people do with a trained model, as functions of tensors. ``research`` has the files and the verbs.
+"""The uses of a trained model, as functions of tensors. ``research`` has the files and the verbs.
 
 x is [B, D] in the scale of the data; labels are [B]. Everything is in evaluation mode and without gradients.
 """

@@ -1,4 +1,4 @@
-"""What a model is told besides z: nothing, the label, or part of the image.
+"""The condition of a model besides z: nothing, the label, or part of the image.
 
 Each conditioning is a config with ``build(shape, num_classes)``, a module that says how long the condition is for
 encoder and decoder, makes it from a batch, and which dimensions of x are left to be scored.
@@ -102,7 +102,7 @@ class OnQuadrants:
 
     @property
     def given(self) -> str:
-        """What the measure says is given."""
+        """The condition as the measure names it."""
         return "+".join(sorted(self.observed))
 
     def build(self, shape: tuple[int, int, int], num_classes: int) -> Conditioning:

@@ -1,4 +1,4 @@
-"""What every part's configuration has in common: it is frozen, strict, and refuses what it does not know.
+"""The common base of all configs of parts: they are frozen and strict, and refuse unknown fields.
 
 A part (a network, a likelihood, an optimizer, ...) declares its configuration beside its own code as
 

@@ -1,4 +1,4 @@
-"""What is done to the input before the encoder sees it; the target stays clean (Vincent et al. 2008, 2010).
+"""Corruption of the input before the encoder sees it; the target stays clean (Vincent et al. 2008, 2010).
 
 A denoising autoencoder is a deterministic code with a corruption; on any other posterior it is a denoising VAE
 (Im et al. 2017). Held-out bounds are of clean input; ``val/denoise_error`` is of corrupted input.

@@ -111,7 +111,7 @@ def _bound(model: VAE, pixels: Pixels, settings: Evaluation, measure: Measure) -
 
 @lru_cache(maxsize=1)
 def _noise(seed: int, split: str, shape: tuple[int, int, int]) -> Tensor:
-    """Of the posterior's samples: the same in every epoch, and for all trials of a worker. Not to be written to."""
+    """Return the noise of the posterior's samples, the same in every epoch and for all trials of a worker. Do not modify it."""
     return torch.randn(shape, generator=seeds.generator(seed, "z", split))
 
 
@@ -169,7 +169,7 @@ def held_out_metrics(
 
 
 def active_units(codes: Tensor) -> int:
-    """How many dimensions of the posterior mean [N, L] vary over the data by more than 0.01 (Burda et al. 2016).
+    """Return how many dimensions of the posterior mean [N, L] have a variance above 0.01 over the data (Burda et al. 2016).
 
     For a learned p(z|y) the codes are (μ_q − μ_p) / σ_p.
     """

@@ -106,7 +106,7 @@ def source_of(path: str) -> str | None:
 
 
 def search_path() -> list[Path]:
-    """Where modules and files of external parts are looked for, besides Python's own path."""
+    """Return the folders in which external parts are looked for, besides Python's own path."""
     listed = os.environ.get(PATH_VARIABLE, "").split(os.pathsep)
     return list(dict.fromkeys([*working_directories(), *(Path(folder) for folder in listed if folder)]))
 

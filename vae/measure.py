@@ -1,4 +1,4 @@
-"""What a held-out number is a number of. Two rows may be ranked together only when their measures are equal."""
+"""The measure of held-out figures. Two rows may be ranked together only if their measures are equal."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Measure:
 
     @property
     def normalised(self) -> bool:
-        """Whether log p(x) means a log-likelihood here: not for grey pixels scored by cross-entropy."""
+        """True if log p(x) is a log-likelihood. It is not for grey pixels that are scored by cross-entropy."""
         return self.event_space != EXPECTED_BINARY
 
 

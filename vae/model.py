@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Terms(NamedTuple):
-    """What S reparameterised samples for each example yield, in nats; ``elbo = −(reconstruction + kl.sum(1))``."""
+    """The terms of S reparameterised samples for each example, in nats; ``elbo = −(reconstruction + kl.sum(1))``."""
 
     reconstruction: Tensor  # [S, B], −log p(x|z), of the scored dimensions
     kl: Tensor  # KL(q(z|x) ‖ p(z)): [B, L] by latent dimension, [B, 1] as one, [B, 0] for a deterministic code
@@ -81,13 +81,13 @@ class VAE(nn.Module):
             self.register_buffer("label_log_prior", uniform)
 
     def sizes(self) -> dict[str, int]:
-        """What of the data the model was built for: everything that ``VAE`` takes beside its config."""
+        """Return the sizes that the model was built for: every argument of ``VAE`` except its config."""
         channels, height, width = self.shape
         sizes = {"channels": channels, "height": height, "width": width}
         return sizes | {"levels": self.levels, "num_classes": self.num_classes}
 
     def condition(self, x: Tensor, labels: Tensor) -> Tensor | None:
-        """What encoder, prior and decoder are told of x [B, D] and labels [B]: [B, K], or None."""
+        """Return the condition [B, K] of encoder, prior and decoder for x [B, D] and labels [B]; None without conditioning."""
         return self.conditioning.condition(x, labels)
 
     def encode(self, x: Tensor, condition: Tensor | None) -> Posterior:
@@ -102,7 +102,7 @@ class VAE(nn.Module):
         return self.encode(x, None)
 
     def decode(self, z: Tensor, condition: Tensor | None) -> Tensor:
-        """What the likelihood needs, [B, outputs_per_dimension × D], from z [B, L]."""
+        """Return the parameters of the likelihood, [B, outputs_per_dimension × D], from z [B, L]."""
         # In float32 under autocast too: a log variance in bfloat16 moves a score by nats.
         return cast("Tensor", self.decoder(z, condition)).float()
 

@@ -230,7 +230,7 @@ ScheduleConfig = Annotated[ConstantRate | Cosine | Milestones | Exponential, Fie
 
 
 def rate_factor(schedule: ScheduleConfig, *, step: int, steps_per_epoch: int, total_steps: int) -> float:
-    """What the optimizer's learning rate is multiplied by at ``step``, counted from 0.
+    """Return the factor of the optimizer's learning rate at ``step``, counted from 0.
 
     A function of the step alone: there is no scheduler state to save.
     """

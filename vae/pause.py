@@ -46,7 +46,7 @@ class Begun:
 
     @property
     def steps(self) -> int:
-        """How many."""
+        """The number of steps that were done."""
         return len(next(iter(self.by_step.values()), ()))
 
     def followed_by(self, by_step: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -55,7 +55,7 @@ class Begun:
 
 
 def paused(run: Run, begun: Begun, device: torch.device) -> Paused:
-    """What to raise after a step of ``run``, of whose epoch ``begun`` is all that has been done."""
+    """Return the exception to raise after a step of ``run``; ``begun`` holds the steps of the epoch so far."""
     state = run.state()
     more = {f"{_STEPS}{name}": values for name, values in begun.by_step.items()}
     more |= {_SECONDS: torch.tensor(begun.seconds, dtype=torch.float64), _GENERATOR: torch.get_rng_state()}
@@ -65,7 +65,7 @@ def paused(run: Run, begun: Begun, device: torch.device) -> Paused:
 
 
 def in_mid_epoch(state: TrainState) -> bool:
-    """Whether ``state`` is of a run that has paused, rather than of one between two epochs."""
+    """Return True if ``state`` was saved in the middle of an epoch."""
     return _GENERATOR in state.tensors
 
 

@@ -1,4 +1,4 @@
-"""What a training run consists of besides its steps: model, optimizer and average before them, the row after them."""
+"""The parts of a training run besides its steps: model, optimizer and average before them, the row after them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EpochResult:
-    """What one epoch yields.
+    """The result of one epoch.
 
     ``row``: the metrics by name (``split/name``, nats per example), with ``epoch`` from 1, ``step`` and
     ``measure``. ``state``: the run after this epoch, live until the next begins. ``model``: with the weights
@@ -59,7 +59,7 @@ class EpochResult:
 
 @dataclass(frozen=True)
 class Examples:
-    """What a run is trained on and scored on. Runs whose ``data`` and ``eval`` are equal may share it."""
+    """The examples that a run is trained and evaluated on. Runs with equal ``data`` and ``eval`` may share them."""
 
     training: Pixels
     validation: Pixels | None
@@ -69,7 +69,7 @@ class Examples:
 
 @dataclass(frozen=True)
 class Steps:
-    """What an epoch's steps leave behind. ``by_step``: on the CPU, float64, one value for each step."""
+    """The results of an epoch's steps. ``by_step``: on the CPU, float64, one value for each step."""
 
     by_step: dict[str, Tensor]
     sizes: list[int]  # examples of each step
@@ -79,12 +79,12 @@ class Steps:
 
 
 def watched() -> dict[str, list[Tensor]]:
-    """Where a step's values go, by name, and in which order they are looked at for the first that is not finite."""
+    """Return empty lists for the values of each step, in the order in which they are searched for the first non-finite one."""
     return {"reconstruction": [], "kl": [], "loss": [], "gradient_norm": []}
 
 
 def read(values: dict[str, list[Tensor]]) -> dict[str, Tensor]:
-    """What was watched, once an epoch: an ``.item()`` in the loop would make a GPU wait for every step."""
+    """Return the watched values on the CPU, once an epoch. An ``.item()`` in the loop would make a GPU wait at every step."""
     return {name: torch.stack(by_step).double().cpu() for name, by_step in values.items() if by_step}
 
 
@@ -122,7 +122,7 @@ class Run:
 
     @property
     def progress(self) -> Progress:
-        """Where the run is, for schedules."""
+        """The position of the run, for schedules."""
         return Progress(self.step, self.steps_per_epoch, self.config.epochs * self.steps_per_epoch)
 
     def learning_rate(self, progress: Progress) -> float:
@@ -130,7 +130,7 @@ class Run:
         return self.config.optimizer.lr * rate_factor(self.config.schedule, **progress._asdict())
 
     def schedule(self, step: int) -> list[float]:
-        """For step ``step``, from 0: learning rate, what the average forgets, the objective's :meth:`settings`."""
+        """Return learning rate, decay of the average and the objective's :meth:`settings` for step ``step``, counted from 0."""
         progress = self.progress._replace(step=step)
         return [self.learning_rate(progress), self.forgets(step + 1), *self.settings(progress).values()]
 
@@ -141,7 +141,7 @@ class Run:
 
     @property
     def noise_seed(self) -> int:
-        """Of everything that the epoch that comes next draws: it needs nothing from the epochs before."""
+        """The seed of everything that the next epoch draws. It needs nothing from the epochs before."""
         return seeds.derive(self.config.seed, "noise", self.epoch + 1)
 
     def state(self) -> TrainState:
@@ -157,7 +157,7 @@ class Run:
         )
 
     def settings(self, progress: Progress) -> dict[str, float]:
-        """What changes of its objective from step to step, for the step at ``progress``; see ``objectives.loss.Scheduled``."""
+        """Return the objective's settings that change from step to step, for ``progress``; see ``objectives.loss.Scheduled``."""
         settings_at = getattr(self.config.objective, "settings_at", None)
         return {} if settings_at is None else settings_at(progress)
 
@@ -312,7 +312,7 @@ def finished_epoch(run: Run, steps: Steps) -> Iterator[EpochResult]:
 
 
 def _what_diverged(by_step: dict[str, Tensor], parameters: list[nn.Parameter], first_step: int) -> str | None:
-    """What stopped being finite, and at which step: the first of an epoch's values by step that is not.
+    """Return the first value of an epoch that is not finite, with its step; None if all are.
 
     A gradient that is not finite shows in the norm where gradients are clipped, else in the next step's loss or,
     after an epoch's last step, in the weights: a norm at every step would cost a small MLP 4 % of its time.

@@ -24,7 +24,7 @@ FEW_LEVELS = 32  # values of a pixel for which a binomial is wide enough
 
 @part
 class Initialisation:
-    """How weights start.
+    """The initialisation of the weights.
 
     ``weights``: PyTorch's own defaults, or Glorot & Bengio 2010 (``xavier_*``) with zero biases.
     ``output_bias``: the decoder's last bias left as it is, or at the value that predicts the training data's
@@ -38,7 +38,7 @@ class Initialisation:
 
 @part
 class Evaluation:
-    """How held-out numbers are estimated. Belongs to the sweep: a space that varies it is refused.
+    """The estimation of held-out figures. It belongs to the sweep: a space that varies it is refused.
 
     ``samples``: draws of z for each example. ``nll_k``: importance samples for ``val/nll_iwae`` (0: not
     computed), over ``nll_images`` examples. ``classified_samples``: of a model conditioned on the label so

@@ -175,7 +175,7 @@ class Arrays(DataFields):
         return levels
 
     def _scaling(self, train: Tensor) -> tuple[Tensor, Tensor]:
-        """What is subtracted from and divided by in each dimension; constant ones become 0."""
+        """Return the shift and the scale of each dimension. Constant dimensions become 0."""
         if self.scaling == "unit":
             shift = train.amin(0)
             scale = train.amax(0) - shift

@@ -1,4 +1,4 @@
-"""What every data set gives: images and labels in memory, and one kind of error."""
+"""The common interface of all data sets: images and labels in memory, and one kind of error."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def locate(directory: Path, name: str, kind: Literal["file", "folder"]) -> Path:
 
 @part
 class DataFields:
-    """What every data set's config has besides its ``kind`` and its default ``binarisation``.
+    """The fields of every data set's config besides its ``kind`` and its default ``binarisation``.
 
     ``validation``: examples taken from the training part, by ``split_seed``; ``None`` is the set's own
     default, 0 trains on everything. ``dequantise``: uniform noise is added to the integers (Theis et al.

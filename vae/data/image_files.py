@@ -75,7 +75,7 @@ def decode(
 
 
 def _kept(path: Path, shape: tuple[int, ...], *, mapped: bool) -> _Pixels | None:
-    """What was decoded earlier; None where there is nothing, or something damaged."""
+    """Return the cached pixels of an earlier run; None if there are none, or if they are damaged."""
     try:
         # "c": what torch would write, if it did, stays in this process.
         check_file(path)

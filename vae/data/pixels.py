@@ -1,4 +1,4 @@
-"""From integer pixels to what a model sees: x in [0, 1], binarised or dequantised as the config says.
+"""The conversion of integer pixels to a model's input: x in [0, 1], binarised or dequantised as the config says.
 
 Images rest in memory as uint8 rows, on the device that trains; a batch becomes floating point only when it is
 used. Held-out images are binarised or dequantised once, with the evaluation seed, so that every trial of a

@@ -1,4 +1,4 @@
-"""Whether the data are what the likelihood is a likelihood of."""
+"""The check that the data lie in the support of the likelihood."""
 
 from __future__ import annotations
 

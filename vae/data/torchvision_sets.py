@@ -27,7 +27,7 @@ EmnistSplit = Literal["balanced", "byclass", "bymerge", "letters", "digits", "mn
 
 
 class _InTorchvision:
-    """What the sets below share: where they lie and what a byte means."""
+    """The common part of the sets below: the path of their files and the meaning of a byte."""
 
     def load(self: TorchvisionSet, directory: Path, *, train: bool) -> Content:  # type: ignore[misc] # it is one of these
         """The training or the test part, in file order."""
@@ -114,12 +114,12 @@ _EMNIST_CLASSES: dict[EmnistSplit, int] = {
 
 
 def num_classes(config: TorchvisionSet) -> int:
-    """How many labels the set has."""
+    """Return the number of labels of the set."""
     return _EMNIST_CLASSES[config.emnist_split] if isinstance(config, Emnist) else 10
 
 
 def default_validation(config: TorchvisionSet, total: int) -> int:
-    """How many of ``total`` training examples to hold out: the set's usual number, at most a sixth."""
+    """Return how many of ``total`` training examples to hold out: the set's usual number, at most a sixth."""
     match config:
         case Mnist() | FashionMnist() | Kmnist():
             usual = 10_000
@@ -180,7 +180,7 @@ def _read_idx_set(config: _IdxSet, directory: Path, *, train: bool) -> tuple[Ten
 
 
 def _idx_files(config: _IdxSet, *, train: bool) -> tuple[Path, Path]:
-    """Where images and labels are, relative to the data directory, without a possible .gz."""
+    """Return the paths of images and labels, relative to the data directory, without a possible .gz."""
     prefix = "train" if train else "t10k"
     if isinstance(config, Emnist):
         prefix = f"emnist-{config.emnist_split}-{'train' if train else 'test'}"

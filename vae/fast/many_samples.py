@@ -39,7 +39,7 @@ class ManySamples:
 
     @torch.no_grad()
     def nll(self, z: Tensor, condition: Tensor | None, x: Tensor) -> Tensor:
-        """As ``model.nll``, to rounding: z [S, B, L], condition [B, K] or None, x [B, D] -> [S, B] nats."""
+        """Return ``model.nll`` to rounding: z [S, B, L], condition [B, K] or None, x [B, D] -> [S, B] nats."""
         on_cpu = z.device.type == "cpu"
         if on_cpu and len(z) >= SAMPLES_OF_ONE and self.of_one is not None:
             conditions = [None] * len(x) if condition is None else list(condition)
@@ -72,7 +72,7 @@ class ManySamples:
 
 
 class OfOne:
-    """What an MLP decoder puts out, to rounding, for many z of one example.
+    """The output of an MLP decoder for many z of one example, equal to the plain output to rounding.
 
     z that are drawn from one q(z|x) lie close together, so that many ReLUs are off for all of them or on for all. The first put
     out zeros, and are left out. The second are affine maps, and so is one after the other: what reads them can read what
@@ -82,7 +82,10 @@ class OfOne:
 
     @staticmethod
     def knows(decoder: MlpDecoder) -> bool:
-        """Whether ``decoder`` is affine layers with ReLU or tanh between them, and numbers: none is to be left out that is not one."""
+        """Return True if ``decoder`` is a stack of linear layers with ReLU or tanh and all weights are finite.
+
+        A unit with a NaN must not be pruned.
+        """
         if not isinstance(decoder.activation, nn.ReLU | nn.Tanh) or decoder.normalisations or decoder.training:
             return False
         return all(bool(parameter.isfinite().all()) for parameter in decoder.parameters())
@@ -108,7 +111,7 @@ class OfOne:
             self.layers.append((weight, bias))
 
     def decoder(self, condition: Tensor | None, times: Tensor | None = None) -> Callable[[Tensor], Tensor]:
-        """For one example, by its condition [K] or None: z [S, L] -> [S, outputs], each output ``times`` [outputs]."""
+        """Return a decoder for one example with condition [K] or None: z [S, L] -> [S, outputs], scaled by ``times`` [outputs]."""
         layers = []
         for (weight, bias), takes_condition in zip(self.layers, self.takes_condition, strict=True):
             if takes_condition:

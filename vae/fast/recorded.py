@@ -80,7 +80,7 @@ class Recorded:
             torch.cuda.current_stream(self.device).wait_stream(self.stream)
 
     def __call__(self, *inputs: Tensor) -> Mapping[str, Tensor]:
-        """What ``step`` returns of ``inputs``."""
+        """Return what ``step`` returns for ``inputs``, by replaying its capture."""
         shapes = tuple(each.shape for each in inputs)
         if self.recorded is None and self.calls[shapes] >= _BEFORE:
             self._record(inputs)

@@ -73,7 +73,7 @@ SMALL = 12_000_000
 
 
 def pays(config: TrainConfig, data: TrainingData, device: str = "cpu") -> bool:
-    """Whether several seeds of ``config`` train faster as a stack, where one can be made: on a CPU that of a small model.
+    """Return True if several seeds of ``config`` train faster as a stack. On a CPU this holds for small models only.
 
     Compiled it was not measured, so that nothing compiled is stacked without being asked.
     """

@@ -1,4 +1,4 @@
-"""How the members of a stack are updated: each by its own optimizer, or all by one Adam over one table of weights.
+"""The update of a stack's members: each by its own optimizer, or all by one Adam over one table of weights.
 
 On a CPU each member keeps the optimizer that it has alone, so that it computes what it computes alone to the last bit. On a
 GPU that would be K launches of a kernel at every step, which is most of what a step of a small model costs there.
@@ -26,7 +26,7 @@ Schedule = Sequence[tuple[Any, ...]]  # by step
 
 
 class Updates(Protocol):
-    """What changes the weights of a stack's members, which are slices of one table."""
+    """Updates the weights of a stack's members, which are slices of one table."""
 
     def begin(self, rates: Rates) -> Schedule:
         """An epoch of so many steps begins; what :meth:`step` is called with at each, beside the gradients."""
@@ -48,7 +48,7 @@ def updates(runs: Sequence[Run], weights: Tensor) -> Updates:
 
 
 def one_update(config: OptimizerConfig) -> bool:
-    """Whether members with such optimizers can be updated by one; they are on a GPU, where none is stacked with others."""
+    """Return True if members with this optimizer can be updated by one optimizer. They are on a GPU, where kinds are not mixed."""
     return isinstance(config, Adam | AdamW) and not config.amsgrad
 
 

@@ -49,7 +49,7 @@ class Likelihood(Protocol):
         """The output bias at which the decoder, with nothing learned, predicts ``mean`` [D]."""
 
     def diagnostics(self, output: Tensor) -> dict[str, Tensor]:
-        """What a row should say besides, [B] each: how many variances are at their floor."""
+        """Return further figures for the row, [B] each, for example the number of variances at their floor."""
 
 
 @runtime_checkable

@@ -26,7 +26,7 @@ class Bernoulli:
     support: ClassVar[str] = "binary"
 
     def build(self, *, levels: int) -> BernoulliLikelihood:
-        """The same for all data."""
+        """Return the likelihood, which does not depend on ``levels``."""
         del levels
         return BernoulliLikelihood()
 

@@ -29,7 +29,7 @@ class ContinuousBernoulli:
     support: ClassVar[str] = "unit"
 
     def build(self, *, levels: int) -> ContinuousBernoulliLikelihood:
-        """The same for all data."""
+        """Return the likelihood, which does not depend on ``levels``."""
         del levels
         return ContinuousBernoulliLikelihood()
 

@@ -29,7 +29,7 @@ class Gaussian:
     support: ClassVar[str] = "real"
 
     def build(self, *, levels: int) -> GaussianLikelihood | PerPixelGaussianLikelihood:
-        """The same for all data."""
+        """Return the likelihood, which does not depend on ``levels``."""
         del levels
         return PerPixelGaussianLikelihood(self) if self.learned == "per_pixel" else GaussianLikelihood(self)
 

@@ -26,7 +26,7 @@ class Laplace:
     support: ClassVar[str] = "real"
 
     def build(self, *, levels: int) -> LaplaceLikelihood:
-        """The same for all data."""
+        """Return the likelihood, which does not depend on ``levels``."""
         del levels
         return LaplaceLikelihood(self)
 

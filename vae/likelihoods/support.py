@@ -1,4 +1,4 @@
-"""What a likelihood asks of the data that it is built for."""
+"""The requirements of a likelihood on the data that it is built for."""
 
 from __future__ import annotations
 

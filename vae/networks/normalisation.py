@@ -15,7 +15,7 @@ _GROUP_CHANNELS = 4  # in a group, at least: where the image is down to one pixe
 
 
 def vector_normalisation(name: VectorNormalisation, width: int) -> nn.Module | None:
-    """For [B, width]: batch (Ioffe & Szegedy 2015) or layer normalisation (Ba et al. 2016); None for none."""
+    """Return a layer for [B, width]: batch (Ioffe & Szegedy 2015) or layer normalisation (Ba et al. 2016); None for none."""
     match name:
         case "none":
             return None
@@ -26,7 +26,7 @@ def vector_normalisation(name: VectorNormalisation, width: int) -> nn.Module | N
 
 
 def image_normalisation(name: ImageNormalisation, channels: int) -> nn.Module | None:
-    """For [B, channels, H, W]: batch or group normalisation (Wu & He 2018); None for none.
+    """Return a layer for [B, channels, H, W]: batch or group normalisation (Wu & He 2018); None for none.
 
     Of the numbers of groups that divide the channels, the largest that the bounds above allow; else one group.
     """
@@ -42,5 +42,5 @@ def image_normalisation(name: ImageNormalisation, channels: int) -> nn.Module | 
 
 
 def has_batch_norm(model: nn.Module) -> bool:
-    """Whether examples of a batch see each other in training."""
+    """Return True if the model normalises over a batch, so that its examples influence each other in training."""
     return any(isinstance(module, _BatchNorm) for module in model.modules())

@@ -1,4 +1,4 @@
-"""What the data and the rest of the model ask of a network."""
+"""The sizes that a network needs from the data and the rest of the model."""
 
 from __future__ import annotations
 

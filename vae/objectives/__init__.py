@@ -1,4 +1,4 @@
-"""What training minimises: a function of the terms that a model yields.
+"""The objectives that training minimises: functions of the terms that a model yields.
 
 Each objective is a config that answers what :class:`vae.objectives.loss.Objective` lists. One with a network of its
 own to train against has ``adversary(latent_size)`` and ``adversary_loss(batch)`` besides, and an ``optimizer``; one of

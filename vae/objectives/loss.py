@@ -1,4 +1,4 @@
-"""What an objective is given, and what it gives back."""
+"""The input and the output of an objective, and the protocols that it can implement."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Progress(NamedTuple):
-    """Where a run is. Schedules are functions of it alone: there is no scheduler state to save."""
+    """The position of a run. Schedules depend on nothing else, so there is no scheduler state to save."""
 
     step: int  # optimizer steps done, from 0
     steps_per_epoch: int
@@ -35,7 +35,7 @@ class Batch:
     settings: Mapping[str, float | Tensor] = field(default_factory=dict)  # those of the training loop's objective
 
     def settings_of(self, objective: Scheduled) -> Mapping[str, float | Tensor]:
-        """What ``objective`` says for this step, but as scalars on the device where the step is recorded.
+        """Return the settings of ``objective`` for this step, as scalars on the device where the step is recorded.
 
         There numbers would ever be those of the step that was recorded (``vae.fast.recorded``).
         """
@@ -54,7 +54,7 @@ class Loss:
 
 
 class Objective(Protocol):
-    """What the training loop asks of an objective's config, the user's own included."""
+    """The interface between the training loop and an objective's config, also a user's own."""
 
     @property
     def samples(self) -> int:
@@ -62,7 +62,7 @@ class Objective(Protocol):
 
     @property
     def importance_weighted(self) -> bool:
-        """Whether it tightens another bound than the ELBO, so that models are ranked by ``val/nll_iwae``."""
+        """True if the objective is another bound than the ELBO, so that models are ranked by ``val/nll_iwae``."""
 
     @property
     def posteriors(self) -> tuple[str, ...]:
@@ -79,21 +79,21 @@ class Objective(Protocol):
 
 
 class Scheduled(Protocol):
-    """What else the loop asks of an objective of which something changes from step to step."""
+    """The additional interface of an objective whose settings change from step to step."""
 
     def settings_at(self, progress: Progress) -> dict[str, float]:
-        """By name, for the step at ``progress``. The last step's go into the row as ``train/<name>``."""
+        """Return the settings by name for the step at ``progress``. The row holds those of the last step as ``train/<name>``."""
 
 
 class Adversarial(Protocol):
-    """What else the loop asks of an objective that trains a network of its own against the model."""
+    """The additional interface of an objective that trains an adversary against the model."""
 
     @property
     def optimizer(self) -> OptimizerConfig:
-        """That network's."""
+        """The optimizer of the adversary."""
 
     def adversary(self, latent_size: int) -> nn.Module:
         """The network, drawn from torch's generator."""
 
     def adversary_loss(self, batch: Batch) -> Tensor:
-        """What it minimises, after each step of the model; ``batch.adversary`` is the network."""
+        """Return the loss of the adversary, which is minimised after each step of the model; ``batch.adversary`` is the network."""

@@ -1,4 +1,4 @@
-"""What objectives without a schedule answer about schedules."""
+"""The answers of objectives without a schedule to questions about schedules."""
 
 from __future__ import annotations
 

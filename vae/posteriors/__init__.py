@@ -47,7 +47,7 @@ class Posterior(Protocol):
         """KL(q ‖ N(m, diag s²)) by dimension, [B, L]; m and log s² [L] or [B, L]."""
 
     def detach(self) -> Posterior:
-        """The same distributions, through whose parameters no gradient flows."""
+        """Return the same distributions with detached parameters, so that no gradient flows through them."""
 
 
 __all__ = ["Deterministic", "DiagonalGaussian", "FullCovariance", "Posterior", "PosteriorConfig"]

@@ -60,14 +60,14 @@ class Full:
         return density
 
     def kl_to_standard_normal(self) -> Tensor:
-        """By the chain rule: dimension d's share is E KL(q(z_d | z_<d, x) ‖ N(0, 1)), never negative.
+        """Return the KL by the chain rule: dimension d contributes E KL(q(z_d | z_<d, x) ‖ N(0, 1)), which is never negative.
 
         ½ (Σ_{j ≤ d} T_dj² + μ_d² − 1 − log T_dd²); summed over d, ½ (tr Σ + μᵀμ − L − log det Σ).
         """
         return 0.5 * (self.variance + self.mean.square() - 1.0) - self.log_diagonal
 
     def kl_to_normal(self, mean: Tensor, log_variance: Tensor) -> Tensor:
-        """The same with each dimension of z measured in the prior's mean and scale."""
+        """Return the KL after each dimension of z is standardised by the prior's mean and scale."""
         squared = (self.variance + (self.mean - mean).square()) * torch.exp(-log_variance)
         return 0.5 * (squared - 1.0 + log_variance) - self.log_diagonal
 

@@ -22,7 +22,7 @@ class StandardNormal:
     needs_label: ClassVar[bool] = False
 
     def build(self, *, latent_size: int, label_size: int, dimensions: int) -> StandardNormalPrior:
-        """The same for all data."""
+        """Return the prior, which depends on ``latent_size`` only."""
         del label_size, dimensions
         return StandardNormalPrior(latent_size)
 

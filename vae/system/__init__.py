@@ -1,1 +1,1 @@
-"""What surrounds a run: code of a user's own, the directories it is named from, and folders that show damage."""
+"""The surroundings of a run: users' code, the directories that names are relative to, and folders that show damage."""

@@ -33,7 +33,7 @@ class OwnExit(BaseException):
 
 
 class SignalNotes:
-    """What a signal's handler raised, if any did, while the notes were taken."""
+    """Holds the exception that a signal handler raised while :func:`signal_notes` was active."""
 
     raised: BaseException | None = None
 
