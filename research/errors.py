@@ -1,4 +1,4 @@
-"""What the command line says when a person, not a bug, is in the way."""
+"""The errors that a user can resolve, with one line each. Everything else is a bug."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ LEVEL = 0.95  # of every interval that is reported
 
 
 def standard_error(values: Sequence[float]) -> float | None:
-    """Of the mean: standard deviation / √n; None of fewer than two."""
+    """Return the standard error of the mean, standard deviation / √n; None for fewer than two values."""
     return statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
 
 

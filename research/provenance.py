@@ -1,4 +1,4 @@
-"""Where a result came from: the code as it was, the versions, the machine.
+"""The origin of a result: its code, the versions, the machine.
 
 Nothing here reads the environment's values, so no secret can come along.
 """
@@ -55,7 +55,7 @@ def code() -> dict[str, JsonValue]:
 
 
 def diff_text() -> str | None:
-    """How the sources differ from the checkout's commit, new files included; None where git can't tell.
+    """Return the difference of the sources from the checkout's commit, with new files; None if git cannot tell.
 
     Secrets are redacted: the differences are written beside the sweep, and sent to a cluster.
     """
@@ -102,13 +102,13 @@ def _recorded_files() -> list[Path]:
 
 
 def _is_checkout() -> bool:
-    """Whether ROOT is the top of a git checkout."""
+    """Return True if ROOT is the top of a git checkout."""
     top = _git("rev-parse", "--show-toplevel")
     return top is not None and Path(top.strip()).resolve() == ROOT
 
 
 def _packed() -> dict[str, Any] | None:
-    """What ``packed.json`` beside the packages says of them; None where there is none, or they are not those."""
+    """Return the content of ``packed.json`` beside the packages; None if there is none, or if it does not fit them."""
     try:
         packed = json.loads((ROOT / PACKED).read_text(encoding="utf-8"))
         return packed if packed["code"]["source_sha256"] == source_sha256() else None
@@ -160,7 +160,7 @@ def hardware() -> dict[str, JsonValue]:
 
 
 def _git(*arguments: str) -> str | None:
-    """What git prints; None without git, outside a checkout, or when it fails or hangs."""
+    """Return the output of git; None without git, outside a checkout, or if it fails or hangs."""
     # GIT_DIR and its like, set inside a hook, would point git at another repository.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     environment |= {"GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}

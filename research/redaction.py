@@ -105,7 +105,7 @@ def secrets_of(value: object, path: str = "") -> Iterator[tuple[str, str]]:
 
 
 def has_user_info(url: str) -> bool:
-    """Whether a URL, or a HOST:PORT, carries a user name or a password."""
+    """Return True if a URL, or a HOST:PORT, carries a user name or a password."""
     rest = url.partition("://")[2] if "://" in url else url
     return _without_user(rest) != rest
 
@@ -138,12 +138,12 @@ def _without_quoted(match: re.Match[str]) -> str:
 
 
 def _assigned(name: str, value: str) -> bool:
-    """Whether ``value`` is a secret that is assigned to ``name`` in a text: code and messages have many names."""
+    """Return True if ``value`` is a secret that is assigned to ``name`` in a text: code and messages have many names."""
     return HIDDEN not in value and is_telling(name) and _mixed(value)
 
 
 def _mixed(value: str) -> bool:
-    """Whether it has digits or signs among its letters, as words and names of code have not."""
+    """Return True if ``value`` has digits or signs among its letters, unlike words and names in code."""
     return len(value) >= _SHORTEST and (
         any(letter.isdigit() for letter in value)
         or any(not (letter.isalnum() or letter in "_.-/ ()[]{}") for letter in value)

@@ -142,7 +142,7 @@ def tokens(text: str) -> Iterator[tuple[str, str]]:
 
 
 def _may_be_token(word: str) -> bool:
-    """Whether ``word`` has digits, and letters of both cases or a telling prefix. Most text has no such word."""
+    """Return True if ``word`` has digits, and letters of both cases or a telling prefix. Most text has no such word."""
     if not any(letter.isdigit() for letter in word):
         return False
     return (word != word.lower() and word != word.upper()) or _PREFIX.search(word) is not None

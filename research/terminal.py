@@ -1,4 +1,4 @@
-"""What the command line prints: our consoles, standard output that somebody closes, and the end of the process.
+"""The output of the command line: consoles, a standard output that is closed, and the end of the process.
 
 ``research ... | head -3`` closes the pipe after three lines. From then on there is nobody to print for: a verb ends, and
 a driver stops its sweep as Ctrl-C would, so that the sweep can be resumed. Both end with ``OUTPUT_CLOSED``.

@@ -193,7 +193,7 @@ def _parsed(name: str, words: list[str]) -> dict[str, Any]:
 
 
 def _reached(cluster: str, ask: Callable[[], Answer]) -> Answer:
-    """What ``ask`` gives; a cluster that is not reached is one line."""
+    """Return the answer of ``ask``; a cluster that cannot be reached is one line."""
     from research.clusters.access import LostConnection  # noqa: PLC0415
 
     try:

@@ -48,7 +48,7 @@ def plan(
     device: Annotated[str, typer.Option(help="cpu or cuda: what the probe trains on.")] = "cpu",
     as_json: AsJson = False,
 ) -> None:
-    """What a sweep of a space would be: parameters, impossible draws, model sizes, time. Nothing is kept."""
+    """Describe a sweep before it runs: parameters, impossible draws, model sizes, time. Nothing is kept."""
     from research.planning.preflight import available_cpus  # noqa: PLC0415
 
     if hours is not None and hours <= 0:

@@ -37,12 +37,12 @@ class LostConnection(Exception):
 
 
 def is_address(cluster: str) -> bool:
-    """Whether ``cluster`` is a dashboard's address; else it has to be a launcher's file."""
+    """Return True if ``cluster`` is the address of a dashboard, and not a launcher's file."""
     return cluster.startswith(("http://", "https://"))
 
 
 def is_cluster(text: str) -> bool:
-    """Whether a command's argument names a cluster, and not a sweep's directory."""
+    """Return True if a command's argument names a cluster, and not a sweep's directory."""
     return is_address(text) or text.endswith((".yaml", ".yml"))
 
 
@@ -180,6 +180,6 @@ def _answers(port: int) -> bool:
 
 
 def _last_words(text: str) -> str:
-    """What a command said at its end, as one line."""
+    """Return the end of a command's output as one line."""
     lines = [line.strip() for line in _ESCAPES.sub("", text).splitlines() if line.strip()]
     return " ".join(lines[-3:])[-400:] or "it said nothing"

@@ -28,7 +28,7 @@ _ATTEMPTS = 3  # a sweep that runs may change a model while it is copied
 
 @dataclass(frozen=True)
 class Fetched:
-    """What is home now."""
+    """A fetched sweep."""
 
     directory: Path
     events: int
@@ -105,7 +105,7 @@ def _copy_anew(source: str, target: str) -> None:
 
 
 def _verify(sweep: Path) -> tuple[int, int]:
-    """How many events and models there are, after each was read and compared with its hash."""
+    """Return how many events and models there are, after each was read and compared with its hash."""
     ledger = Ledger.open(sweep)
     models = 0
     if (sweep / "models").is_dir():
@@ -118,7 +118,7 @@ def _verify(sweep: Path) -> tuple[int, int]:
 
 
 def _same_past(target: Path, staged: Path) -> int:
-    """How many events the copy at home has; refused where one of them is not the cluster's."""
+    """Return how many events the copy at home has; refused where one of them is not the cluster's."""
     events = sorted((target / "ledger").glob("*.json"))
     for event in events:
         twin = staged / "ledger" / event.name

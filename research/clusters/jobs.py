@@ -145,7 +145,7 @@ def stop(cluster: str, name: str) -> int | None:
 
 
 def _new_text(client: JobSubmissionClient, job: str, printed: int) -> Iterator[str]:
-    """What the job says, piece by piece, from its ``printed``-th character on: each connection begins at its start."""
+    """Yield the job's output from character ``printed`` on. Each connection begins again at the start of the output."""
     from aiohttp import ClientError  # noqa: PLC0415 - in the extra "cluster"
 
     pieces = client.tail_job_logs(job)

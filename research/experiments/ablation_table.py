@@ -44,7 +44,7 @@ def mean_of(values: Sequence[float]) -> Mean:
 
 
 def paired_difference(own: Sequence[float | None], full: Sequence[float | None]) -> Paired | None:
-    """Of two rows of figures by seed; None where no seed has both."""
+    """Return the paired difference of two rows of figures by seed; None if no seed has both."""
     differences = [a - b for a, b in zip(own, full, strict=True) if a is not None and b is not None]
     return paired_interval(differences) if differences else None
 
@@ -78,7 +78,7 @@ def _figure(result: RunResult, name: str) -> float | None:
 
 
 def caption(ablation: Ablation) -> list[str]:
-    """What the table is of."""
+    """Return the caption of the table."""
     config = ablation.variants[0].config
     sense = "higher" if ablation.metric.direction == "maximize" else "lower"
     count = len(ablation.seeds)
@@ -93,7 +93,7 @@ def caption(ablation: Ablation) -> list[str]:
 
 
 def notes(rows: Sequence[Row]) -> list[str]:
-    """What is wrong with which row."""
+    """Return the notes on rows that failed or do not compare."""
     told = [f"{row.label}: not comparable: {row.incomparable}" for row in rows if row.incomparable]
     told += [f"{row.label}, seed {seed}: failed: {why}" for row in rows for seed, why in row.failed.items()]
     return [visible(line) for line in told]

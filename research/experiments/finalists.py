@@ -107,7 +107,7 @@ def _settings(parent: Ledger, best: Sequence[TrialView], seeds: int, resources: 
 
 
 def _stack(parent: Ledger, best: Sequence[TrialView], trials: int, resources: Resources) -> int:
-    """How many finalists a worker trains at once: as the sweep was told, else a slot's share where stacks are faster."""
+    """Return how many finalists a worker trains at once: as the sweep was told, else a slot's share where stacks are faster."""
     from research.worker.gpu_memory import device_of  # noqa: PLC0415 - torch
     from vae.data import load_training  # noqa: PLC0415 - as above
     from vae.fast.stackable import pays  # noqa: PLC0415 - as above
@@ -141,7 +141,7 @@ def _created(number: int, view: TrialView, seed: int) -> TrialCreated:
 
 
 def results(parent: Ledger) -> dict[str, Any] | None:
-    """What the finalists of the sweep ``parent`` say, as plain values; None where there are none.
+    """Return the results of the finalists of the sweep ``parent`` as plain values; None if there are none.
 
     ``configurations``, best mean first: ``search`` is the score in the sweep, ``scores`` those of the fresh seeds,
     ``gap`` how much better the search's was than the fresh seeds' by the same definition (the winner's curse, where

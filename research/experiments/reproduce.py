@@ -143,7 +143,7 @@ def _rows_of_stack(stack: Stacked, data: TrainingData, device: str) -> Iterator[
 
 
 def compare(recorded: list[Any], again: list[dict[str, Any]]) -> list[Difference]:
-    """For each metric that is not equal in every row, its largest difference. Times are not compared."""
+    """Return the largest difference of each metric that is not equal in every row. Times are not compared."""
     worst: dict[str, tuple[float, Difference]] = {}
     for old, new in zip(recorded, again, strict=False):
         for metric in sorted(set(old) | set(new)):
@@ -182,7 +182,7 @@ def judge(
 
 
 def _distance(before: Any, after: Any) -> float:  # noqa: ANN401 - any JSON value
-    """How far apart two values of a metric are; infinite where that has no size."""
+    """Return the distance of two values of a metric; infinite if it is not defined."""
     if isinstance(before, int | float) and isinstance(after, int | float):
         return abs(after - before)
     if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
@@ -191,7 +191,7 @@ def _distance(before: Any, after: Any) -> float:  # noqa: ANN401 - any JSON valu
 
 
 def _surroundings(record: TrialRecord, device: str, config: TrainConfig) -> list[str]:
-    """What is not as it was: code, versions, machine, threads."""
+    """Return what has changed since the record: code, versions, machine, threads."""
     import torch  # noqa: PLC0415 - loaded long before, by the training
 
     now = describe_worker(torch.get_num_threads(), device, config)

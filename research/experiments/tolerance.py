@@ -1,4 +1,4 @@
-"""How far each figure of a row may be off when the same config is trained again on another machine.
+"""The tolerance of each figure of a row when the same config is trained again on another machine.
 
 The rule is three standard deviations over seeds where the row is the mean of several, else 1e-3 relative. It holds for
 the sums over a split as they are. Other figures need a scale of their own: a difference of two large numbers is judged

@@ -1,4 +1,4 @@
-"""What is ablated, and each thing that may be changed about it: one row of the table each."""
+"""The subject of an ablation and its variants, one for each row of the table."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FULL = "full config"
 
 @dataclass(frozen=True)
 class Subject:
-    """What is ablated: a config, and what it is ranked by."""
+    """The subject of an ablation: a config, and the metric that ranks it."""
 
     config: TrainConfig
     metric: Metric

@@ -1,4 +1,4 @@
-"""What a sweep may spend beside its number of trials, what it has spent, and what is left. Read off the ledger."""
+"""The budgets of a sweep besides its number of trials: limits, spending and remainder, computed from the ledger."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Limit:
 
 @dataclass(frozen=True)
 class More:
-    """What is asked to be added to a budget: ``+2`` of what it has, or a new limit."""
+    """An addition to a budget: ``+2`` on top of the present limit, or a new limit."""
 
     hours: str | None = None
     trial_hours: str | None = None
@@ -88,7 +88,7 @@ def limits(ledger: Ledger, now: datetime | None = None) -> list[Limit]:
 
 
 def out_of_time(ledger: Ledger) -> str | None:
-    """That the wall clock of ``--hours`` is spent, in words. Cheap: asked at every event of a running sweep."""
+    """Return a message if the ``--hours`` budget is used up, else None. Called on every event, so it must stay cheap."""
     limit = ledger.settings.budget.hours
     if limit is None or (hours := wall_seconds(ledger, datetime.now(UTC)) / 3600) < limit:
         return None
@@ -104,7 +104,7 @@ def spent(ledger: Ledger) -> str | None:
 
 
 def wall_seconds(ledger: Ledger, now: datetime | None = None) -> float:
-    """How long drivers worked on the sweep, all sessions together; ``now`` as for :func:`limits`."""
+    """Return the seconds that drivers worked on the sweep in all sessions; ``now`` as for :func:`limits`."""
     spans = [(datetime.fromisoformat(start), datetime.fromisoformat(end)) for start, end in ledger.spans]
     if now is not None and spans:
         spans[-1] = spans[-1][0], now
@@ -113,7 +113,7 @@ def wall_seconds(ledger: Ledger, now: datetime | None = None) -> float:
 
 
 def since_best(ledger: Ledger) -> int:
-    """How many trials have ended since the best one did; with several objectives, since the front last grew."""
+    """Return how many trials have ended since the best one did; with several objectives, since the front last grew."""
     places = ledger.standing.places
     best = [view.number for view in ledger.front()] or [number for *_, number in ledger.standing.ranking[:1]]
     return len(places) - 1 - max(places[number] for number in best) if best else 0

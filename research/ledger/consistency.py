@@ -1,4 +1,4 @@
-"""Whether a record says one thing: its config and hash, seed, rows, best epoch, measure, replicates and stack.
+"""The consistency of a record: its config and hash, seed, rows, best epoch, measure, replicates and stack.
 
 A record that lies alone has nothing beside it that could be compared with it, so that it is compared with itself.
 """

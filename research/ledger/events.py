@@ -1,4 +1,4 @@
-"""What can happen to a sweep: the events of its ledger, frozen and typed."""
+"""The events of a sweep's ledger, frozen and typed."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ class LearnedTrial:
 
 @part
 class TrialsLearned:
-    """Another sweep's finished trials, which the sampler is told of before its first draw."""
+    """Finished trials of another sweep, which the sampler learns from before its first draw."""
 
     type: Literal["learned"] = "learned"
     name: str

@@ -172,7 +172,7 @@ class TrialView:
 
     @property
     def seconds(self) -> float | None:
-        """What it spent training and evaluating, by its rows; None where no row says."""
+        """The seconds of training and evaluation by its rows; None if no row has them."""
         spent = [value for row in self.rows.values() for value in _times(row)]
         return sum(spent) if spent else None
 
@@ -293,7 +293,7 @@ class Ledger:
 
     @property
     def settings(self) -> SweepSettings:
-        """What holds now: as the sweep was created, with what it was extended by."""
+        """The settings in force: those of the sweep's creation, with all extensions."""
         return self._settings
 
     @property
@@ -304,7 +304,7 @@ class Ledger:
 
     @property
     def trained(self) -> int:
-        """How many trials count against the sweep's number: all but skipped draws."""
+        """The number of trials that count against the sweep's total: all except skipped draws."""
         return len(self.trials) - self.standing.states["SKIPPED"]
 
     def append(self, event: Event) -> None:
@@ -407,7 +407,7 @@ class Ledger:
         return (self.trials[number] for *_, number in merits)
 
     def _merit(self, trial: TrialView) -> Merit | None:
-        """What ``trial`` is ranked by; None for one that is not."""
+        """Return the key that ranks ``trial``; None if it is not ranked."""
         metric = self.settings.metric
         best = trial.best(metric) if trial.status in {"COMPLETE", "PRUNED", "RUNNING"} else None
         if best is None or trial.incomparable:
@@ -423,7 +423,7 @@ class Ledger:
         return tuple(found) if len(found) == len(self.settings.targets) else None
 
     def pareto_ranks(self) -> dict[int, int]:
-        """By number, the Pareto rank of each COMPLETE trial that satisfies the constraints: 1 is the front.
+        """Return the Pareto rank of each COMPLETE trial that satisfies the constraints, by its number; 1 is the front.
 
         Pruned trials have none: their point is of another budget. Empty for a sweep of one objective.
         """
@@ -439,13 +439,13 @@ class Ledger:
         return sorted(front, key=lambda trial: (self.point(trial) or (), trial.number))
 
     def violations(self, trial: TrialView) -> list[float]:
-        """By how much the trial's best row misses each constraint, at most ``FAR``; at most 0 where it satisfies it."""
+        """Return the violation of each constraint by the trial's best row, at most ``FAR``; 0 or less if it is satisfied."""
         best = trial.best(self.settings.metric)
         metrics = {} if best is None else best.metrics
         return [min(c.violation(_finite(metrics.get(c.metric))), FAR) for c in self.settings.constraints]
 
     def feasible(self, trial: TrialView) -> bool:
-        """Whether the trial's best row satisfies all constraints."""
+        """Return True if the trial's best row satisfies all constraints."""
         return all(violation <= 0 for violation in self.violations(trial))
 
     def _path(self, sequence: int) -> Path:

@@ -37,7 +37,7 @@ class Stacked:
 
     @classmethod
     def of(cls, ledger: Ledger, trial: int) -> Self | None:
-        """Of trial number ``trial``; None where it trained alone."""
+        """Return the stack of trial number ``trial``; None if it did not train in a stack."""
         rows = ledger.trials[trial].rows
         stack = rows[min(rows)].worker.get("stack") if rows else None
         if not isinstance(stack, dict):

@@ -1,4 +1,4 @@
-"""What defines a sweep: written once, into the first event of its ledger, and never changed by a resume."""
+"""The definition of a sweep: written once, into the first event of its ledger, and never changed by a resume."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ NAME_PATTERN = r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}$"
 
 @part
 class Metric:
-    """What the sweep ranks by, e.g. ``val/elbo``, larger is better."""
+    """A metric and its direction, for example ``val/elbo``, where larger is better."""
 
     name: str = "val/elbo"
     direction: Literal["maximize", "minimize"] = "maximize"
 
     def better(self, a: float, b: float) -> bool:
-        """Whether ``a`` is strictly better than ``b``."""
+        """Return True if ``a`` is strictly better than ``b``."""
         return a > b if self.direction == "maximize" else a < b
 
 
 @part
 class Constraint:
-    """What a trial's best row must satisfy, e.g. ``val/samples_as_asked>=0.95``; others rank below those that do."""
+    """A condition on a trial's best row, for example ``val/samples_as_asked>=0.95``. Trials that violate it rank below others."""
 
     metric: str
     relation: Literal[">=", "<="]
     bound: float
 
     def violation(self, value: float | None) -> float:
-        """How far ``value`` is from satisfying it: at most 0 where it does, infinite where there is none."""
+        """Return the violation by ``value``: 0 or less if the constraint is satisfied, infinite without a value."""
         if value is None:
             return math.inf
         return self.bound - value if self.relation == ">=" else value - self.bound
@@ -200,7 +200,7 @@ class StartFrom:
 
 @part
 class Parent:
-    """Of a sweep that trains another's best again: that sweep's name and the identity of its ledger."""
+    """The sweep whose best configs are trained again: its name and the identity of its ledger."""
 
     name: str
     identity: str
@@ -208,7 +208,7 @@ class Parent:
 
 @part
 class Resources:
-    """What the cluster gives each trial. ``gpus_per_trial``: a whole GPU, a share of one, or none."""
+    """The resources of each trial. ``gpus_per_trial``: a whole GPU, a share of one, or none."""
 
     concurrent: PositiveInt = 1
     cpus_per_trial: PositiveFloat = 1.0
@@ -261,7 +261,7 @@ class SweepSettings:
 
     @property
     def targets(self) -> tuple[Metric, ...]:
-        """What the sampler optimises: the objectives, or the one metric."""
+        """The metrics that the sampler optimises: the objectives, or the single metric."""
         return self.objectives or (self.metric,)
 
     @property

@@ -1,4 +1,4 @@
-"""What a person means by a place: a trial of a sweep, a model folder, or a JSON file. Every verb asks here."""
+"""The resolver of places: a trial of a sweep, a model folder, or a JSON file. Every verb uses it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a ledger's trials come to, kept up to date event by event: who runs, who ended, who is best, what was spent.
+"""The standing of a ledger's trials, updated event by event: running and ended trials, the ranking, and spending.
 
 Everything here also follows from the trials themselves, by looking at all of them. A driver asks at every draw, row
 and end, so that would cost more for each trial the more trials there are.
@@ -33,7 +33,7 @@ class Standing:
 
     @property
     def epochs(self) -> int:
-        """How many have been trained."""
+        """The number of epochs that have been trained."""
         return len(self.rows)
 
     def begin(self, view: TrialView) -> None:

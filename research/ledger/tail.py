@@ -108,7 +108,7 @@ class _Mark:
 
 @dataclass(frozen=True)
 class _Model:
-    """What a kept model says of its trial."""
+    """The trial of a kept model, as its own record names it."""
 
     sweep: str
     trial: int

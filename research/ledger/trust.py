@@ -1,4 +1,4 @@
-"""What a record that comes from elsewhere would do before it trains: contact a bucket, and run code that it names.
+"""The effects of a record from elsewhere before it trains: it can contact a bucket, and run code that it names.
 
 A record of one's own does both unasked. Its own is a record that lies in a sweep whose ledger verifies and says the
 same, and one that ``research train`` or ``ablate`` has written here: their hashes are kept in ``CACHE/own``.

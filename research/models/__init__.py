@@ -1,1 +1,1 @@
-"""What is done with a trained model in a folder: evaluate, score, export, write its card."""
+"""The uses of a trained model in a folder: evaluate, score, export, write its card."""

@@ -184,7 +184,7 @@ def _chosen(pixels: Pixels, asked: Mapping[str, int | None]) -> dict[str, int]:
 
 
 def _recorded_data_dir(folder: Path) -> Path | None:
-    """Where the data lay in training, if that place is still there."""
+    """Return the data directory of the training, if it still exists."""
     try:
         recorded = json.loads(read_file(folder / RECORD, LARGE_TEXT))["data_dir"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
@@ -386,7 +386,7 @@ def score(kept: Kept, out: Path | None) -> dict[str, np.ndarray[Any, Any]]:
 
 
 def strangeness(every: dict[str, np.ndarray[Any, Any]]) -> tuple[str, np.ndarray[Any, Any]]:
-    """What anomalies are ranked by: −elbo where there is one, else the reconstruction's nats; larger is stranger."""
+    """Return the score that ranks anomalies: −elbo if there is one, else the reconstruction in nats; larger is stranger."""
     return ("negative_elbo", -every["elbo"]) if "elbo" in every else ("reconstruction", every["reconstruction"])
 
 
@@ -461,7 +461,7 @@ def _parquet(out: Path, schema: Any) -> Iterator[Any]:  # noqa: ANN401 - pyarrow
 
 
 def draw_mask(text: str, shape: tuple[int, int, int]) -> Tensor:
-    """What is missing, [D]: a ``.png`` or ``.npy`` of the images' size (above half is missing), or a named part.
+    """Return the mask of missing dimensions, [D]: a ``.png`` or ``.npy`` of the images' size (above half is missing), or a named part.
 
     Raises:
         UserError: it is neither, or of another size.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def looks_folder(model: Path) -> Path:
-    """Where looks through ``model`` are kept: with its sweep, which outlives it, else beside its files."""
+    """Return the folder of looks through ``model``: in its sweep, which outlives it, else beside its files."""
     sweep = model.absolute().parent.parent
     return sweep / "looks" if (sweep / "ledger").is_dir() else model / "looks"
 
@@ -60,7 +60,7 @@ def write_look(model: Path, question: dict[str, Any], row: dict[str, Any], why: 
 
 
 def count_looks(place: Path) -> int:
-    """How many different looks at test a sweep directory, its finalists' included, or a lone model folder has on record."""
+    """Return how many different looks at test a sweep directory, its finalists' included, or a lone model folder has on record."""
     return sum(len(list(folder.glob("*.json"))) for folder in (place / "looks", place / FINALISTS / "looks"))
 
 

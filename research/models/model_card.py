@@ -75,7 +75,7 @@ def _labels(names: list[str]) -> list[str]:
 
 
 def _name(config: dict[str, Any]) -> str:
-    """What the field calls this point of the product."""
+    """Return the field's name for this combination of parts."""
     objective, posterior, conditional = config["objective"], config["posterior"]["kind"], config["conditioning"]["kind"]
     names = {
         "capacity": "Capacity-annealed VAE",

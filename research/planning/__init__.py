@@ -1,1 +1,1 @@
-"""What is decided or refused before a sweep starts."""
+"""Decisions and refusals before a sweep starts."""

@@ -1,4 +1,4 @@
-"""What a new sweep takes from earlier ones: configs to start from, and trials to learn from."""
+"""Input of a new sweep from earlier ones: configs to start from, and trials to learn from."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def learn_from(source: str | Path, settings: SweepSettings, epochs: Collection[i
 
 
 def finished(ledger: Ledger) -> list[LearnedTrial]:
-    """What a sampler needs of the trials that ended with a result."""
+    """Return the trials that ended with a result, as a sampler needs them."""
     metric = ledger.settings.metric.name
     return [
         LearnedTrial(

@@ -1,4 +1,4 @@
-"""What a config costs before it runs: parameters, memory and arithmetic, from a model without memory of its own."""
+"""The cost of a config before it runs: parameters, memory and arithmetic, from a model on the meta device."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def footprint(config: TrainConfig, data: TrainingData) -> Footprint:
 
 
 def checkpoint_bytes(config: TrainConfig, data: TrainingData) -> int:
-    """What a checkpoint of ``config`` takes on disk: weights, optimizer, average, and what trains against them.
+    """Return the bytes of a checkpoint of ``config`` on disk: weights, optimizer, average, and an adversary if there is one.
 
     Raises:
         ConfigError: the network doesn't fit the data.
@@ -89,7 +89,7 @@ def checkpoint_bytes(config: TrainConfig, data: TrainingData) -> int:
 
 
 def _moments(optimizer: OptimizerConfig) -> int:
-    """How many numbers an optimizer keeps for each parameter."""
+    """Return how many numbers an optimizer keeps for each parameter."""
     match optimizer.kind:
         case "adam" | "adamw":
             return 3 if optimizer.amsgrad else 2

@@ -1,4 +1,4 @@
-"""What a budget buys: trials, epochs and hours, with early stopping and without. Arithmetic; nothing is run."""
+"""The trials, epochs and hours of a budget, with early stopping and without. This is arithmetic; nothing is run."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def pass_probability(scheduler: Asha, arrived: int) -> float:
 
 
 def expected_arrivals(scheduler: Scheduler, epochs: int, trials: int) -> list[float]:
-    """How many of ``trials`` are expected to reach each rung and, last, the full budget.
+    """Return how many of ``trials`` are expected to reach each rung and, last, the full budget.
 
     Exact for trials that arrive one after the other and whose values at different rungs say nothing of each other;
     a rung's arrivals are a sum of independent chances then, and their distribution is carried from rung to rung. Trials
@@ -85,7 +85,7 @@ def most_trials(hours_of: Callable[[int], float], hours: float) -> int:
 
 
 def total_range(each: list[float], trials: int, misfit: float) -> tuple[float, float]:
-    """Where the sum over ``trials`` draws of ``each`` lies in 95 of 100 sweeps, widened by the factor ``misfit``."""
+    """Return the range of the sum over ``trials`` draws of ``each`` in 95 of 100 sweeps, widened by the factor ``misfit``."""
     rng = np.random.default_rng(0)  # the same plan twice says the same
     count = min(trials, EXACT_TRIALS)
     sums = rng.choice(np.array(each), size=(_RESAMPLES, count)).sum(1) * (trials / count)

@@ -1,4 +1,4 @@
-"""What a sweep may rank by. ``docs/reading-the-numbers.md`` has the reasons at length."""
+"""The metrics that a sweep may rank by. ``docs/reading-the-numbers.md`` has the reasons at length."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def _refuse_unasked(what: str, metric: str, config: TrainConfig) -> None:
 
 
 def default_metric(configs: Sequence[TrainConfig]) -> Metric:
-    """What these configs are ranked by when nobody says: the bound, unless there is none or it misorders them."""
+    """Return the default metric of these configs: the bound, unless there is none or it misorders them."""
     first = configs[0]
     name = "val/elbo"
     if not first.posterior.has_density:

@@ -1,4 +1,4 @@
-"""What a sweep of a space would be, before it is one: parameters, impossible draws, sizes, and what a budget buys."""
+"""A sweep of a space in advance: its parameters, impossible draws, model sizes, and the trials that a budget buys."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def _impossible(drawn: list[Draw]) -> dict[str, Any]:
 
 
 def _duplicates(configs: list[TrainConfig]) -> int:
-    """How many configs equal an earlier one; all were drawn with one seed."""
+    """Return how many configs equal an earlier one; all were drawn with one seed."""
     return len(configs) - len({config_hash(config) for config in configs})
 
 

@@ -51,7 +51,7 @@ IN_PROCESS = "none"  # as --address: trials train in the process of the driver, 
 
 @dataclass(frozen=True)
 class Findings:
-    """What the space produces, on what data, and the measure that all its rows will share."""
+    """The configs that a space produces, their data, and the measure that all rows will share."""
 
     survey: Survey
     metric: Metric
@@ -300,7 +300,7 @@ def resolve_scheduler(scheduler: Scheduler, configs: list[TrainConfig], *, grace
 
 
 def _refuse_varied(configs: list[TrainConfig]) -> None:
-    """What belongs to the sweep may not vary inside it, or scores would differ by luck and not by merit."""
+    """Refuse a space that varies a setting of the sweep, because scores would then differ by luck and not by merit."""
     settings: dict[str, set[Any]] = {
         "data.split_seed": {config.data.split_seed for config in configs},
         "data.validation": {config.data.validation for config in configs},
@@ -348,7 +348,7 @@ def without_memory(config: TrainConfig, data: TrainingData) -> VAE:
 
 
 def check_address(address: str) -> None:
-    """Whether anything answers there: Ray itself would wait for minutes, and then not say what for.
+    """Return True if anything answers there: Ray itself would wait for minutes, and then not say what for.
 
     Raises:
         UserError: nothing does, or the address holds a password, which Ray would pass on to other processes.

@@ -1,4 +1,4 @@
-"""How long an epoch takes here: a few configs trained for moments on part of the data, the others by arithmetic."""
+"""The time of an epoch on this machine: a few configs are trained briefly on part of the data, the others are computed."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def _first(split: Split, count: int) -> Split:
 
 @dataclass(frozen=True)
 class Cost:
-    """What an epoch of a config consists of."""
+    """The work of one epoch of a config."""
 
     steps: int
     train_flops: float  # of all its steps
@@ -136,7 +136,7 @@ class Speed:
     misfit: float  # the largest ratio, at least 1, between what was timed and what the fit says of it
 
     def seconds(self, cost: Cost) -> float:
-        """Of an epoch."""
+        """Return the time of an epoch in seconds."""
         return float(
             self.train @ (cost.steps, cost.train_flops)
             + self.evaluation @ (1.0, cost.example_flops)

@@ -47,21 +47,21 @@ class SweepRequest:
     """A name in ``search_spaces/``, the path of a file with a function ``space``, or such a function, from a trial of
     Optuna's to a TrainConfig."""
     trials: int = 20
-    """How many configs to try."""
+    """The number of configs to try."""
     epochs: int | None = None
     """The full budget of a trial, in epochs. None: the space's own."""
     metric: Sequence[str] = ()
-    """What trials are ranked by; two or more are the objectives of a Pareto front. Empty: the one that orders them."""
+    """The metric that ranks trials; two or more are the objectives of a Pareto front. Empty: the one that orders them."""
     stop_by: str | None = None
-    """With several metrics: the scalar of early stopping and of each trial's best epoch."""
+    """The scalar of early stopping and of each trial's best epoch, if there are several metrics."""
     constraint: Sequence[str] = ()
-    """What a model must satisfy, for example ``val/active_units>=5``."""
+    """Conditions that a model must satisfy, for example ``val/active_units>=5``."""
     data: str | None = None
     """Another data set than the space's own, by its kind."""
     keep: int = 3
-    """How many of the best models to keep."""
+    """The number of best models to keep."""
     data_dir: str | Path | None = None
-    """Where data sets lie: a folder or an address. None: ``$RESEARCH_DATA_DIR``, else ``./data``."""
+    """The place of the data sets: a folder or an address. None: ``$RESEARCH_DATA_DIR``, else ``./data``."""
     name: str | None = None
     """The sweep's name. None: the space's name with the time."""
     storage: str | Path = Path("sweeps")
@@ -89,7 +89,7 @@ class SweepRequest:
     reduction: int = 3
     """ASHA and HyperBand keep the best ``1/reduction`` of the trials at each rung."""
     min_population: int | None = None
-    """How many trials must have reached a rung before any is stopped there. None: 3, and 5 for the median rule."""
+    """The number of trials that must have reached a rung before any is stopped there. None: 3, and 5 for the median rule."""
     hours: float | None = None
     """Stop after this many hours of wall clock. Running trials can be resumed."""
     trial_hours: float | None = None
@@ -111,7 +111,7 @@ class SweepRequest:
     learn_from: Sequence[str | Path] = ()
     """Sweeps whose finished trials the sampler learns from."""
     wandb: Literal["offline", "online", "disabled"] | None = None
-    """How W&B is written. None: online when logged in, else offline."""
+    """The mode of W&B. None: online when logged in, else offline."""
     wandb_project: str = "vae-research"
     """The W&B project."""
 

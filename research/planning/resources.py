@@ -1,4 +1,4 @@
-"""What each trial is given: CPUs, a GPU or a share of one. What this machine can never serve is refused."""
+"""The resources of each trial: CPUs, a GPU or a share of one. Requests that this machine can never serve are refused."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ DRAWS = 200  # looked through for the largest config
 
 
 def slots(*, gpus: int, share: float) -> int:
-    """How many trials with ``share`` of a GPU fit on ``gpus``: a share lies on one GPU, never across two."""
+    """Return how many trials with ``share`` of a GPU fit on ``gpus``: a share lies on one GPU, never across two."""
     return gpus * int(1 / share + 1e-9)
 
 

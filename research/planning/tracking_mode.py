@@ -1,4 +1,4 @@
-"""Whether a sweep is sent to W&B, written for it offline, or neither: as the options and the environment say."""
+"""The mode of W&B, from the options and the environment: online, offline or disabled."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def default_mode() -> Mode:
 
 
 def logged_in() -> bool:
-    """Whether there is a key for W&B's host, in the environment or in netrc. Looks at no key."""
+    """Return True if there is a key for W&B's host, in the environment or in netrc. Looks at no key."""
     if os.environ.get("WANDB_API_KEY"):
         return True
     try:

@@ -1,4 +1,4 @@
-"""What a space may offer as a choice: what JSON gives back as it was, because the ledger and Optuna keep it as JSON."""
+"""The choices that a space may offer: values that survive JSON unchanged, because the ledger and Optuna keep them as JSON."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _plain(choice: Any) -> Any:  # noqa: ANN401 - whatever a space offers
 
 
 def _is_json(choice: object) -> bool:
-    """Whether JSON gives the choice back as it is: a tuple would come back as a list."""
+    """Return True if JSON gives the choice back as it is: a tuple would come back as a list."""
     if isinstance(choice, float):
         return math.isfinite(choice)
     try:

@@ -91,7 +91,7 @@ def _describe(name: str, having: list[Draw], of: int) -> dict[str, Any]:
 
 
 def histogram(values: Sequence[float], low: float, high: float, *, log: bool, whole: bool) -> list[int]:
-    """How many values in each of 12 or 8 equal bins between ``low`` and ``high``; a few whole numbers have one each."""
+    """Return how many values in each of 12 or 8 equal bins between ``low`` and ``high``; a few whole numbers have one each."""
     bins = LOG_WHOLE_BINS if whole and log else BINS
     if whole and high - low < bins:
         return [sum(value == low + index for value in values) for index in range(int(high - low) + 1)]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What becomes of a trial after a row: the decision, its reason, and the rungs that the row settles."""
+    """The decision on a trial after a row, its reason, and the rungs that the row settles."""
 
     decision: Decision
     reason: str | None = None

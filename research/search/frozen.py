@@ -78,17 +78,17 @@ def values_of(ledger: Ledger, view: TrialView, state: TrialState) -> list[float]
 
 
 def constraints_of(ledger: Ledger, view: TrialView) -> dict[str, Any]:
-    """By how much the trial misses each constraint, in Optuna's form: at most 0 is feasible."""
+    """Return the violation of each constraint in Optuna's form: at most 0 is feasible."""
     return constraint_attributes(ledger.settings.constraints, ledger.violations(view))
 
 
 def constraint_attributes(constraints: Sequence[Constraint], violations: Sequence[float]) -> dict[str, Any]:
-    """The same of any trial, by the constraints' names: trials of one study must have the same."""
+    """Return the attributes for violations by the constraints' names. All trials of a study must have the same names."""
     return {f"{_CONSTRAINT_PREFIX}{one}": missed for one, missed in zip(constraints, violations, strict=True)}
 
 
 def attributes_of(ledger: Ledger, view: TrialView) -> dict[str, Any]:
-    """What a person who looks at the study wants to know beside it."""
+    """Return the attributes of a trial that people look for in a study."""
     best = view.best(ledger.settings.metric)
     return {
         "config_hash": view.created.config_hash,

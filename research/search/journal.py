@@ -34,7 +34,7 @@ class Journal(JournalStorage):
         deepcopy: bool = True,  # noqa: FBT001, FBT002 - Optuna's own
         states: Container[TrialState] | None = None,
     ) -> list[FrozenTrial]:
-        """As Optuna's own, of the trials that are shown."""
+        """Return the trials that are shown, as Optuna's own storage does."""
         if self._shown is None:
             return super().get_all_trials(study_id, deepcopy, states)
         listed = [self._replay_result.get_trial(trial_id) for trial_id in self._shown]

@@ -1,4 +1,4 @@
-"""What trials had come to at each rung, kept as rows come in: a decision looks at one array, not at all trials."""
+"""The values of all trials at each rung, updated as rows come in, so that a decision reads one array and not all trials."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class RungTable:
-    """By rung, ``value_at`` of every trial that has reached it, by number; NaN where one has not."""
+    """For each rung, ``value_at`` of every trial by its number; NaN for trials that have not reached it."""
 
     def __init__(self, ledger: Ledger, value_at: Callable[[TrialView, Metric, int], float | None]) -> None:
         """``value_at(trial, metric, epoch)``: a number once the trial has that epoch's row; later rows don't change it."""
@@ -64,5 +64,5 @@ class RungTable:
 
 
 def _is_rung(scheduler: Scheduler, epoch: int) -> bool:
-    """Whether ``epoch`` is a rung of some trial with more epochs than that."""
+    """Return True if ``epoch`` is a rung of some trial with more epochs than that."""
     return epoch in rungs(scheduler, epoch + 1)

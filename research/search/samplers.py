@@ -184,7 +184,7 @@ def _refuse_ranges(space: Space, settings: SweepSettings) -> None:
 
 
 def _in_a_sampler(error: BaseException) -> bool:
-    """Whether ``error``, raised while the space asked for a parameter, is the sampler's and not the space's own."""
+    """Return True if ``error``, raised while the space asked for a parameter, is the sampler's and not the space's own."""
     files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
     return any(f"{os.sep}optuna{os.sep}samplers{os.sep}" in file for file in files)
 
@@ -220,7 +220,7 @@ def _rehearse_one(
 
 
 def _check_wanted(wanted: dict[str, Any], trial: optuna.Trial, problem: str) -> None:
-    """Whether the space took the parameters that it was to start from."""
+    """Check that the space took the parameters that it was to start from."""
     for name, value in wanted.items():
         if name not in trial.params:
             raise UserError(

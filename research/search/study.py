@@ -157,7 +157,7 @@ class StudyView:
         return [*self.learned_ids, *(self.storage_ids[number] for number in sorted(seen))]
 
     def repeats(self, number: int) -> int:
-        """How many of the draws just before trial ``number`` were duplicates, without another between."""
+        """Return how many of the draws just before trial ``number`` were duplicates, without another between."""
         count = 0
         while (view := self.ledger.trials.get(number - 1 - count)) is not None and view.fail_kind == "duplicate":
             count += 1

@@ -32,11 +32,11 @@ class MirroredJournal(BaseJournalBackend):
         self._size = 0  # bytes written into it
 
     def read_logs(self, log_number_from: int) -> Iterable[dict[str, Any]]:
-        """From memory."""
+        """Return the logs from memory."""
         return [json.loads(line) for line in self._lines[log_number_from:]]
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """To memory, then to the file; never raises for the file."""
+        """Append the logs to memory and then to the file. A failure to write the file is not raised."""
         new = [json.dumps(log, separators=(",", ":")) + "\n" for log in logs]
         self._lines += new
         try:

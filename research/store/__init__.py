@@ -1,1 +1,1 @@
-"""Where a sweep lives: folders, locks, object stores."""
+"""The storage of sweeps: folders, locks, object stores."""

@@ -57,7 +57,7 @@ def data_directory(text: str | Path | None) -> Path | None:
 
 
 def data_address(directory: Path | None) -> str | None:
-    """What a sweep writes down of where its data are, so that every node finds them: of a copy, the store's address."""
+    """Return the data directory as a sweep records it, so that every node finds it: the store's address for a copy."""
     if directory is None:
         return None
     whole = directory.absolute()

@@ -151,7 +151,7 @@ def write_sealed(path: Path, values: dict[str, Any]) -> None:
 
 
 def read_sealed(path: Path) -> dict[str, Any]:
-    """What :func:`write_sealed` wrote.
+    """Return the content that :func:`write_sealed` wrote.
 
     Raises:
         CorruptFile: naming ``path``, which is missing, torn or altered.

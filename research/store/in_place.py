@@ -1,4 +1,4 @@
-"""Whether a sweep's directory is still there while a driver and its workers write into it.
+"""The check that a sweep's directory is still there while a driver and its workers write into it.
 
 A directory that is renamed or removed under a driver must not be made again by the next one that writes a file. The
 first event of the ledger is what makes a directory a sweep's, so it is looked at before and after each write.

@@ -1,4 +1,4 @@
-"""What is called what in a sweep's directory. Imports nothing: the command line needs these names before all else."""
+"""The names in a sweep's directory. This module imports nothing, because the command line needs the names first."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FINALISTS = "finalists"  # the sweep of a sweep's best configurations
 
 
 def trial_name(number: int) -> str:
-    """What a trial's folders and files are called."""
+    """Return the name of a trial's folders and files."""
     return f"trial-{number:04d}"
 
 
@@ -22,5 +22,5 @@ def epoch_folder(checkpoint: str, replicates: int) -> str:
 
 
 def replicate_folder(folder: str, index: int, replicates: int) -> str:
-    """Where one replicate's state is, inside an epoch's folder; of a single run, the folder itself."""
+    """Return the folder of one replicate's state inside an epoch's folder; for a single run, the epoch's folder itself."""
     return folder if replicates == 1 else f"{folder}/replicate-{index}"

@@ -135,7 +135,7 @@ def _words(holder: dict[str, Any]) -> str:
 
 
 def _died_here(holder: dict[str, Any]) -> bool:
-    """Whether it is a process of this machine that is no more: no need to wait for it."""
+    """Return True if the holder was a process of this machine that has ended, so that nobody has to wait for it."""
     pid = holder.get("pid")
     return holder.get("machine") == _machine() and type(pid) is int and pid > 0 and not alive(pid)
 

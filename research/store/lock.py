@@ -65,12 +65,12 @@ class SweepLock:
 
     @property
     def descriptors(self) -> tuple[int, ...]:
-        """For a child process to inherit: the lock is held until that one has ended too."""
+        """The descriptors that a child process inherits. The lock is then held until the child has ended too."""
         return () if self._file is None else (self._file.fileno(),)
 
 
 def holder_of(directory: str | Path) -> str | None:
-    """Who holds the sweep's lock, in words; None where nobody does.
+    """Return the holder of the sweep's lock in words; None if it is free.
 
     Nothing is written. To ask, a shared lock is held for an instant, which a driver that starts just then waits out.
     Locks of other machines are seen where the file system carries them.

@@ -1,4 +1,4 @@
-"""Where a sweep lives: a directory, or a folder in an object store with a mirror of it on each machine that looks.
+"""The place of a sweep: a directory, or a folder in an object store with a mirror on each machine that reads it.
 
 The driver and every verb work on a local directory. Of a sweep at ``s3://bucket/sweeps/NAME`` that is its mirror,
 ``CACHE/sweeps/s3/bucket/sweeps/NAME``: the path alone says what it mirrors. An event is in the store before it is in
@@ -43,7 +43,7 @@ def cache_root() -> Path:
 
 
 def mirror_of(url: str) -> Path:
-    """Where the mirror of a folder in a store is on this machine, there or not. Nothing is asked of the store.
+    """Return the path of a store folder's mirror on this machine, whether it exists or not. The store is not contacted.
 
     Raises:
         UserError: the address is none.
@@ -64,7 +64,7 @@ def store_of(directory: str | Path) -> ObjectStore | None:
 
 
 def address(directory: Path) -> str:
-    """What a person types to mean ``directory``: of a mirror the store's address, else the path."""
+    """Return what a user types for ``directory``: the store's address for a mirror, else the path."""
     store = store_of(directory)
     return str(directory) if store is None else store.url
 
@@ -198,7 +198,7 @@ def remove_folder_there(store: ObjectStore, relative: str) -> None:
 
 
 class Workplace:
-    """Where a worker writes a sweep's files: the sweep's directory, or scratch whose content goes to the store.
+    """The place where a worker writes a sweep's files: the sweep's directory, or scratch whose content goes to the store.
 
     In a directory nothing here does anything: what is written is where it belongs.
     """

@@ -33,7 +33,7 @@ _UNREACHED = re.compile("Connect|Timeout|HTTPClientError|ProxyConnection|Respons
 
 
 def is_url(text: str) -> bool:
-    """Whether ``text`` means a place in a store and not a path."""
+    """Return True if ``text`` is an address in an object store and not a path."""
     return _URL_LIKE.match(text) is not None
 
 
@@ -59,7 +59,7 @@ def parse_url(text: str) -> tuple[str, ...]:
 
 
 def url_of(parts: Sequence[str]) -> str:
-    """What ``parse_url`` takes apart, without a slash at its end."""
+    """Return the address of ``parts``, the inverse of ``parse_url``, without a slash at its end."""
     return f"{parts[0]}://{'/'.join(parts[1:])}"
 
 
@@ -178,7 +178,7 @@ def _filesystem(scheme: str) -> Any:  # noqa: ANN401 - fsspec has no types
 
 
 def _response(error: BaseException) -> dict[str, Any]:
-    """What S3 answered, where it is S3 that did."""
+    """Return the response of S3; empty if the error has none."""
     for one in (error, error.__cause__):
         response = getattr(one, "response", None)
         if isinstance(response, dict):
@@ -191,7 +191,7 @@ def _no_bucket(error: BaseException) -> bool:
 
 
 def _reason(error: Exception, url: str) -> str:
-    """What happened, and the remedy."""
+    """Return what happened, and the remedy."""
     scheme, bucket = parse_url(url)[:2]
     kind, told = type(error).__name__, " ".join(str(error).split())
     code = str(_response(error).get("Error", {}).get("Code", "") or getattr(error, "code", "") or "")

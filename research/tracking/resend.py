@@ -1,4 +1,4 @@
-"""What to send of a run whose upload was cut off: the rows that the service does not have yet.
+"""The rest of a run whose upload was cut off: the rows that the service does not have yet.
 
 W&B's client appends: an offline run that is sent again has its rows twice at the service (0.31, seen against a server
 of ours). So the service is asked for the last step that it has, and a copy without the rows up to there is sent.
@@ -115,7 +115,7 @@ def _records(content: bytes) -> Iterator[bytes]:
 
 
 def _packed(records: list[bytes]) -> bytes:
-    """The same format, for behind the file's header."""
+    """Return records in the format that follows the file's header."""
     out = bytearray()
     for data in records:
         rest, first = memoryview(data), True

@@ -263,7 +263,7 @@ def _bars(rows: Rows) -> object:
 
 
 def _attempt(made: Callable[[], T]) -> T | None:
-    """What ``made`` returns; None where a library can't: a view is not worth a sink."""
+    """Return the result of ``made``; None if a library fails, because one figure must not end the process."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

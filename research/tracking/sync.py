@@ -49,7 +49,7 @@ class Pending:
 
     @property
     def bytes(self) -> int:
-        """Of its files, and of the model's."""
+        """The size of the run's files and of the model's files."""
         places = [self.directory, *([] if self.model is None else [self.model])]
         return sum(path.stat().st_size for place in places for path in place.rglob("*") if path.is_file())
 
@@ -189,7 +189,7 @@ def _sync(one: Pending, lock: SweepLock, *, project: str | None, entity: str | N
 
 
 def _errors(scratch: Path) -> Iterator[str]:
-    """What the client wrote into its log as errors, one line each; attempts that it repeated are none.
+    """Yield the errors in the client's log, one line each. Attempts that it repeated are left out.
 
     Nor is it one that an older server can't say what it is able to do.
     """

@@ -41,7 +41,10 @@ _WEIGHTS = "model.safetensors"
 
 
 def run_id(name: str, identity: str, what: str) -> str:
-    """The same in every session; of another sweep with the same name, another. ``what``: a trial's four digits."""
+    """Return the id of a run. It is the same in every session, and differs between sweeps of the same name.
+
+    ``what``: the four digits of a trial.
+    """
     return f"{name[:_LONGEST_NAME]}-{identity[:8]}-{what}"
 
 
@@ -78,12 +81,12 @@ def init(ledger: Ledger, mode: Mode, identity: str, **arguments: Any) -> wandb.R
 
 
 def tags(*names: str) -> list[str]:
-    """As W&B takes them: none empty, none twice, none too long."""
+    """Return tags that W&B accepts: none is empty, repeated or too long."""
     return list(dict.fromkeys(name[-_LONGEST_TAG:] for name in names if name))
 
 
 class Marks:
-    """What is finished, and in which directory: small files in ``DIR/wandb/finished``."""
+    """The finished runs and their directories: small files in ``DIR/wandb/finished``."""
 
     def __init__(self, folder: Path) -> None:
         """``folder`` is ``DIR/wandb``."""
@@ -118,7 +121,7 @@ class Marks:
         return {match[1] for path in self.folder.iterdir() if (match := _DIRECTORY.fullmatch(path.name)) is not None}
 
     def uploaded(self, identity: str) -> bool:
-        """Whether the service may have rows of this run: of an online run, or of one that was uploaded."""
+        """Return True if the service may have rows of this run, because it was online or was uploaded."""
         return any(
             not directory.name.startswith("offline-") or is_uploaded(directory)
             for directory in self.directories(identity)
@@ -132,12 +135,12 @@ class Marks:
 
 
 def upload_mark(directory: Path) -> Path:
-    """Where it is written that a run's directory was uploaded."""
+    """Return the file that marks a run's directory as uploaded."""
     return directory.parent / "uploaded" / f"{directory.name}.json"
 
 
 def is_uploaded(directory: Path) -> bool:
-    """Whether ``research sync``, or a ``wandb sync`` by hand, has sent this directory."""
+    """Return True if ``research sync``, or a ``wandb sync`` by hand, has sent this directory."""
     return upload_mark(directory).exists() or any(directory.glob("*.wandb.synced"))
 
 
@@ -214,7 +217,7 @@ class TrialRuns:
             self._finish(run, trial, model=model)
 
     def run_id(self, number: int) -> str:
-        """Of a trial of this sweep."""
+        """Return the id of a trial's run."""
         return run_id(self.ledger.settings.name, self.ledger.identity, f"{number:04d}")
 
     def _start(self, trial: TrialView) -> wandb.Run:
@@ -339,7 +342,7 @@ def _tell(run: wandb.Run, facts: dict[str, Any]) -> None:
 
 
 def _model_facts(ledger: Ledger, folder: Path, files: dict[str, bytes], rank: int) -> dict[str, JsonValue]:
-    """What the artifact of a kept model is to be, where it lies included: W&B's record names the absolute path."""
+    """Return the facts of a kept model's artifact, including its path, because W&B's record names the absolute path."""
     settings = ledger.settings
     aliases = [f"rank-{rank}", *(["best"] if rank == 1 else []), *([] if settings.parent is None else ["finalist"])]
     return {

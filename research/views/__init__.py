@@ -1,1 +1,1 @@
-"""What people look at: the live table, the page of a sweep, the report, a notebook's tables."""
+"""The views of a sweep: the live table, its page, the report, a notebook's tables."""

@@ -1,4 +1,4 @@
-"""What a sweep shows while it runs: a live table on a terminal, plain lines where the output is piped."""
+"""The display of a running sweep: a live table on a terminal, plain lines if the output is piped."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class LiveView:
             self.live = None
 
     def time_left(self) -> str:
-        """What the trials ended in this session suggest for the rest."""
+        """Return an estimate of the time left, from the trials that ended in this session."""
         ended = _ended(self.ledger)
         here = ended - self.ended_before
         if self.first_row is None:

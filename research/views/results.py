@@ -52,7 +52,7 @@ class Sweep:
 
     @property
     def measure(self) -> str:
-        """What the held-out numbers are numbers of: only sweeps of equal measure compare."""
+        """The measure of the held-out figures. Only sweeps of equal measure compare."""
         return self.ledger.settings.measure
 
     def refresh(self) -> None:

@@ -43,7 +43,7 @@ def states_shown(ledger: Ledger) -> dict[str, int]:
 
 
 def model_folder(ledger: Ledger, view: TrialView) -> Path:
-    """Where a kept trial's model is."""
+    """Return the folder of a kept trial's model."""
     return ledger.directory / "models" / trial_name(view.number)
 
 
@@ -222,7 +222,7 @@ def best_table(ledger: Ledger, views: list[TrialView]) -> Table:
 
 
 def parameters(view: TrialView) -> str:
-    """What was sampled, one ``name=value`` after the other."""
+    """Return the sampled parameters as ``name=value``, one after the other."""
     return "  ".join(f"{visible(name)}={number_text(value)}" for name, value in view.created.params.items())
 
 

@@ -35,7 +35,7 @@ class Follower:
     """Feeds a :class:`LiveView` from the ledger in its driver's place."""
 
     def __init__(self, ledger: Ledger, console: Console, *, now: Callable[[], datetime] | None = None) -> None:
-        """What happened before is taken in without a line; the clock is that of the driver's latest session."""
+        """Earlier events are read without printing; the clock is that of the driver's latest session."""
         self.ledger = ledger
         self.now = now or (lambda: datetime.now(UTC))
         self.view = LiveView(console, ledger)
@@ -51,14 +51,14 @@ class Follower:
         self.view.refresh()
 
     def ending(self) -> Ending | None:
-        """How the sweep has ended, as its ledger has it; None while it has not, whoever drives it."""
+        """Return how the sweep has ended by its ledger; None while it has not."""
         running = any(not view.terminal for view in self.ledger.trials.values())
         if not running and self.ledger.trained >= self.ledger.settings.trials:
             return "ended"
         return "interrupted" if self.ledger.interrupted is not None else None
 
     def driver(self) -> str | None:
-        """Who drives the sweep now, in words."""
+        """Return the present driver of the sweep in words; None if there is none."""
         return holder_of(self.ledger.directory) or lease_holder(self.ledger.directory)
 
     def ask_for_driver(self) -> Ending | None:

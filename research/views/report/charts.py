@@ -154,7 +154,7 @@ def _first_view(ledger: Ledger, metric: Metric) -> list[float] | None:
 
 
 def leaves_out(chart: Chart) -> bool:
-    """Whether the chart's first view does not show all of its points."""
+    """Return True if the chart's first view does not show all of its points."""
     axes = ((chart.figure.layout.xaxis.range, "x"), (chart.figure.layout.yaxis.range, "y"))
     return any(
         value is not None and not seen[0] <= value <= seen[1]

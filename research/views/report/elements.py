@@ -114,7 +114,7 @@ def paragraph(text: str) -> str:
 
 
 def note(text: str) -> str:
-    """What a reader must know before believing the figures beside it."""
+    """Return a note that a reader needs before believing the figures beside it."""
     return f'<p class="note">{escape(text)}</p>'
 
 
@@ -125,7 +125,7 @@ def command(*lines: str) -> str:
 
 
 def parameters(params: dict[str, Any]) -> Raw:
-    """What was sampled, each value with all its digits."""
+    """Return the sampled parameters, each value with all its digits."""
     told = [
         f"{escape(name)}={figure(value) if isinstance(value, int | float) and not isinstance(value, bool) else escape(str(value))}"
         for name, value in params.items()
@@ -149,5 +149,5 @@ def picture(path: Path, label: str) -> str:
 
 
 def details(summary: str, inside: str) -> str:
-    """What is folded away until it is asked for."""
+    """Return content that is folded away until it is opened."""
     return f"<details><summary>{escape(summary)}</summary>{inside}</details>"

@@ -47,7 +47,7 @@ def write_csv(ledgers: Sequence[Ledger], out: Path) -> list[Path]:
 
 
 def write_parquet(ledgers: Sequence[Ledger], out: Path) -> list[Path]:
-    """The same as Parquet. A column of several types, which Parquet has not, is JSON text."""
+    """Write the tables as Parquet. A column of several types, which Parquet does not have, is JSON text."""
     return _write(ledgers, out, ".parquet", lambda table, path: _of_one_type(table).to_parquet(path, index=False))
 
 

@@ -36,7 +36,7 @@ OCCUPIED = (
 
 
 def facts(ledger: Ledger) -> dict[str, Any]:
-    """What there is to know of a sweep, from its ledger, its looks and the files of its kept models."""
+    """Return the facts of a sweep from its ledger, its looks and the files of its kept models."""
     settings = ledger.settings
     states = counts(ledger)
     found, reason = importances(ledger)
@@ -176,7 +176,7 @@ def _rate_distortion(ledger: Ledger) -> list[dict[str, Any]]:
 
 
 def _rungs(ledger: Ledger) -> dict[str, Any] | None:
-    """How many reached and were stopped at each rung, and the epochs that were not trained for it."""
+    """Return the numbers of trials that reached each rung and were stopped there, and the epochs that this saved."""
     settings = ledger.settings
     if settings.scheduler.kind == "none":
         return None
@@ -206,7 +206,7 @@ def _rungs(ledger: Ledger) -> dict[str, Any] | None:
 
 
 def _failures(ledger: Ledger, status: str) -> list[dict[str, Any]]:
-    """By kind, most frequent first, with the first of each as its example."""
+    """Return the failures by kind, the most frequent first, each with its first trial as an example."""
     kinds = defaultdict[str, list["TrialView"]](list)
     for _, view in sorted(ledger.trials.items()):
         if view.status == status:
@@ -227,7 +227,7 @@ def _failures(ledger: Ledger, status: str) -> list[dict[str, Any]]:
 
 
 def _time(ledger: Ledger) -> dict[str, Any]:
-    """Where the hours went; ``utilisation`` is an estimate, and its definition goes with it."""
+    """Return how the hours were spent; ``utilisation`` is an estimate, and its definition goes with it."""
     spent = [own for view in ledger.trials.values() if (own := view.seconds) is not None]
     by_part = dict.fromkeys(TIMES, 0.0)
     for view in ledger.trials.values():

@@ -1,4 +1,4 @@
-"""What fresh seeds made of the search's best: means, their errors, and the winner on test."""
+"""The search's best configs with fresh seeds: means, their errors, and the winner on test."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ class OptunaCharts:
 
     @property
     def parameters(self) -> list[str]:
-        """What has more than one value among the COMPLETE trials; a parameter may be missing from some."""
+        """Return the parameters with more than one value among the COMPLETE trials; some trials may lack one."""
         names = dict.fromkeys(name for trial in self.complete for name in trial.params)
         return [
             name

@@ -1,4 +1,4 @@
-"""What the metric depends on: parallel coordinates, importances, one and two parameters at a time."""
+"""The sections on parameters: parallel coordinates, importances, one and two parameters at a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the kept models draw, side by side."""
+"""The section of pictures of the kept models, side by side."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def pictures(context: Context) -> Section:
-    """What the kept models draw, side by side: a row for each kind of picture."""
+    """Return the section of pictures: a row for each kind, with the kept models side by side."""
     models = _models(context)
     names = sorted({path.name for _, _, folder in models for path in folder.glob("*.png")}, key=_picture_order)
     if not models:

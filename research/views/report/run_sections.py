@@ -1,4 +1,4 @@
-"""How the sweep was run: what it is, its rungs, failures and hours, every trial."""
+"""The sections on the run of the sweep: its settings, rungs, failures, hours and trials."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _COMMIT = 12  # digits of a hash that tell commits and sets apart
 
 
 def header(context: Context) -> Section:
-    """What the sweep is: everything that its figures depend on."""
+    """Return the section on the sweep's settings: everything that its figures depend on."""
     facts = context.facts
     states = facts["states"]
     named = ", ".join(f"{number} {name}" for name, number in states.items() if number) or "none"
@@ -127,7 +127,7 @@ def _told(part: dict[str, Any]) -> str:
 
 
 def rungs(context: Context) -> Section:
-    """Where trials were stopped, and what it saved."""
+    """Return the section on early stopping: where trials were stopped, and the epochs that it saved."""
     found = context.facts["rungs"]
     if found is None:
         html = paragraph("Every trial was trained to its full budget (--scheduler none).")
@@ -156,7 +156,7 @@ def rungs(context: Context) -> Section:
 
 
 def failures(context: Context) -> Section:
-    """By kind, with an example."""
+    """Return the section on failures by kind, each with an example."""
     failed, skipped = context.facts["failures"], context.facts["skipped"]
     parts = []
     if not failed and not skipped:
@@ -189,7 +189,7 @@ def failures(context: Context) -> Section:
 
 
 def time(context: Context) -> Section:
-    """Where the hours went."""
+    """Return the section on time: how the hours were spent."""
     found = context.facts["time"]
     if not found["trials"]:
         return Section("time", "Time", paragraph("No epoch has ended yet."))

@@ -1,4 +1,4 @@
-"""What the search found: best configurations, history, curves, front, rate and distortion."""
+"""The sections on the search: best configs, history, curves, front, rate and distortion."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def _how_sure(context: Context) -> str:
 
 
 def history(context: Context) -> Section:
-    """How the search came to its best."""
+    """Return the section on the history of the search."""
     if not context.optuna.complete:
         html = paragraph("No trial has run to the full budget yet.")
     else:

@@ -1,4 +1,4 @@
-"""What a section of the page is, and what all sections are drawn from."""
+"""A section of the page, and the context that all sections are drawn from."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Context:
         return str(self.facts["metric"]["name"])
 
     def states(self, *names: str) -> int:
-        """How many trials are in these states."""
+        """Return the number of trials in these states."""
         return sum(self.facts["states"][name] for name in names)
 
     def chart(self, chart: Chart) -> str:

@@ -1,4 +1,4 @@
-"""How the page looks: one column on a phone, contents at the side on a laptop, and on paper as on the screen."""
+"""The style of the page: one column on a phone, contents at the side on a laptop, and the same on paper."""
 
 STYLE = """
 :root { color-scheme: light; --ink: #1c2430; --soft: #5c6675; --line: #dfe4ea; --shade: #f5f7f9; --accent: #1f5fa8; }
