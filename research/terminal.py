@@ -1,6 +1,6 @@
 """The output of the command line: consoles, a standard output that is closed, and the end of the process.
 
-``research ... | head -3`` closes the pipe after three lines. From then on there is nobody to print for: a verb ends, and
+``research ... | head -3`` closes the pipe after three lines. From then on nothing is read any more: a verb ends, and
 a driver stops its sweep as Ctrl-C would, so that the sweep can be resumed. Both end with ``OUTPUT_CLOSED``.
 """
 
@@ -74,7 +74,7 @@ def say(text: str, *, stderr: bool = False, end: str = "\n") -> None:
 
 
 def complain(text: str) -> None:
-    """Print to standard error. Where that is closed nobody reads it, and nothing is changed by it."""
+    """Print to standard error. If it is closed, the text is dropped."""
     with contextlib.suppress(OSError, ValueError):
         say(text, stderr=True)
 

@@ -1,4 +1,4 @@
-"""An independent classifier of the data's labels: whether samples that were asked for by label are what was asked.
+"""An independent classifier of the data's labels, which checks whether conditional samples show the label asked for.
 
 A small convolutional network, trained on the training images as they are (never on a model's output) and kept for
 the process, so that every trial of a sweep is judged by the same one.

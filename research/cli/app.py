@@ -71,7 +71,7 @@ def program() -> None:
 
 
 def main() -> None:
-    """One verb: a person's mistake is one line and exit code 2, output that nobody reads any more is 141."""
+    """Run one verb. A user's mistake is one line and exit code 2; exit code 141 means that the output was closed."""
     from vae.system.user_code import end_copy, signal_notes  # noqa: PLC0415 - not for the pages of --help
 
     process = os.getpid()

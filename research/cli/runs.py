@@ -186,7 +186,7 @@ def evaluate(
     nll: Annotated[
         int, typer.Option(min=0, max=5000, help="Importance samples for -log p(x); 0: the bound alone.")
     ] = 0,
-    images: Annotated[int, typer.Option(min=1, help="For --nll: the first so many examples.")] = 1000,
+    images: Annotated[int, typer.Option(min=1, help="For --nll: the number of examples.")] = 1000,
     data: Annotated[str | None, typer.Option(help="Another data set of the same shape, e.g. fashion_mnist.")] = None,
     data_dir: DataDir = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",

@@ -40,7 +40,7 @@ def plan(
     concurrent: Annotated[
         int | None, typer.Option("--concurrent", "--slots", min=1, help="Trials at a time. Default: the cores here.")
     ] = None,
-    hours: Annotated[float | None, typer.Option(help="How many trials do so many hours buy?")] = None,
+    hours: Annotated[float | None, typer.Option(help="Also estimate how many trials fit into this many hours.")] = None,
     data: Annotated[str | None, typer.Option(help="Another data set than the space's own, e.g. digits.")] = None,
     data_dir: DataDir = None,
     seed: Annotated[int, typer.Option(min=0, help="The sweep's seed: the draws follow from it.")] = 0,

@@ -104,25 +104,25 @@ def sweep(
         ),
     ] = SweepRequest.min_population,
     hours: Annotated[
-        float | None, typer.Option(help="Stop after so many hours of wall clock; running trials can be resumed.")
+        float | None, typer.Option(help="Stop after this many hours of wall clock. Running trials can be resumed.")
     ] = SweepRequest.hours,
     trial_hours: Annotated[
-        float | None, typer.Option(help="Start no more trials after so many hours of training, all trials together.")
+        float | None, typer.Option(help="Start no more trials after this many hours of training, all trials together.")
     ] = SweepRequest.trial_hours,
     total_epochs: Annotated[
-        int | None, typer.Option(help="Start no more trials after so many epochs in all.")
+        int | None, typer.Option(help="Start no more trials after this many epochs, all trials together.")
     ] = SweepRequest.total_epochs,
     patience: Annotated[
-        int | None, typer.Option(help="Start no more trials after so many without a better one.")
+        int | None, typer.Option(help="Start no more trials after this many without a better one.")
     ] = SweepRequest.patience,
     max_failed: Annotated[
-        int, typer.Option(min=1, help="Start no more trials after so many in a row have failed.")
+        int, typer.Option(min=1, help="Start no more trials after this many in a row have failed.")
     ] = SweepRequest.max_failed,
     stuck_minutes: Annotated[
         float,
         typer.Option(
             min=0.0,
-            help="A trial that reports no epoch for so long, and ten times as long as the slowest epoch took, is ended "
+            help="A trial that reports no epoch for this long, and for ten times the slowest epoch, is ended "
             "and run again once. 0: never.",
         ),
     ] = SweepRequest.stuck_minutes,
@@ -132,7 +132,8 @@ def sweep(
     stack: Annotated[
         int,
         typer.Option(
-            min=1, help="Train so many trials as one batched model, where shapes allow it; for GPUs above all."
+            min=1,
+            help="Train this many trials as one batched model, where their shapes allow it. This pays on GPUs above all.",
         ),
     ] = SweepRequest.stack,
     start_from: Annotated[
@@ -236,7 +237,7 @@ def finalists(
     nll: Annotated[
         int, typer.Option(min=0, max=5000, help="Importance samples for -log p(x) on test; 0: the bound alone.")
     ] = 500,
-    images: Annotated[int, typer.Option(min=1, help="For --nll: the first so many examples.")] = 1000,
+    images: Annotated[int, typer.Option(min=1, help="For --nll: the number of examples.")] = 1000,
     test: Annotated[bool, typer.Option(help="Look at the test split, once for each seed of the chosen config.")] = True,
     concurrent: Annotated[int | None, typer.Option(min=1, help="Trials at a time. Default: the sweep's.")] = None,
     data_dir: DataDir = None,

@@ -26,7 +26,7 @@ def ranks(points: Sequence[Point], objectives: Sequence[Metric]) -> list[int]:
 
 
 def reference_point(points: Sequence[Point], objectives: Sequence[Metric]) -> tuple[float, ...]:
-    """The worst value of each objective among ``points``: what a hypervolume is measured from when nobody says."""
+    """The worst value of each objective among ``points``: the default reference point of a hypervolume."""
     worst = [min if objective.direction == "maximize" else max for objective in objectives]
     return tuple(pick(column) for pick, column in zip(worst, zip(*points, strict=True), strict=True))
 

@@ -49,7 +49,7 @@ class Asha:
 
     A trial that reaches a rung (``grace × reduction^i`` epochs) is stopped unless its best value so far is among
     the top ``1/reduction`` of the values seen at that rung. Before ``min_population`` trials, this one included,
-    have reached it nobody is judged there; who passed before is judged when they have, by its value at the rung.
+    have reached it no trial is judged there. Trials that passed before are judged then, by their values at the rung.
     """
 
     kind: Literal["asha"] = "asha"
@@ -248,7 +248,7 @@ class SweepSettings:
     parent: Parent | None = None
     deterministic: bool = False
     resources: Resources = Resources()
-    max_failed: PositiveInt = 10  # so many failures in a row end a session
+    max_failed: PositiveInt = 10  # this many failures in a row end a session
     stuck_minutes: NonNegativeFloat = 120.0  # without an epoch; see research.driver.watchdog
     measure: str  # the one measure that all rows share (vae.measure)
     comparison: dict[str, JsonValue] = Field(default_factory=dict)  # the facts that all rows share; empty before 0.2.0

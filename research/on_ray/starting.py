@@ -53,7 +53,7 @@ class NodeNotReady(Exception):
 def start_ray(folder: Path, stop: Stoppable | None, **arguments: Any) -> None:  # noqa: ANN401 - of ray.init
     """``ray.init`` in ``folder``, tried again twice, each time with more patience.
 
-    ``stop`` has the signal by which somebody asked to stop, if any.
+    ``stop`` holds the signal that asked for a stop, if any.
 
     Raises:
         EngineDidNotStartError: Ray did not start. No process of it is left.
@@ -96,7 +96,7 @@ def _worth_another_try(error: Exception) -> bool:
 
 
 class _OwnNode(ray_node.Node):
-    """Ray's node without what nobody asks for here, whose start is waited for in Python, so that a signal ends the wait.
+    """Ray's node without its dashboard. The wait for its start is in Python, so that a signal ends it.
 
     Ray starts its dashboard, its autoscaler, and what brings workers' prints to the driver beside itself, and waits for
     them, wanted or not.
@@ -106,7 +106,7 @@ class _OwnNode(ray_node.Node):
     stopping: ClassVar[Callable[[], int | None]] = staticmethod(lambda: None)
 
     def start_api_server(self, *_: object, **__: object) -> None:
-        """Nobody looks at a dashboard."""
+        """Start no dashboard."""
 
     def start_monitor(self, *_: object, **__: object) -> None:
         """Nothing grows."""

@@ -125,7 +125,7 @@ def inside(sweep_dir: Path, relative: str) -> Path:
 
 
 def remove_folder(path: Path) -> None:
-    """Remove ``path`` so that nobody sees a part of it: first its name, then its content."""
+    """Remove ``path`` so that no reader sees a part of it: first its name, then its content."""
     hidden = _temporary(path, "old")
     path.rename(hidden)
     shutil.rmtree(hidden)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class SweepLock:
-    """Context manager that holds ``DIR/lock``; the file tells who holds it, and is empty when nobody does.
+    """Context manager that holds ``DIR/lock``; the file names its holder, and is empty if there is none.
 
     Entering raises ``UserError`` naming the process that holds it. A lock whose holder died is free, whatever
     its file says: the lock is the kernel's (``flock``), the text is for people.

@@ -343,7 +343,7 @@ def _feed(runs: TrialRuns, closing: threading.Event, patience_s: float) -> None:
 
 
 def _refresh_parent(runs: TrialRuns, until: float) -> None:
-    """The run of the sweep whose finalists these are shows them too, where nobody is at work on it."""
+    """Show the finalists in the run of their sweep too, unless another process works on it."""
     parent = runs.ledger.settings.parent
     with contextlib.suppress(UserError, OSError):
         ledger = Ledger.open(runs.ledger.directory.parent)

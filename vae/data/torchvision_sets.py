@@ -193,7 +193,7 @@ def _present(path: Path) -> Path:
 
 
 def _ensure_idx_set(config: _IdxSet, directory: Path, *, train: bool) -> None:
-    """Download the set where none of it is there. What is there in part may be somebody's own: left alone."""
+    """Download the set if no part of it is there. A part may be a user's own and is left alone."""
     files = _all_idx_files(config)
     missing = [file for file in files if locate(directory / file) is None]
     if missing == files:

@@ -29,7 +29,7 @@ class Updates(Protocol):
     """Updates the weights of a stack's members, which are slices of one table."""
 
     def begin(self, rates: Rates) -> Schedule:
-        """An epoch of so many steps begins; what :meth:`step` is called with at each, beside the gradients."""
+        """Begin an epoch of this many steps; return the arguments of :meth:`step` at each step besides the gradients."""
 
     def step(self, gradients: Sequence[Tensor], *schedule: Any) -> Tensor | None:  # noqa: ANN401 - its own, from begin
         """One step of it: bound the gradients [K, ...] of each parameter, move the weights and the averages.
