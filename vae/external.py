@@ -26,10 +26,17 @@ from vae.system.places import working_directories
 from vae.system.user_code import UserCodeExit, run_source, user_code
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from types import ModuleType
 
 PATH_VARIABLE = "RESEARCH_PATH"  # folders to look in, after the working directory; workers get the driver's
+
+
+_PART = "class {} that is a dataclass"
+
+
+def _is_part(found: object) -> bool:
+    return isinstance(found, type) and dataclasses.is_dataclass(found)
 
 
 @part
@@ -58,15 +65,18 @@ class External:
     @property
     def source_sha256(self) -> str:
         """Sha256 of the file that the class was read from, as it was then."""
-        _, digest = _load(self.path)
+        _, digest = load(self.path, _is_part, _PART)
         return digest
 
 
 def external_sources(config: object) -> dict[str, str]:
     """The sha256 of every external part's file in ``config``, by the part's path."""
     found: dict[str, str] = {}
-    if isinstance(config, External):
-        found[config.path] = config.source_sha256
+    if getattr(config, "kind", None) == "external" and hasattr(config, "source_sha256"):
+        found[config.path] = config.source_sha256  # type: ignore[attr-defined] # an External or an ExternalMetric
+    if isinstance(config, tuple):
+        for one in config:
+            found |= external_sources(one)
     for name in getattr(config, "__dataclass_fields__", ()):
         found |= external_sources(getattr(config, name))
     return found
@@ -113,7 +123,7 @@ def search_path() -> list[Path]:
 
 @lru_cache(maxsize=64)
 def _resolve(path: str, settings: str) -> Any:  # noqa: ANN401 - the user's own object
-    made_by, _ = _load(path)
+    made_by, _ = load(path, _is_part, _PART)
     try:
         with user_code(f"external part {path!r}"):
             return made_by(**json.loads(settings))
@@ -128,7 +138,16 @@ def _resolve(path: str, settings: str) -> Any:  # noqa: ANN401 - the user's own 
 
 
 @lru_cache(maxsize=64)
-def _load(path: str) -> tuple[Any, str]:
+def load(path: str, allowed: Callable[[Any], bool], what: str) -> tuple[Any, str]:
+    """Return what ``path`` (``package.module:name`` or ``file.py:name``) names, and the sha256 of its file.
+
+    ``allowed`` says whether it may be used at all, because a config from elsewhere would otherwise be a way to call
+    anything; ``what`` describes that, with ``{}`` for the name.
+
+    Raises:
+        ValueError: the module can't be imported, or has nothing of this name that is allowed.
+
+    """
     place, colon, name = path.rpartition(":")
     if not colon or not place or not name.isidentifier():
         raise ValueError(f"path must be 'package.module:Class' or 'file.py:Class', got {path!r}")
@@ -140,17 +159,16 @@ def _load(path: str) -> tuple[Any, str]:
     except Exception as error:  # noqa: BLE001 - whatever a user's file raises
         line = " ".join(str(error).split())
         raise ValueError(f"external part {path!r} can't be imported: {type(error).__name__}: {line}") from None
-    made_by = getattr(module, name, None)
-    # Not whatever can be called: a config that somebody sent would else be a way to call it.
-    if not (isinstance(made_by, type) and dataclasses.is_dataclass(made_by)):
-        raise ValueError(f"external part {path!r}: {place} has no class {name!r} that is a dataclass")
+    found = getattr(module, name, None)
+    if not allowed(found):
+        raise ValueError(f"external part {path!r}: {place} has no {what.format(repr(name))}")
     if digest is None:
         try:
             # Now and not when a record asks: the file may be edited while what was imported stays.
             digest = hashlib.sha256(read_file(inspect.getfile(module))).hexdigest()
         except (TypeError, OSError):
             raise ValueError(f"external part {path!r}: {place} has no source file that could be recorded") from None
-    return made_by, digest
+    return found, digest
 
 
 def _file_of(place: str) -> Path | None:

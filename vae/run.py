@@ -17,6 +17,7 @@ from vae.config import ConfigError
 from vae.data.pixels import pixels_of
 from vae.data.support import check_support
 from vae.evaluate import held_out_metrics
+from vae.external_metric import external_metrics
 from vae.fast.allocator import keep_freed_memory
 from vae.measure import measure_of
 from vae.model import VAE, initialise
@@ -291,6 +292,8 @@ def finished_epoch(run: Run, steps: Steps) -> Iterator[EpochResult]:
         if diverged is None and scored.validation is not None and run.measure is not None:
             scores = held_out_metrics(model, scored.validation, config.eval, run.measure, config.corruption)
             row |= {f"val/{name}": value for name, value in scores.items()}
+            own = external_metrics(config.metrics, model, scored.validation, config.eval.seed)
+            row |= {f"val/{name}": value for name, value in own.items()}
             if scored.classifier is not None:
                 asked = {"count": config.eval.classified_samples, "seed": config.eval.seed}
                 row["val/samples_as_asked"] = samples_as_asked(model, scored.classifier, **asked)

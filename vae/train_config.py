@@ -12,6 +12,7 @@ from vae.corruption import CorruptionConfig, NoCorruption
 from vae.data import Arrays, DataConfig, Digits
 from vae.data.splits import SubsetRule
 from vae.external import External
+from vae.external_metric import ExternalMetric
 from vae.likelihoods import Binomial, LikelihoodConfig
 from vae.networks import Mlp, NetworkConfig
 from vae.objectives import Capacity, CosineWarmup, Cyclical, Elbo, Iwae, LinearWarmup, ObjectiveConfig
@@ -97,6 +98,7 @@ class TrainConfig:
     precision: Literal["float32", "bfloat16"] = "float32"
     compile: bool = False
     eval: Evaluation = Evaluation()
+    metrics: tuple[ExternalMetric, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse combinations of parts that mean nothing, naming the field that mends each."""
@@ -116,6 +118,11 @@ class TrainConfig:
             raise ValueError(f"data.dequantise needs a density, likelihood.kind 'gaussian', got {kind!r}")
         self._check_posterior_and_prior()
         self._check_annealing()
+        names = [metric.name for metric in self.metrics]
+        if len(set(names)) < len(names):
+            raise ValueError(f"metrics must have different names, got {', '.join(names)}")
+        if self.data.validation == 0 and self.metrics:
+            raise ValueError("metrics need a validation split, but data.validation is 0")
         if self.data.validation == 0 and self.eval.nll_k > 0:
             raise ValueError("eval.nll_k needs a validation split, but data.validation is 0")
         if self.eval.classified_samples > 0 and self.conditioning.given != "label":

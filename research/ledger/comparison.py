@@ -13,6 +13,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from research.ledger.metrics import depends_on
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
@@ -22,19 +24,6 @@ if TYPE_CHECKING:
 
 IMPORTANCE_WEIGHTED = ", importance-weighted objective"  # added to the posterior's family: trained for another bound
 ALL = "all"  # eval.subset where no example is left out
-
-_BOUND = ("eval.seed", "eval.samples", "bound")
-_TERM = ("eval.seed", "eval.samples")
-# By metric, the facts that its value depends on beside the measure, which every metric depends on.
-_DEPENDS_ON: dict[str, tuple[str, ...]] = {
-    "val/elbo": _BOUND,
-    "val/bits_per_dimension": _BOUND,
-    "val/reconstruction": _TERM,
-    "val/kl": _TERM,
-    "val/nll_iwae": ("eval.seed", "eval.nll_k", "eval.nll_images", "eval.subset"),
-    "val/denoise_error": ("eval.seed", "corruption"),
-    "val/samples_as_asked": ("eval.seed", "eval.classified_samples"),
-}
 
 
 def facts_of_config(config: Mapping[str, Any], measure: str | None, bound: str | None, examples: int | None) -> Facts:
@@ -91,7 +80,7 @@ def why_not(metrics: Iterable[str], a: Mapping[str, Any], b: Mapping[str, Any]) 
     if "measure" in a and "measure" in b and a["measure"] != b["measure"]:
         return f"its measure is {a['measure']!r}, not {b['measure']!r}"
     for metric in metrics:
-        for fact in _DEPENDS_ON.get(metric, ()):
+        for fact in depends_on(metric):
             if fact not in a or fact not in b or a[fact] == b[fact]:
                 continue
             if fact == "eval.subset" and ALL in {a[fact], b[fact]}:

@@ -58,6 +58,8 @@ def evaluate_model(
         CorruptFile: a file of the folder is not what its manifest, its record or the sweep around it says.
 
     """
+    if split not in {"validation", "test"}:
+        raise UserError(f"split must be validation or test, got {split!r}")
     verify_model(folder)
     config, model = load_model(folder)
     if data is not None:

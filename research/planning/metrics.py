@@ -7,6 +7,7 @@ import math
 from typing import TYPE_CHECKING, Literal
 
 from research.errors import UserError
+from research.ledger.metrics import METRICS, OF_A_DENSITY, RANKING, of_kind
 from research.ledger.settings import Constraint, Metric
 from vae.config import nearest
 from vae.serialization import to_dict
@@ -14,31 +15,17 @@ from vae.serialization import to_dict
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from vae.external_metric import ExternalMetric
     from vae.train_config import TrainConfig
 
-# Every scalar that a validation row may hold and that orders trials, with the better direction.
-_DIRECTIONS: dict[str, Literal["maximize", "minimize"]] = {
-    "val/elbo": "maximize",
-    "val/reconstruction": "minimize",
-    "val/kl": "minimize",
-    "val/active_units": "maximize",
-    "val/bits_per_dimension": "minimize",
-    "val/nll_iwae": "minimize",
-    "val/squared_error": "minimize",
-    "val/denoise_error": "minimize",
-    "val/samples_as_asked": "maximize",
-    "model/parameters": "minimize",
-    "time/train_seconds": "minimize",
-}
-_ONE_TERM = ("val/reconstruction", "val/kl", "val/active_units", "val/squared_error", "val/denoise_error")
-_COSTS = ("model/parameters", "time/train_seconds")  # objectives beside another; alone they'd find the smallest model
-_OF_A_DENSITY = ("val/elbo", "val/kl", "val/active_units", "val/bits_per_dimension", "val/nll_iwae")
-_BOUNDS = ("val/elbo", "val/bits_per_dimension")
-_OF_A_POINT = ("val/squared_error",)
+_ONE_TERM = of_kind("term", "error")
+_COSTS = of_kind("cost")  # objectives beside another metric; on their own they would find the smallest model
+_BOUNDS = of_kind("bound")
+_OF_A_POINT = frozenset(name for name in RANKING if METRICS[name].needs == "point")
 
 
-def parse_metric(text: str) -> Metric:
-    """``val/elbo`` or ``val/elbo:max`` -> the metric with its direction.
+def parse_metric(text: str, own: Sequence[ExternalMetric] = ()) -> Metric:
+    """``val/elbo`` or ``val/elbo:max`` -> the metric with its direction; ``own``: the metrics that the space adds.
 
     Raises:
         UserError: no such metric, or one that may not select.
@@ -52,15 +39,16 @@ def parse_metric(text: str) -> Metric:
             f"metric {name!r} is not comparable between trials (what is swept rescales it) and is not held out; "
             "use val/elbo"
         )
-    if name not in _DIRECTIONS:
-        raise UserError(f"unknown metric {name!r}: {nearest(name, _DIRECTIONS)}")
-    usual = _DIRECTIONS[name]
+    directions = RANKING | {f"val/{metric.name}": metric.direction for metric in own}
+    if name not in directions:
+        raise UserError(f"unknown metric {name!r}: {nearest(name, directions)}")
+    usual = directions[name]
     if direction not in {"", usual, usual[:3]}:
         raise UserError(f"metric {name!r} is better {usual[:3]}imised; got direction {direction!r}, leave it out")
     return Metric(name=name, direction=usual)
 
 
-def parse_constraint(text: str) -> Constraint:
+def parse_constraint(text: str, own: Sequence[ExternalMetric] = ()) -> Constraint:
     """``val/samples_as_asked>=0.95`` -> the constraint.
 
     Raises:
@@ -75,7 +63,7 @@ def parse_constraint(text: str) -> Constraint:
         found = ""
     if not found or not math.isfinite(value):
         raise UserError(f"constraint {text!r} must be METRIC>=NUMBER or METRIC<=NUMBER, e.g. val/active_units>=5")
-    return Constraint(metric=parse_metric(name.strip()).name, relation=relation, bound=value)
+    return Constraint(metric=parse_metric(name.strip(), own).name, relation=relation, bound=value)
 
 
 def check_objectives(objectives: Sequence[Metric], configs: Sequence[TrainConfig]) -> None:
@@ -116,7 +104,9 @@ def check_constraints(constraints: Sequence[Constraint], configs: Sequence[Train
 def _why_unreported(metric: str, config: TrainConfig) -> str | None:
     """Why the parts of this config give no such figure; None where they do, if ``eval`` asks for it."""
     kind = config.posterior.kind
-    if metric in _OF_A_DENSITY and not config.posterior.has_density:
+    if metric not in RANKING and metric not in {f"val/{own.name}" for own in config.metrics}:
+        return f"{metric} is not among the config's metrics"
+    if metric in OF_A_DENSITY and not config.posterior.has_density:
         return f"{metric} does not exist for posterior.kind {kind!r}, a code without a density; use val/reconstruction"
     if metric in _OF_A_POINT and config.posterior.has_density:
         return (
@@ -148,7 +138,7 @@ def default_metric(configs: Sequence[TrainConfig]) -> Metric:
         name = "val/reconstruction" if first.corruption.kind == "none" else "val/denoise_error"
     elif _elbo_misorders(configs):
         name = "val/nll_iwae"
-    return Metric(name=name, direction=_DIRECTIONS[name])
+    return Metric(name=name, direction=RANKING[name])
 
 
 def _elbo_misorders(configs: Sequence[TrainConfig]) -> str | None:
@@ -185,7 +175,7 @@ def check_metric(
             f"metric {metric.name!r} needs a validation split, but the space sets data.validation to 0; "
             "selecting on the training data or on test is refused"
         )
-    if metric.name in _OF_A_DENSITY and (bare := [c.posterior.kind for c in configs if not c.posterior.has_density]):
+    if metric.name in OF_A_DENSITY and (bare := [c.posterior.kind for c in configs if not c.posterior.has_density]):
         raise UserError(
             f"metric {metric.name!r} does not exist for posterior.kind {bare[0]!r}: a code without a density has no bound; "
             "use val/reconstruction"

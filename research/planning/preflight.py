@@ -307,6 +307,7 @@ def _refuse_varied(configs: list[TrainConfig]) -> None:
     }
     for name in dataclasses.asdict(configs[0].eval):
         settings[f"eval.{name}"] = {getattr(config.eval, name) for config in configs}
+    settings["metrics"] = {tuple(metric.name for metric in config.metrics) for config in configs}
     for path, values in settings.items():
         if len(values) > 1:
             one, other = sorted(values, key=repr)[:2]

@@ -23,16 +23,20 @@ from research.planning.tracking_mode import Mode, default_mode
 from research.search.function_source import space_of_function
 from research.search.no_secrets import refuse_in_settings
 from research.search.samplers import rehearse
-from research.search.spaces import Space, load_space
+from research.search.spaces import Space, load_space, random_draws
 from research.store.data_copy import data_address, data_directory
 from research.store.mirror import place
 from research.store.object_store import is_url
+from vae.train_config import TrainConfig
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from research.ledger.events import TrialsLearned
     from research.ledger.settings import Budget, Constraint, Metric, Resources, Sampler, Scheduler, StartFrom
     from research.planning.preflight import Findings
     from research.planning.request import SweepRequest
+    from vae.external_metric import ExternalMetric
 
 
 @dataclass(frozen=True)
@@ -148,14 +152,15 @@ def _read(request: SweepRequest) -> _Read:
     if name is None:
         name = f"{Path(space.source.name).stem}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     preflight.check_name(name)
-    metrics = tuple(parse_metric(text) for text in request.metric)
+    own = _own_metrics(space, request)
+    metrics = tuple(parse_metric(text, own) for text in request.metric)
     if request.stop_by is not None and len(metrics) < 2:  # noqa: PLR2004 - a front has two
         raise UserError(f"--stop-by {request.stop_by!r} is for two or more --metric; one is stopped by itself")
     objectives = metrics if len(metrics) > 1 else ()
     scalar = metrics[0] if len(metrics) == 1 else None
     if request.stop_by is not None:
-        scalar = parse_metric(request.stop_by)
-    constraints = tuple(parse_constraint(text) for text in request.constraint)
+        scalar = parse_metric(request.stop_by, own)
+    constraints = tuple(parse_constraint(text, own) for text in request.constraint)
     if constraints and request.scheduler != "none":
         raise UserError(
             "--constraint needs --scheduler none: early stopping looks at the metric alone and would end the trials that "
@@ -193,6 +198,14 @@ def _read(request: SweepRequest) -> _Read:
         # With auto, everything but the share can be validated here already.
         resources=_resources(request, 1.0 if share is None else share),
     )
+
+
+def _own_metrics(space: Space, request: SweepRequest) -> Sequence[ExternalMetric]:
+    """Return the metrics that the space adds: those of its first valid draw, as they belong to the sweep."""
+    if not (request.metric or request.stop_by or request.constraint):
+        return ()
+    drawn = random_draws(space, epochs=request.epochs, seed=request.seed, count=50, data=request.data)
+    return next((config.metrics for _, config in drawn if isinstance(config, TrainConfig)), ())
 
 
 def _resources(request: SweepRequest, share: float) -> Resources:

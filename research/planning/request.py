@@ -119,8 +119,11 @@ class SweepRequest:
         """Refuse numbers that no sweep can have, and make lists of single values."""
         for name, least in _AT_LEAST.items():
             value = getattr(self, name)
-            if value is not None and (isinstance(value, str) or not value >= least):
-                raise UserError(f"{name} must be at least {least}, got {value!r}")
+            kinds = int | float if name == "stuck_minutes" else int
+            number = isinstance(value, kinds) and not isinstance(value, bool)
+            if value is not None and not (number and value >= least):
+                what = "a number" if name == "stuck_minutes" else "a whole number"
+                raise UserError(f"{name} must be {what} of at least {least}, got {value!r}")
         for name in _LISTS:
             value = getattr(self, name)
             single = isinstance(value, str | Path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from research.ledger.comparison import IMPORTANCE_WEIGHTED, facts_of_config
+from research.ledger.metrics import external_fact
 from vae.measure import measure_of
 from vae.serialization import to_dict
 
@@ -21,7 +22,8 @@ def facts_of(config: TrainConfig, measure: str, *, examples: int | None) -> Fact
     objective trained it for another bound.
     """
     bound = config.posterior.kind + (IMPORTANCE_WEIGHTED if config.objective.importance_weighted else "")
-    return facts_of_config(to_dict(config), measure, bound, examples)
+    own: Facts = {external_fact(f"val/{metric.name}"): metric.identity for metric in config.metrics}
+    return facts_of_config(to_dict(config), measure, bound, examples) | own
 
 
 def facts_on_data(config: TrainConfig, data: TrainingData) -> Facts:

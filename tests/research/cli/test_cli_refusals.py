@@ -227,8 +227,8 @@ def test_directories_that_are_no_sweeps(capsys, monkeypatch, tmp_path):
     """Every verb that takes one says what it is not."""
     for verb in ("show", "resume"):
         assert "not a sweep directory" in refused(capsys, monkeypatch, verb, tmp_path)
-    assert "neither" in refused(capsys, monkeypatch, "reproduce", tmp_path)
-    assert "not a readable model folder" in refused(capsys, monkeypatch, "evaluate", tmp_path)
+    assert "holds no record.json: give a sweep's directory" in refused(capsys, monkeypatch, "reproduce", tmp_path)
+    assert "holds no model: give a sweep's directory" in refused(capsys, monkeypatch, "evaluate", tmp_path)
 
 
 def test_settings_that_do_not_exist(capsys, monkeypatch, tmp_path):

@@ -251,7 +251,7 @@ def test_where_the_config_comes_from(tmp_path):
         assert subject.data_hash is not None
     with pytest.raises(UserError, match="only a sweep directory has ranks"):
         read_subject(tmp_path / "config.json", 2)
-    with pytest.raises(UserError, match="neither"):
+    with pytest.raises(UserError, match=r"holds no record\.json"):
         read_subject(tmp_path, 1)
     other = read_subject(folder, 1)
     with pytest.raises(UserError, match="the data are not the record's"):

@@ -50,11 +50,14 @@ def test_python_functions_have_the_options_of_their_verbs(verb, function):
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"trials": 0}, "trials must be at least 1, got 0"),
-        ({"reduction": 1}, "reduction must be at least 2, got 1"),
-        ({"stuck_minutes": -1.0}, "stuck_minutes must be at least 0, got -1.0"),
-        ({"seed": "3"}, "seed must be at least 0, got '3'"),
-        ({"stuck_minutes": float("nan")}, "stuck_minutes must be at least 0, got nan"),
+        ({"trials": 0}, "trials must be a whole number of at least 1, got 0"),
+        ({"reduction": 1}, "reduction must be a whole number of at least 2, got 1"),
+        ({"stuck_minutes": -1.0}, "stuck_minutes must be a number of at least 0, got -1.0"),
+        ({"seed": "3"}, "seed must be a whole number of at least 0, got '3'"),
+        ({"trials": 2.5}, "trials must be a whole number of at least 1, got 2.5"),
+        ({"trials": [3]}, r"trials must be a whole number of at least 1, got \[3\]"),
+        ({"keep": True}, "keep must be a whole number of at least 1, got True"),
+        ({"stuck_minutes": float("nan")}, "stuck_minutes must be a number of at least 0, got nan"),
     ],
     ids=str,
 )
