@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path  # noqa: TC003 - typer reads the annotations
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -26,6 +26,7 @@ from research.errors import UserError
 from research.paths import whole
 from research.store.data_copy import data_directory
 from research.store.mirror import local, relative
+from research.store.object_store import is_url
 from research.terminal import say
 from research.text import json_text
 
@@ -52,7 +53,12 @@ def show(
 
 
 def train(
-    config: Annotated[str, typer.Argument(help="A config.json, a record.json, a model folder, or a space.")],
+    config: Annotated[
+        str,
+        typer.Argument(
+            help="A config.json, a sweep, a trial of it (DIR:7), a record.json, a model folder, or a space."
+        ),
+    ],
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Change a setting: objective.beta=4. Repeatable.")
     ] = None,
@@ -81,7 +87,7 @@ def train(
     check_device(device)
     refuse_in("the config", to_dict(chosen))
     console = console_of()
-    if Path(config).suffix != ".json" and not whole(config).is_dir():
+    if not _is_recorded(config):
         console.print(f"drawn: {to_json(chosen)}", highlight=False, soft_wrap=True)
     folder = out or whole("runs") / f"{datetime.now(UTC):%Y%m%d-%H%M%S}"
     run = train_once(
@@ -246,18 +252,26 @@ def _config_of(name: str, seed: int) -> TrainConfig:
     from vae.portable import in_model_folder  # noqa: PLC0415
     from vae.serialization import from_json  # noqa: PLC0415
 
-    path = local(name)
-    if path.is_dir() and not (path / "ledger").is_dir():
-        path /= "config.json"
-    if path.suffix == ".json":
-        text = read_config_file(path)
-        if '"config_hash"' not in text:
-            return from_json(text, recorded=in_model_folder(path))
-    if path.suffix == ".json" or (path / "ledger").is_dir() or (not path.exists() and ":" in path.name):
+    if _is_recorded(name):
+        path = local(name)
+        if path.is_dir() and not (path / "ledger").is_dir():
+            path /= "config.json"
+        if path.suffix == ".json":
+            text = read_config_file(path)
+            if '"config_hash"' not in text:
+                return from_json(text, recorded=in_model_folder(path))
         return config_of(load_record(path))
     from research.search.spaces import load_space, survey  # noqa: PLC0415
 
     return survey(load_space(name), epochs=None, seed=seed, draws=1).configs[0]
+
+
+def _is_recorded(name: str) -> bool:
+    """Return True if ``name`` means a config or a record, and not a space to draw from."""
+    if is_url(name) or name.endswith(".json") or whole(name).is_dir():
+        return True
+    sweep, colon, number = name.rpartition(":")
+    return bool(colon) and number.isdigit() and (whole(sweep) / "ledger").is_dir()
 
 
 def _row_line(row: dict[str, Any], epochs: int) -> str:

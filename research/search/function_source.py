@@ -13,6 +13,7 @@ import dataclasses
 import hashlib
 import inspect
 import math
+import symtable
 import sys
 import textwrap
 from functools import cache
@@ -170,27 +171,19 @@ def _source_of(thing: FunctionType | type, space: str) -> str:
 
 
 def _names_in(source: str) -> list[str]:
-    """Return the names that are read in ``source``, annotations left out, in order."""
-    found: dict[str, None] = {}
-
-    class Reader(ast.NodeVisitor):
-        def visit_Name(self, node: ast.Name) -> None:
-            if isinstance(node.ctx, ast.Load):
-                found[node.id] = None
-
-        def visit_arg(self, node: ast.arg) -> None:
-            """Leave out the annotation."""
-
-        def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
-            if node.value is not None:
-                self.visit(node.value)
-
-        def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
-            for child in (*node.decorator_list, node.args, *node.body):
-                self.visit(child)
-
-    Reader().visit(ast.parse(source))
-    return list(found)
+    """Return the names that ``source`` reads from outside itself: its locals and its annotations are left out."""
+    outside: dict[str, None] = {}
+    tables = [symtable.symtable(f"from __future__ import annotations\n{source}", "space", "exec")]
+    while tables:
+        table = tables.pop(0)
+        # At the top stand the decorators and the bases of classes; a name that is assigned there is the source's own.
+        top = table.get_type() == "module"
+        for symbol in table.get_symbols():
+            from_outside = not symbol.is_assigned() if top else symbol.is_global()
+            if symbol.is_referenced() and from_outside:
+                outside[symbol.get_name()] = None
+        tables += table.get_children()
+    return list(outside)
 
 
 def _value_of(name: str, thing: FunctionType | type) -> object:
@@ -205,8 +198,6 @@ def _value_of(name: str, thing: FunctionType | type) -> object:
             except ValueError:
                 return _OWN  # not assigned yet
             return found
-        if name in unwrapped.__code__.co_varnames and name not in unwrapped.__code__.co_names:
-            return _OWN
         return unwrapped.__globals__.get(name, _OWN)
     module: Any = sys.modules.get(thing.__module__)
     return getattr(module, name, _OWN)

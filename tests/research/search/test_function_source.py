@@ -68,6 +68,26 @@ def test_function_called_space_needs_no_other_name():
     assert "space = " not in same(space)
 
 
+x, row, index = object(), object(), object()  # a notebook has such names, which a space may use for its own
+
+
+def test_locals_that_are_called_like_globals_are_not_recorded():
+    """Arguments and locals of inner functions, loops, comprehensions and lambdas."""
+
+    def inner(trial):
+        def double(x):
+            return 2 * x
+
+        sizes = [index + 2 for index in range(3)]
+        for row in sizes:
+            assert row > 1
+        larger = max(sizes, key=lambda x: -x)
+        return TrainConfig(latent_size=double(larger) + trial.suggest_int("z", 2, 9))
+
+    source = same(inner)
+    assert not any(line.startswith(("x =", "row =", "index =")) for line in source.splitlines())
+
+
 def test_nested_function_is_recorded_with_the_values_of_its_closure():
     """Numbers, texts, lists, tuples, mappings and parts of a config, by their values now."""
 
