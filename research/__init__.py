@@ -1,173 +1,25 @@
 """The harness: sweeps on Ray Tune, searched by Optuna, kept in a ledger, shown in Weights & Biases.
 
-This is the Python API; ``docs/python.md`` shows it at work. Importing it is cheap: PyTorch, Ray and pandas are imported by
-the functions that need them.
+``docs/python.md`` shows the Python API at work. Importing it is cheap: PyTorch, Ray and pandas are imported at the first use
+of a function that needs them.
 """
 
 from __future__ import annotations
 
-import os
-from typing import TYPE_CHECKING, Any
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 from research.planning.request import SweepRequest
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from research.experiments.reproduce import Reproduction
-    from research.views.results import Sweep
-    from vae.model import VAE
-    from vae.train_config import TrainConfig
+    from research.api import evaluate, load_model, reproduce, run_sweep
+    from research.views.results import open_sweep
 
 __all__ = ["SweepRequest", "evaluate", "load_model", "open_sweep", "reproduce", "run_sweep"]
 
 
-def run_sweep(request: SweepRequest, *, quiet: bool = False) -> Sweep:
-    """Run a sweep to its end, and return it as tables.
-
-    The sweep can be followed, stopped and resumed as one that was begun on the command line. ``quiet``: print nothing.
-
-    Raises:
-        UserError: the request is refused, or the sweep cannot go on; the message is one line with the remedy.
-        KeyboardInterrupt: Ctrl-C, or another signal, stopped the sweep. The message has the command that resumes it.
-
-    """
-    # ruff: noqa: PLC0415 - importing research stays cheap
-    from research.driver.audience import Silent
-    from research.driver.lifecycle import reopen
-    from research.driver.session import run
-    from research.errors import UserError
-    from research.experiments.sweeps import begin, opening_lines
-    from research.store.mirror import relative
-    from research.terminal import console
-    from research.text import shell
-    from research.views.live import LiveView
-
-    prepared, engine = begin(request, ["research.run_sweep"])
-    screen = console(quiet=quiet)
-    for line in opening_lines(prepared):
-        screen.print(line, highlight=False, soft_wrap=True)
-    ledger, space = reopen(prepared.directory, allow_changed_code=False)
-    outcome = run(ledger, space, Silent() if quiet else LiveView(screen, ledger), engine)
-    for problem in outcome.problems:
-        screen.print(f"problem: {problem}", highlight=False, soft_wrap=True)
-    go_on = f"continue with: {shell('research', 'resume', relative(ledger.directory))}"
-    if outcome.signal is not None:
-        raise KeyboardInterrupt(f"stopped; {go_on}")
-    if outcome.lost is not None:
-        raise UserError(f"{outcome.lost}; {go_on}")
-    if outcome.failing is not None:
-        raise UserError(f"{outcome.failing}: nothing more was started; {go_on}")
-    return open_sweep(ledger.directory)
-
-
-def open_sweep(directory: str | Path) -> Sweep:
-    """Return the sweep in ``directory``, or at an address such as ``s3://bucket/sweeps/NAME``, as tables.
-
-    Raises:
-        UserError: there is no sweep.
-        CorruptFile: an event is damaged or missing; the message names the file.
-
-    """
-    from research.views import results
-
-    return results.open_sweep(directory)
-
-
-def load_model(model: str | Path, *, rank: int = 1, device: str = "cpu") -> tuple[TrainConfig, VAE]:
-    """Return the config and the model at ``model``: a sweep (its best by ``rank``), ``DIR:7``, a model folder, or a record.
-
-    Raises:
-        UserError: there is no such model.
-        CorruptFile: a file is not what its manifest says.
-
-    """
-    from research.models.apply import open_alone
-
-    opened = open_alone(model, rank=rank, device=device)
-    return opened.config, opened.model
-
-
-def evaluate(
-    model: str | Path,
-    *,
-    rank: int = 1,
-    split: str = "validation",
-    nll: int = 0,
-    images: int = 1000,
-    data: str | None = None,
-    data_dir: str | Path | None = None,
-    device: str = "cpu",
-    why: str = "research evaluate",
-) -> dict[str, Any]:
-    """Return a kept model's figures on a split, in nats per example; each look at test is written down, with ``why``.
-
-    ``nll``: importance samples for −log p(x); 0 gives the bound only. ``images``: the number of examples for ``nll``.
-
-    Raises:
-        UserError: the model, the data and the question do not fit each other.
-
-    """
-    from research.models.apply import model_folder
-    from research.models.evaluation import evaluate_model
-    from research.store.data_copy import data_directory
-
-    answer = evaluate_model(
-        model_folder(model, rank),
-        split=split,
-        nll_k=nll,
-        images=images,
-        data=data,
-        data_dir=data_directory(data_dir or os.environ.get("RESEARCH_DATA_DIR") or None),
-        device=device,
-        why=why,
-    )
-    return answer.row
-
-
-def reproduce(
-    record: str | Path,
-    *,
-    rank: int = 1,
-    data_dir: str | Path | None = None,
-    device: str | None = None,
-    stacked: bool = False,
-    trust: bool = False,
-) -> Reproduction:
-    """Train a recorded config again with the record's seed and threads, and compare the rows.
-
-    ``record``: a sweep (its best by ``rank``), a trial of it (``DIR:7``), a record, or a model folder. ``trust``: also run external parts that a
-    record from elsewhere names, and contact the bucket that it names.
-
-    Raises:
-        UserError: the record is not one, does not fit itself, or is from elsewhere and not trusted.
-
-    """
-    import torch
-
-    from research.errors import UserError
-    from research.experiments import reproduce as again
-    from research.ledger.consistency import check_record
-    from research.ledger.records import load_record
-    from research.ledger.trust import foreign
-    from research.store.data_copy import data_directory
-    from research.store.mirror import local
-
-    path = local(record)
-    kept = load_record(path, rank)
-    named = data_directory(data_dir or os.environ.get("RESEARCH_DATA_DIR") or None)
-    found = None if trust else foreign(path, stacked=stacked)
-    if found is not None and (would := found.would(contact=named is None)):
-        raise UserError(
-            f"{str(record)!r} is from no sweep or run of yours; training it would {' and '.join(would)}: pass trust=True if "
-            "you trust it"
-        )
-    check_record(kept)
-    torch.set_num_threads(kept.threads or 1)
-    return again.reproduce(
-        kept,
-        data_dir=named or data_directory(kept.data_dir),
-        device=device or kept.device or "cpu",
-        stacked=stacked,
-        on_row=lambda _: None,
-    )
+def __getattr__(name: str) -> object:
+    """Import a function when it is asked for (PEP 562). A sweep's tables need no PyTorch."""
+    if name in __all__:
+        return getattr(import_module("research.views.results" if name == "open_sweep" else "research.api"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
