@@ -151,7 +151,7 @@ def test_no_server_is_told_within_seconds(tmp_path: Path, start: Start, monkeypa
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     begin = time.monotonic()
     done = sync(sweep)
-    assert time.monotonic() - begin < 20
+    assert time.monotonic() - begin < 60
     assert done.returncode == 1
     assert "http://127.0.0.1:1 can't be reached" in done.stderr
     assert f"quick-{read_identity(sweep)[:8]}-" in done.stderr

@@ -56,7 +56,7 @@ def test_offline(tmp_path: Path, config: DataConfig, capfd: pytest.CaptureFixtur
     start = time.monotonic()
     with pytest.raises(DataError) as refusal:
         load_training(config, directory)
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 30
     message = str(refusal.value)
     assert "\n" not in message
     file = "data_batch_1" if config.kind == "cifar10" else "train"
@@ -81,7 +81,7 @@ def test_a_network_that_swallows_everything(tmp_path: Path, monkeypatch: pytest.
     start = time.monotonic()
     with pytest.raises(DataError, match=r"no answer from \S+ within 0\.3 seconds"):
         load_training(Mnist(), tmp_path / "data")
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 40  # it would hang for 60
     over.set()
     assert list(tmp_path.iterdir()) == []
 
