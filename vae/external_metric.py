@@ -9,10 +9,12 @@ from __future__ import annotations
 import inspect
 import json
 import math
+import random
 from dataclasses import dataclass
 from types import FunctionType
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import numpy as np
 import torch
 from pydantic import Field, JsonValue
 from torch import Tensor
@@ -95,16 +97,27 @@ class ExternalMetric:
         return f"{self.path} {self.source_sha256[:16]} {settings} {self.direction} {self.measure}".strip()
 
     def compute(self, model: VAE, examples: HeldOut, seed: int) -> float:
-        """Return the figure. Random numbers are drawn from ``seed``, and torch's generators are as before afterwards.
+        """Return the figure. Random numbers are drawn from ``seed``, and all generators are as before afterwards.
 
         Raises:
-            ValueError: the function does not return a number.
+            ValueError: the function raised, or does not return a number; the message names the metric.
 
         """
         devices = [examples.x.device] if examples.x.is_cuda else []
-        with torch.random.fork_rng(devices=devices), torch.no_grad():
-            torch.manual_seed(seeds.derive(seed, "metric", self.name))
-            value = self._function()(model, examples, **self.settings)
+        drawn = seeds.derive(seed, "metric", self.name)
+        before = random.getstate(), np.random.get_state()  # noqa: NPY002 - a user's function may draw from it
+        try:
+            with torch.random.fork_rng(devices=devices), torch.no_grad():
+                torch.manual_seed(drawn)
+                random.seed(drawn)
+                np.random.seed(drawn % 2**32)  # noqa: NPY002 - as above
+                value = self._function()(model, examples, **self.settings)
+        except Exception as error:
+            line = " ".join(str(error).split())
+            raise ValueError(f"metric {self.name!r} failed: {type(error).__name__}: {line}") from error
+        finally:
+            random.setstate(before[0])
+            np.random.set_state(before[1])  # noqa: NPY002 - as above
         if isinstance(value, Tensor) and value.numel() == 1:
             value = value.item()
         try:
@@ -120,7 +133,7 @@ class ExternalMetric:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """The validation examples as a metric sees them."""
+    """The held-out examples as a metric sees them. Every tensor is a copy, so that a function may write into it."""
 
     pixels: Pixels
     shape: tuple[int, int, int]
@@ -128,7 +141,7 @@ class HeldOut:
     @property
     def x(self) -> Tensor:
         """All examples as the model sees them, [N, D], float32."""
-        return self.pixels.batch(slice(0, len(self.pixels)))
+        return self.pixels.batch(slice(0, len(self.pixels))).clone()
 
     @property
     def images(self) -> Tensor:
@@ -138,13 +151,13 @@ class HeldOut:
     @property
     def labels(self) -> Tensor:
         """The labels by number, int64 [N]; all 0 for data without labels."""
-        return self.pixels.labels
+        return self.pixels.labels.clone()
 
     def batches(self, size: int = 1000) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield x [B, D] and labels [B] of at most ``size`` examples at a time, in order."""
         for start in range(0, len(self.pixels), size):
             rows = slice(start, min(start + size, len(self.pixels)))
-            yield self.pixels.batch(rows), self.pixels.labels[rows]
+            yield self.pixels.batch(rows).clone(), self.pixels.labels[rows].clone()
 
 
 def external_metrics(metrics: Sequence[ExternalMetric], model: VAE, pixels: Pixels, seed: int) -> dict[str, float]:

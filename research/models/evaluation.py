@@ -21,6 +21,7 @@ from vae.data.pixels import pixels_of
 from vae.data.support import check_support
 from vae.durable import LARGE_TEXT, read_file
 from vae.evaluate import evaluate, importance_weighted_nll
+from vae.external_metric import external_metrics
 from vae.measure import measure_of
 from vae.portable import load_model
 from vae.serialization import as_earlier
@@ -91,6 +92,8 @@ def evaluate_model(
         f"{prefix}/{name}": value
         for name, value in evaluate(model, pixels, config.eval, measure, config.corruption).items()
     }
+    own = external_metrics(config.metrics, model, pixels, config.eval.seed)
+    row |= {f"{prefix}/{name}": value for name, value in own.items()}
     row["measure"] = str(measure)
     if nll_k > 0:
         ask: dict[str, Any] = {"k": nll_k, "images": images, "seed": config.eval.seed, "split": split}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+
+import numpy as np
 import torch
 
 
@@ -37,3 +40,14 @@ def raises(model, examples):
     """An exception."""
     del model, examples
     raise KeyError("no such layer")
+
+
+def spoils(model, examples):
+    """Writes into everything that it is given, and draws from every generator."""
+    del model
+    for x, labels in examples.batches(100):
+        x.zero_()
+        labels.zero_()
+    examples.labels.zero_()
+    examples.x.zero_()
+    return random.random() + np.random.rand()  # noqa: NPY002 - that is the point

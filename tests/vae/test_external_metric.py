@@ -52,6 +52,15 @@ def test_metric_is_in_every_row_and_changes_nothing_else():
         assert torch.equal(tensor, its_weights[name])
 
 
+def test_metric_that_writes_into_its_examples_changes_no_data():
+    """The data are kept in memory for other trials."""
+    data = load_training(PLAIN.data, None)
+    before = data.validation.labels.clone(), data.validation.images.clone()
+    rows(dataclasses.replace(PLAIN, metrics=(metric("spoils"),), epochs=1))
+    assert torch.equal(data.validation.labels, before[0])
+    assert torch.equal(data.validation.images, before[1])
+
+
 def test_metric_settings_reach_the_function():
     """Twice the scale is twice the figure."""
     own = (metric("sharpness", name="one"), metric("sharpness", name="two", settings={"scale": 2.0}))
@@ -67,10 +76,13 @@ def test_metric_that_is_not_finite_is_nan_in_the_row():
 
 @pytest.mark.parametrize(
     ("function", "error", "told"),
-    [("nothing", ValueError, "metric 'nothing' must return a number, got list"), ("raises", KeyError, "no such layer")],
+    [
+        ("nothing", ValueError, "metric 'nothing' must return a number, got list"),
+        ("raises", ValueError, "metric 'raises' failed: KeyError: 'no such layer'"),
+    ],
 )
 def test_metric_that_gives_no_number_ends_the_run(function, error, told):
-    """By its name, or with its own exception."""
+    """By the metric's name."""
     with pytest.raises(error, match=told):
         rows(dataclasses.replace(PLAIN, metrics=(metric(function),), epochs=1))
 
