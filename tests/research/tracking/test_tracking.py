@@ -204,7 +204,10 @@ def test_default_mode_value_not_understood_is_refused(
 
 def test_the_driver_does_not_import_wandb() -> None:
     """Importing the sink and asking for the mode costs no import of wandb."""
-    code = "import sys, research.tracking.sink; from research.planning.tracking_mode import default_mode; default_mode(); print('wandb' in sys.modules)"
+    code = (
+        "import sys, research.tracking.sink; from research.planning.tracking_mode import default_mode; default_mode()\n"
+        "print('wandb' in sys.modules)"
+    )
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert result.stdout == "False\n"
 
@@ -264,6 +267,7 @@ DRIVER = """
 import sys, time
 from pathlib import Path
 from tests.support.synthetic import new_ledger, row, trial
+from research.tracking.sink import Sink
 ledger = new_ledger(Path(sys.argv[1]))
 sink = Sink.start(Path(sys.argv[1]), "offline")
 ledger.append(trial(0))
