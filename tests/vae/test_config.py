@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.places import ROOT
 from tests.support.strategies import train_configs
 from vae.config import ConfigError
 from vae.corruption import Masking
@@ -68,6 +69,9 @@ def test_the_hash_is_the_identity(one, other):
     assert (one == other) == (config_hash(one) == config_hash(other))
 
 
+METRIC = f"{ROOT / 'tests' / 'support' / 'metrics.py'}:sharpness"
+
+
 def test_every_field_is_in_the_hash():
     """Changing any one leaf of a config changes its hash: nothing that is trained is left out."""
     base = to_dict(TrainConfig(network=Conv(), corruption=Masking(), gradient_clip=1.0, ema_decay=0.9))
@@ -104,6 +108,7 @@ def test_every_field_is_in_the_hash():
         "eval.nll_k": 3,
         "eval.nll_images": 3,
         "corruption.fraction": 0.5,
+        "metrics": [{"kind": "external", "name": "mine", "path": METRIC, "direction": "minimize"}],
     }
     for path, value in changes.items():
         seen.add(config_hash(with_values(from_dict(base), {path: value})))
