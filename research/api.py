@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,7 +17,7 @@ from research.ledger.records import load_record
 from research.ledger.trust import foreign
 from research.models.apply import model_folder, open_alone
 from research.models.evaluation import evaluate_model
-from research.store.data_copy import data_directory
+from research.store.data_copy import chosen_directory, data_directory
 from research.store.mirror import local, relative
 from research.terminal import console
 from research.text import shell
@@ -101,7 +100,7 @@ def evaluate(
         nll_k=nll,
         images=images,
         data=data,
-        data_dir=data_directory(data_dir or os.environ.get("RESEARCH_DATA_DIR") or None),
+        data_dir=chosen_directory(data_dir),
         device=device,
         why=why,
     )
@@ -128,7 +127,7 @@ def reproduce(
     """
     path = local(record)
     kept = load_record(path, rank)
-    named = data_directory(data_dir or os.environ.get("RESEARCH_DATA_DIR") or None)
+    named = chosen_directory(data_dir)
     found = None if trust else foreign(path, stacked=stacked)
     if found is not None and (would := found.would(contact=named is None)):
         raise UserError(

@@ -22,7 +22,7 @@ def kill_children(pid: int | None = None) -> None:
 
 
 def kill(pids: Iterable[int]) -> None:
-    """Kill the processes ``pids``; those that are gone, or another user's, are left alone."""
+    """Kill the processes ``pids``. Processes that have ended, or belong to another user, are skipped."""
     processes = []
     for pid in pids:
         with contextlib.suppress(psutil.Error):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from research.errors import UserError
-from research.store.data_copy import data_directory
+from research.store.data_copy import chosen_directory, data_directory
 from research.terminal import complain, console
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def set_threads(threads: int) -> None:
 
 def data_dir_of(data_dir: Path | None) -> Path | None:
     """Return the data directory that was named by the option or by ``$RESEARCH_DATA_DIR``."""
-    return data_dir or data_directory(os.environ.get("RESEARCH_DATA_DIR") or None)
+    return chosen_directory(data_dir)
 
 
 def check_device(device: str) -> None:

@@ -268,10 +268,9 @@ def _config_of(name: str, seed: int) -> TrainConfig:
 
 def _is_recorded(name: str) -> bool:
     """Return True if ``name`` means a config or a record, and not a space to draw from."""
-    if is_url(name) or name.endswith(".json") or whole(name).is_dir():
-        return True
-    sweep, colon, number = name.rpartition(":")
-    return bool(colon) and number.isdigit() and (whole(sweep) / "ledger").is_dir()
+    from research.ledger.source import names_trial  # noqa: PLC0415
+
+    return is_url(name) or name.endswith(".json") or whole(name).is_dir() or names_trial(name)
 
 
 def _row_line(row: dict[str, Any], epochs: int) -> str:

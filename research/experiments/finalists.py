@@ -107,7 +107,7 @@ def _settings(parent: Ledger, best: Sequence[TrialView], seeds: int, resources: 
 
 
 def _stack(parent: Ledger, best: Sequence[TrialView], trials: int, resources: Resources) -> int:
-    """Return how many finalists a worker trains at once: as the sweep was told, else a slot's share where stacks are faster."""
+    """Return the number of finalists in a stack: the sweep's own ``stack``, else a slot's share if stacks are faster."""
     from research.worker.gpu_memory import device_of  # noqa: PLC0415 - torch
     from vae.data import load_training  # noqa: PLC0415 - as above
     from vae.fast.stackable import pays  # noqa: PLC0415 - as above

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from research.errors import UserError
 from research.ledger.log import Ledger
+from research.paths import whole
 from research.store.mirror import local
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _NUMBERED = re.compile(r"(?P<sweep>.+):(?P<trial>\d{1,9})")
 FORMS = "a sweep's directory, a trial of it (DIR:7), a record.json, or a model folder"
@@ -56,13 +60,20 @@ def source_at(place: str | Path, rank: int = 1) -> Source:
         return _by_rank(Ledger.open(path), rank, path)
     if path.exists():
         found: Source = Folder(path) if path.is_dir() else JsonFile(path)
-    elif (numbered := _NUMBERED.fullmatch(str(path))) and (Path(numbered["sweep"]) / "ledger").is_dir():
-        found = _by_number(Ledger.open(numbered["sweep"]), int(numbered["trial"]), numbered["sweep"])
+    elif names_trial(str(path)):
+        sweep, _, number = str(path).rpartition(":")
+        found = _by_number(Ledger.open(sweep), int(number), sweep)
     else:
         raise UserError(f"{path} is not there: give {FORMS}")
     if rank != 1:
         raise UserError(f"--rank {rank}: {path} is one model; only a sweep's directory has ranks")
     return found
+
+
+def names_trial(text: str) -> bool:
+    """Return True if ``text`` means a trial of a sweep on this machine, as ``DIR:7`` does."""
+    numbered = _NUMBERED.fullmatch(text)
+    return numbered is not None and (whole(numbered["sweep"]) / "ledger").is_dir()
 
 
 def _by_rank(ledger: Ledger, rank: int, path: Path) -> SweepTrial:

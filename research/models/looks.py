@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def looks_folder(model: Path) -> Path:
-    """Return the folder of looks through ``model``: in its sweep, which outlives it, else beside its files."""
+    """Return the folder of looks through ``model``: in its sweep, which outlives the model, else in the model's own folder."""
     sweep = model.absolute().parent.parent
     return sweep / "looks" if (sweep / "ledger").is_dir() else model / "looks"
 

@@ -57,7 +57,7 @@ class SweepRequest:
     constraint: Sequence[str] = ()
     """Conditions that a model must satisfy, for example ``val/active_units>=5``."""
     data: str | None = None
-    """Another data set than the space's own, by its kind."""
+    """The kind of a data set that replaces the space's own. None: the space's own."""
     keep: int = 3
     """The number of best models to keep."""
     data_dir: str | Path | None = None

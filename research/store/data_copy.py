@@ -56,6 +56,11 @@ def data_directory(text: str | Path | None) -> Path | None:
     return target
 
 
+def chosen_directory(text: str | Path | None) -> Path | None:
+    """Return :func:`data_directory` of ``text``, or of ``$RESEARCH_DATA_DIR`` where none was given; None without either."""
+    return data_directory(text or os.environ.get("RESEARCH_DATA_DIR") or None)
+
+
 def data_address(directory: Path | None) -> str | None:
     """Return the data directory as a sweep records it, so that every node finds it: the store's address for a copy."""
     if directory is None:

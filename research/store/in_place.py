@@ -101,7 +101,7 @@ def make_below(root: Path, relative: str) -> Path:
 
 
 def remove_empty(directory: Path) -> None:
-    """Remove what came back of a sweep that is gone: folders without a file in them. Files are left alone."""
+    """Remove the empty folders that a late write has made again for a sweep that is gone. Files stay."""
     if (directory / FIRST_EVENT).exists():
         return
     for folder, _, _ in os.walk(directory, topdown=False):

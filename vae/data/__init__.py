@@ -106,7 +106,9 @@ def load_test(config: DataConfig, data_dir: Path | None) -> Split:
 def _origin(config: DataConfig, directory: Path) -> tuple[object, ...]:
     """Return what tells two sets of the same relative name apart: where names are looked for, and the file's state.
 
-    The working directory of a notebook can change, and a file can be written again between two calls.
+    The working directory of a notebook can change, and a file can be written again between two calls. For a folder it is
+    the state of every folder in it, which changes when a file comes or goes. A file that is rewritten in place inside a
+    folder is not seen: reading the state of every image at every call would take too long.
     """
     folders = (directory, *working_directories())
     name = getattr(config, "path", None)
@@ -115,8 +117,10 @@ def _origin(config: DataConfig, directory: Path) -> tuple[object, ...]:
     states = []
     for folder in folders:
         with contextlib.suppress(OSError, ValueError):  # not there, or no name at all: the reader says so
-            state = (folder / name).stat()
-            states.append((state.st_ino, state.st_mtime_ns, state.st_size))
+            place = folder / name
+            for one in [place, *(Path(below) for below, _, _ in os.walk(place))]:
+                state = one.stat()
+                states.append((state.st_ino, state.st_mtime_ns, state.st_size))
     return (*folders, *states)
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from vae.data import Arrays, load_test, load_training
+from vae.data import Arrays, ImageFolder, load_test, load_training
 
 
 def write(file, value):
@@ -37,3 +38,16 @@ def test_load_after_the_file_was_written_again_reads_it_again(tmp_path, load):
     (tmp_path / "a.npz").unlink()
     write(tmp_path / "a.npz", 2)
     assert load(tmp_path).images.unique().tolist() == [2]
+
+
+def test_load_after_an_image_came_deep_inside_a_folder_reads_it(tmp_path):
+    """The root itself does not change then."""
+    for part in ("train", "test"):
+        for kind in ("cat", "dog"):
+            (tmp_path / "set" / part / kind).mkdir(parents=True)
+            for number in range(20):
+                Image.new("L", (8, 8), 10 * number).save(tmp_path / "set" / part / kind / f"{number}.png")
+    config = ImageFolder(path="set", colour=False, validation=4)
+    assert len(load_training(config, tmp_path).train) == 36
+    Image.new("L", (8, 8), 255).save(tmp_path / "set" / "train" / "dog" / "more.png")
+    assert len(load_training(config, tmp_path).train) == 37
