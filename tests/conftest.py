@@ -30,6 +30,11 @@ def pytest_addoption(parser):
     parser.addoption("--bless", action="store_true", help="rewrite the golden files, compare nothing")
 
 
+def pytest_make_parametrize_id(val):
+    """Name a file's content by its size: compressed bytes hold the time, and all processes of a run must use the same names."""
+    return f"{len(val)} bytes" if isinstance(val, bytes) else None
+
+
 def pytest_runtest_setup():
     """Start every test with one thread, whatever the one before left; torch is not imported for it."""
     if "torch" in sys.modules:
