@@ -13,9 +13,10 @@ from torch import Tensor
 
 from vae import seeds
 from vae.config import ConfigError
-from vae.evaluate import blocks
+from vae.evaluate import blocks, bounds
 from vae.priors.label_conditional import LabelConditionalPrior
 from vae.priors.standard_normal import StandardNormalPrior
+from vae.train_config import Evaluation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -199,23 +200,24 @@ def codes(model: VAE, pixels: Pixels, index: Tensor | None = None) -> Iterator[t
 
 @torch.no_grad()
 def scores(model: VAE, pixels: Pixels, *, seed: int, samples: int, split: str) -> Iterator[dict[str, Tensor]]:
-    """Per example: ``elbo``, ``reconstruction``, ``kl`` where there is a density, and ``squared_error``; [b] each.
+    """Yield the scores of each example, batch by batch, [b] each, in float64 on the CPU.
 
-    The noise is that of a split's held-out rows (``vae.evaluate``): the mean over a split is its row's.
+    ``reconstruction``, and for a model with a density ``elbo`` and ``kl``, are in nats. ``squared_error`` is
+    Σ_d (E[x|z] − x)² at the posterior mean, in the scale of x. The noise is that of a split's held-out rows
+    (``vae.evaluate``), so the mean over a split is the value in its row.
     """
     model.eval()
-    noise_of = seeds.generator(seed, "z", split)
-    noise = torch.randn((samples, len(pixels), model.latent_size), generator=noise_of)
-    for rows in blocks(len(pixels), BATCH):
-        x, labels = pixels.batch(rows), pixels.labels[rows]
-        condition = model.condition(x, labels)
-        posterior = model.encode(x, condition)
-        z = posterior.sample(noise[:, rows].to(x.device)) if model.has_density else posterior.mean.unsqueeze(0)
-        reconstruction = model.nll(z, condition, x).double().mean(0)
-        squared = (model.reconstruct(posterior.mean, condition) - x).double().square().sum(1)
-        found = {"reconstruction": reconstruction, "squared_error": squared}
+    settings = Evaluation(seed=seed, samples=samples, batch_size=BATCH)
+    for scored in bounds(model, pixels, settings, split):
+        terms = scored.terms
+        reconstruction = terms.reconstruction.double().mean(0)
+        decoded = model.reconstruct(terms.posterior.mean, scored.condition)
+        found = {
+            "reconstruction": reconstruction,
+            "squared_error": (decoded - scored.x).double().square().sum(1),
+        }
         if model.has_density:
-            kl = model.prior.kl(posterior, z, condition, model.encode_alone).double().sum(1)
+            kl = terms.kl.double().sum(1)
             found = {"elbo": -(reconstruction + kl), "kl": kl} | found
         yield {name: value.cpu() for name, value in found.items()}
 

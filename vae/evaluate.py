@@ -16,8 +16,7 @@ import torch
 from torch import Tensor
 
 from vae import seeds
-from vae.fast.allocator import keep_freed_memory
-from vae.fast.many_samples import ManySamples
+from vae.fast.evaluation import scorer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from vae.corruption import CorruptionConfig
     from vae.data.pixels import Pixels
     from vae.measure import Measure
-    from vae.model import VAE
+    from vae.model import VAE, Score, Terms
     from vae.train_config import Evaluation
 
 ACTIVE_VARIANCE = 0.01  # Burda et al. 2016, arXiv:1509.00519, section 5.2
@@ -59,34 +58,82 @@ def evaluate(
     """
     was_training = model.training
     model.eval()
-    scores = _bound(model, pixels, settings, measure) if model.has_density else _errors(model, pixels, settings)
+    if model.has_density:
+        scores = _bound(model, pixels, settings, measure)
+    else:
+        scores = _errors(model, pixels, settings, measure.split)
     if corruption is not None and corruption.kind != "none":
         scores["denoise_error"] = denoise_error(model, pixels, settings, corruption, split=measure.split)
     model.train(was_training)
     return scores
 
 
-def _bound(model: VAE, pixels: Pixels, settings: Evaluation, measure: Measure) -> dict[str, Any]:
-    # Sums stay on the device until the end: each that is read makes a GPU wait.
-    summed: Tensor | float = 0.0
-    watched = dict[str, Tensor | float]()
-    kls, codes = [], []
-    noise = _noise(settings.seed, measure.split, (settings.samples, len(pixels), model.latent_size))
+@dataclass(frozen=True)
+class Scored:
+    """A batch of b examples of a split with the terms of their bound."""
+
+    x: Tensor  # [b, D]
+    condition: Tensor | None  # [b, K]
+    terms: Terms
+
+
+@torch.no_grad()
+def bounds(model: VAE, pixels: Pixels, settings: Evaluation, split: str, nll: Score | None = None) -> Iterator[Scored]:
+    """Yield the bound of every example of ``pixels``, batch by batch. The model must be in evaluation mode.
+
+    The noise is a function of ``settings.seed`` and ``split``. Each example has ``settings.samples`` draws of z; a
+    deterministic code has one. ``nll`` computes −log p(x|z) in place of ``model.nll``.
+    """
+    shape = (settings.samples if model.has_density else 1, len(pixels), model.latent_size)
+    noise = _noise(settings.seed, split, shape) if model.has_density else torch.zeros(shape)
     for rows in blocks(len(pixels), settings.batch_size):
         x = pixels.batch(rows)
         condition = model.condition(x, pixels.labels[rows])
-        posterior = model.encode(x, condition)
-        z = posterior.sample(noise[:, rows].to(x.device))
-        kls.append(model.prior.kl(posterior, z, condition, model.encode_alone).double())
+        yield Scored(x, condition, model.terms(x, condition, noise[:, rows].to(x.device), nll=nll))
+
+
+@lru_cache(maxsize=1)
+def _noise(seed: int, split: str, shape: tuple[int, int, int]) -> Tensor:
+    """Return the noise of the posterior's samples, the same in every epoch and for all trials of a worker. Do not modify it."""
+    return torch.randn(shape, generator=seeds.generator(seed, "z", split))
+
+
+class _Watched:
+    """``model.nll`` that also sums the likelihood's diagnostics over samples and examples.
+
+    It decodes one sample of z at a time, so that memory holds one decoding of a batch whatever the number of samples.
+    """
+
+    def __init__(self, model: VAE) -> None:
+        self.model = model
+        self.sums = dict[str, Tensor | float]()
+
+    def nll(self, z: Tensor, condition: Tensor | None, x: Tensor) -> Tensor:
+        """Return −log p(x|z): z [S, B, L], condition [B, K] or None, x [B, D] -> [S, B] nats."""
+        by_sample = []
         for sample in z:
-            output = model.decode(sample, condition)
-            summed = summed + model.score(output, x).double().sum()
-            for name, values in model.likelihood.diagnostics(output).items():
-                watched[name] = watched.get(name, 0.0) + values.double().sum()
-        codes.append(model.prior.standardise(posterior.mean, condition))
+            output = self.model.decode(sample, condition)
+            by_sample.append(self.model.score(output, x))
+            for name, values in self.model.likelihood.diagnostics(output).items():
+                self.sums[name] = self.sums.get(name, 0.0) + values.double().sum()
+        return torch.stack(by_sample)
+
+
+def _bound(model: VAE, pixels: Pixels, settings: Evaluation, measure: Measure) -> dict[str, Any]:
+    """Return the scores of a model with a density; see :func:`evaluate`."""
+    # Sums stay on the device until the end, because each value that is read makes a GPU wait.
+    summed: Tensor | float = 0.0
+    watched = _Watched(model)
+    kls, codes = [], []
+    for scored in bounds(model, pixels, settings, measure.split, watched.nll):
+        kls.append(scored.terms.kl.double())
+        for of_sample in scored.terms.reconstruction:
+            summed = summed + of_sample.double().sum()
+        codes.append(model.prior.standardise(scored.terms.posterior.mean, scored.condition))
+    draws = settings.samples * len(pixels)
     kl = torch.cat(kls).cpu()
     by_column = (kl.sum(0) / len(pixels)).tolist()
-    reconstruction = float(summed) / (settings.samples * len(pixels))
+    reconstruction = float(summed) / draws
     total_kl = math.fsum(by_column)
     elbo = -(reconstruction + total_kl)
     scores: dict[str, Any] = {
@@ -102,28 +149,21 @@ def _bound(model: VAE, pixels: Pixels, settings: Evaluation, measure: Measure) -
         scores["kl_samples"] = settings.samples
         if len(pixels) > 1:
             scores["kl_standard_error"] = (kl.sum(1).std() / math.sqrt(len(pixels))).item()
-    scores |= {name: float(value) / (settings.samples * len(pixels)) for name, value in watched.items()}
+    scores |= {name: float(value) / draws for name, value in watched.sums.items()}
     bits = bits_per_dimension(-elbo, measure)
     if bits is not None:
         scores["bits_per_dimension"] = bits
     return scores
 
 
-@lru_cache(maxsize=1)
-def _noise(seed: int, split: str, shape: tuple[int, int, int]) -> Tensor:
-    """Return the noise of the posterior's samples, the same in every epoch and for all trials of a worker. Do not modify it."""
-    return torch.randn(shape, generator=seeds.generator(seed, "z", split))
-
-
-def _errors(model: VAE, pixels: Pixels, settings: Evaluation) -> dict[str, Any]:
+def _errors(model: VAE, pixels: Pixels, settings: Evaluation, split: str) -> dict[str, Any]:
+    """Return the scores of a model with a deterministic code; see :func:`evaluate`."""
     reconstruction: Tensor | float = 0.0
     squared: Tensor | float = 0.0
-    for rows in blocks(len(pixels), settings.batch_size):
-        x = pixels.batch(rows)
-        condition = model.condition(x, pixels.labels[rows])
-        z = model.encode(x, condition).mean
-        reconstruction = reconstruction + model.nll(z.unsqueeze(0), condition, x).double().sum()
-        squared = squared + (model.reconstruct(z, condition) - x).double().square().sum()
+    for scored in bounds(model, pixels, settings, split):
+        reconstruction = reconstruction + scored.terms.reconstruction.double().sum()
+        decoded = model.reconstruct(scored.terms.posterior.mean, scored.condition)
+        squared = squared + (decoded - scored.x).double().square().sum()
     return {"reconstruction": float(reconstruction) / len(pixels), "squared_error": float(squared) / len(pixels)}
 
 
@@ -225,13 +265,12 @@ def importance_weighted_nll(
     p(y) the training labels' frequencies. Otherwise log p(x|y) at each example's own label.
     Memory is bounded by a block of images × samples, whatever k.
     """
-    keep_freed_memory()
     was_training = model.training
     model.eval()
     chosen = pixels.subset(images)
     images = len(chosen)
     noise_of = seeds.generator(seed, "importance", split)
-    scorer = ManySamples(model)
+    nll = scorer(model)
     at_k, at_half = [], []
     for rows in chosen.split(IMAGES_AT_ONCE):
         x = pixels.batch(rows)
@@ -239,30 +278,30 @@ def importance_weighted_nll(
             per_label = []
             for y in range(model.num_classes):
                 condition = model.condition(x, torch.full((len(x),), y, device=x.device))
-                per_label.append(_log_mean_weight(scorer, x, condition, k, noise_of))
+                per_label.append(_log_mean_weight(model, nll, x, condition, k=k, noise_of=noise_of))
             prior = model.label_log_prior.double()[:, None, None]
             both = torch.logsumexp(torch.stack(per_label) + prior, dim=0)
         else:
-            both = _log_mean_weight(scorer, x, model.condition(x, pixels.labels[rows]), k, noise_of)
+            condition = model.condition(x, pixels.labels[rows])
+            both = _log_mean_weight(model, nll, x, condition, k=k, noise_of=noise_of)
         at_half.append(both[0].cpu())
         at_k.append(both[1].cpu())
     model.train(was_training)
-    nll, half = -torch.cat(at_k), -torch.cat(at_half)
-    error = (nll.std() / math.sqrt(images)).item() if images > 1 else math.inf
+    by_image, half = -torch.cat(at_k), -torch.cat(at_half)
+    error = (by_image.std() / math.sqrt(images)).item() if images > 1 else math.inf
     return ImportanceWeighted(
-        nll=nll.mean().item(),
+        nll=by_image.mean().item(),
         standard_error=error,
-        change_from_half=(nll.mean() - half.mean()).item(),
+        change_from_half=(by_image.mean() - half.mean()).item(),
         k=k,
         images=images,
     )
 
 
 def _log_mean_weight(
-    scorer: ManySamples, x: Tensor, condition: Tensor | None, k: int, noise_of: torch.Generator
+    model: VAE, nll: Score, x: Tensor, condition: Tensor | None, *, k: int, noise_of: torch.Generator
 ) -> Tensor:
-    """Log of the mean importance weight with the first k/2 and with all k samples, [2, B] in float64."""
-    model = scorer.model
+    """Return the log of the mean importance weight of the first k/2 and of all k samples, [2, B] in float64."""
     posterior = model.encode(x, condition)
     half = max(1, k // 2)
     total = torch.full((len(x),), -math.inf, dtype=torch.float64, device=x.device)
@@ -279,7 +318,7 @@ def _log_mean_weight(
             log_prior = model.prior.log_density(z, condition, model.encode_alone)
             log_ratios.append(log_prior - posterior.log_density(z))
             draws.append(z)
-        log_weight = torch.cat(log_ratios).double() - scorer.nll(torch.cat(draws), condition, x).double()
+        log_weight = torch.cat(log_ratios).double() - nll(torch.cat(draws), condition, x).double()
         total = torch.logaddexp(total, torch.logsumexp(log_weight, dim=0))
         drawn += samples
         if drawn == half:

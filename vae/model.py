@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from vae.priors import Prior
     from vae.train_config import Initialisation, TrainConfig
 
+    # −log p(x|z) in nats: z [S, B, L], condition [B, K] or None, x [B, D] -> [S, B]
+    Score = Callable[[Tensor, Tensor | None, Tensor], Tensor]
+
 
 class Terms(NamedTuple):
     """The terms of S reparameterised samples for each example, in nats; ``elbo = −(reconstruction + kl.sum(1))``."""
@@ -131,14 +134,24 @@ class VAE(nn.Module):
             by_dimension = by_dimension.index_select(1, self.conditioning.scored)
         return by_dimension.sum(1)
 
-    def terms(self, x: Tensor, condition: Tensor | None, noise: Tensor, seen: Tensor | None = None) -> Terms:
-        """The two terms of the bound for a batch; ``noise`` [S, B, L] is the ε of z = μ + σ·ε.
+    def terms(
+        self,
+        x: Tensor,
+        condition: Tensor | None,
+        noise: Tensor,
+        seen: Tensor | None = None,
+        nll: Score | None = None,
+    ) -> Terms:
+        """Return the two terms of the bound for each example of a batch (Kingma & Welling 2014, eq. 10).
 
-        ``seen``: what the encoder sees in place of x, where that is corrupted.
+        This is the only implementation of the bound. Training, held-out rows and scores by example call it.
+
+        ``x`` is [B, D] and ``condition`` [B, K] or None. ``noise`` [S, B, L] is the ε of z = μ + σ·ε. ``seen`` [B, D] is a
+        corrupted x for the encoder. ``nll`` computes −log p(x|z) in place of :meth:`nll`.
         """
         posterior = self.encode(x if seen is None else seen, condition)
         z = posterior.sample(noise)
-        reconstruction = self.nll(z, condition, x)
+        reconstruction = (self.nll if nll is None else nll)(z, condition, x)
         kl = self.prior.kl(posterior, z, condition, self.encode_alone) if self.has_density else posterior.mean[:, :0]
         return Terms(reconstruction, kl, z, posterior)
 

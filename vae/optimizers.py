@@ -5,18 +5,17 @@ Fused kernels where torch has them: plain Adam is 40 % of a small MLP's training
 
 from __future__ import annotations
 
-import inspect
 import math
-from functools import cache
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import torch
 from pydantic import Field
 
 from vae.config import Fraction, FractionBelowOne, NonNegativeFloat, PositiveFloat, PositiveInt, part
+from vae.fast.training import lean
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from torch import nn
 
@@ -88,8 +87,6 @@ class SGD:
             raise ValueError(f"nesterov needs momentum > 0 and dampening = 0, got {got}")
 
 
-_WRAPPED = ("add_param_group", "load_state_dict", "state_dict")  # and step and zero_grad
-
 OptimizerConfig = Annotated[Adam | AdamW | Adamax | RMSprop | SGD, Field(discriminator="kind")]
 
 
@@ -98,7 +95,7 @@ def build_optimizer(config: OptimizerConfig, parameters: Iterable[nn.Parameter])
     match config:
         case Adam() | AdamW():
             kind = torch.optim.Adam if isinstance(config, Adam) else torch.optim.AdamW
-            return _lean(kind)(
+            return lean(kind)(
                 parameters,
                 lr=config.lr,
                 betas=config.betas,
@@ -108,11 +105,11 @@ def build_optimizer(config: OptimizerConfig, parameters: Iterable[nn.Parameter])
                 fused=True,
             )
         case Adamax():
-            return _lean(torch.optim.Adamax)(
+            return lean(torch.optim.Adamax)(
                 parameters, lr=config.lr, betas=config.betas, eps=config.eps, weight_decay=config.weight_decay
             )
         case RMSprop():
-            return _lean(torch.optim.RMSprop)(
+            return lean(torch.optim.RMSprop)(
                 parameters,
                 lr=config.lr,
                 alpha=config.alpha,
@@ -122,7 +119,7 @@ def build_optimizer(config: OptimizerConfig, parameters: Iterable[nn.Parameter])
                 weight_decay=config.weight_decay,
             )
         case SGD():
-            return _lean(torch.optim.SGD)(
+            return lean(torch.optim.SGD)(
                 parameters,
                 lr=config.lr,
                 momentum=config.momentum,
@@ -131,66 +128,6 @@ def build_optimizer(config: OptimizerConfig, parameters: Iterable[nn.Parameter])
                 weight_decay=config.weight_decay,
                 fused=True,
             )
-
-
-@cache
-def _lean(kind: type[torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimizer]:
-    """``kind``, whose first object does not cost two seconds, and whose steps cost what they compute. Torch's numbers.
-
-    Torch (2.15) wraps five methods of an optimizer so that ``torch.compile`` stays out of them. Each wrapper imports
-    ``torch._dynamo`` when it is called: 886 modules, 2 s of CPU in every process that trains, which no step uses. No
-    optimizer is compiled here (``vae.run.compiled``), so these are the methods themselves.
-    """
-    methods = {name: inspect.unwrap(getattr(kind, name)) for name in _WRAPPED}
-    methods |= {"step": torch.no_grad()(inspect.unwrap(kind.step)), "zero_grad": _zero_grad}
-    if issubclass(kind, torch.optim.Adam):  # AdamW is one
-        methods["step"] = _adam_step(methods["step"])
-    return type(kind.__name__, (kind,), methods)
-
-
-def _zero_grad(optimizer: torch.optim.Optimizer) -> None:
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            parameter.grad = None
-
-
-def _adam_step(torchs: Callable[[torch.optim.Optimizer], None]) -> Callable[[torch.optim.Optimizer], None]:
-    """Adam's and AdamW's two fused kernels without what ``torchs`` does before them at every step.
-
-    It looks devices, complex and sparse weights, hooks and more up again: 0.2 ms, where a small model's whole step is some
-    1.5 ms (docs/performance.md). It still takes the first step, which begins the state.
-    """
-
-    @torch.no_grad()
-    def step(optimizer: torch.optim.Optimizer) -> None:
-        (group,) = optimizer.param_groups
-        trained = [parameter for parameter in group["params"] if parameter.grad is not None]
-        states = [optimizer.state[parameter] for parameter in trained]
-        if not (states and all(states)):
-            torchs(optimizer)
-            return
-        steps = [state["step"] for state in states]
-        torch._foreach_add_(steps, 1)
-        beta1, beta2 = group["betas"]
-        update = torch._fused_adamw_ if group["decoupled_weight_decay"] else torch._fused_adam_
-        update(
-            trained,
-            [parameter.grad for parameter in trained],
-            [state["exp_avg"] for state in states],
-            [state["exp_avg_sq"] for state in states],
-            [state["max_exp_avg_sq"] for state in states] if group["amsgrad"] else [],
-            steps,
-            lr=group["lr"],
-            beta1=beta1,
-            beta2=beta2,
-            weight_decay=group["weight_decay"],
-            eps=group["eps"],
-            amsgrad=group["amsgrad"],
-            maximize=False,
-        )
-
-    vars(step)["hooked"] = True  # or torch wraps it in calls of hooks that nobody has set
-    return step
 
 
 @part

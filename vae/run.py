@@ -18,7 +18,6 @@ from vae.data.pixels import pixels_of
 from vae.data.support import check_support
 from vae.evaluate import held_out_metrics
 from vae.external_metric import external_metrics
-from vae.fast.allocator import keep_freed_memory
 from vae.measure import measure_of
 from vae.model import VAE, initialise
 from vae.networks.normalisation import has_batch_norm
@@ -29,14 +28,13 @@ from vae.serialization import config_hash
 from vae.state import StateError, TrainState, capture, restore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from torch import Tensor
 
     from vae.data import TrainingData
     from vae.data.pixels import Pixels
     from vae.measure import Measure
-    from vae.model import Terms
     from vae.objectives.loss import Adversarial
     from vae.train_config import TrainConfig
 
@@ -87,17 +85,6 @@ def watched() -> dict[str, list[Tensor]]:
 def read(values: dict[str, list[Tensor]]) -> dict[str, Tensor]:
     """Return the watched values on the CPU, once an epoch. An ``.item()`` in the loop would make a GPU wait at every step."""
     return {name: torch.stack(by_step).double().cpu() for name, by_step in values.items() if by_step}
-
-
-def compiled(model: VAE) -> Callable[..., Terms]:
-    """``model.terms`` by torch.compile. Without its CUDA graphs: on a GPU the whole step is one (``vae.fast.recorded``).
-
-    What was compiled in this process before is forgotten, and compiled again if it is still called. Torch counts
-    compilations by function, those of all models together, and after eight computes without and says nothing to a user.
-    """
-    torch.compiler.reset()
-    terms: Callable[..., Terms] = torch.compile(model.terms)
-    return terms
 
 
 @dataclass
@@ -217,7 +204,6 @@ def begin(
     examples: Examples | None = None,
 ) -> Run:
     """A run of ``config`` before its first step, or after the last one of ``resume``; see ``vae.train.train``."""
-    keep_freed_memory()
     model = build(config, data, device)
     parameters = list(model.parameters())
     optimizer = build_optimizer(config.optimizer, parameters)

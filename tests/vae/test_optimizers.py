@@ -108,7 +108,7 @@ def test_state_is_torchs(kind, changes):
 
 @pytest.mark.parametrize("amsgrad", [False, True])
 @pytest.mark.parametrize("kind", [Adam, AdamW], ids=lambda kind: kind.__name__)
-def test_adam_is_torchs_fused_one_to_the_last_bit(kind, amsgrad):
+def test_lean_optimizer_equals_torchs_bit_for_bit(kind, amsgrad):
     """On fresh weights and gradients, with a weight that has no gradient at first, or none at all, and a rate that moves."""
     draws = torch.Generator().manual_seed(torch.seed())
     shapes = [(7, 5), (5,), (1,), (3, 2, 2), (4,)]

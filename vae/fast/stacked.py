@@ -9,24 +9,25 @@ from __future__ import annotations
 
 import copy
 import time
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from vae.corruption import NoCorruption
-from vae.fast.recorded import Recorded, why_not_recorded
 from vae.fast.stackable import why_not
 from vae.fast.stacked_optimizers import slices, updates
+from vae.fast.training import compiled, launcher
 from vae.pause import in_mid_epoch
-from vae.run import EpochResult, Steps, begin, compiled, examples_of, finished_epoch, read, watched
+from vae.run import EpochResult, Steps, begin, examples_of, finished_epoch, read, watched
 from vae.state import StateError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+    from collections.abc import Collection, Generator, Sequence
 
     from vae.data import TrainingData
+    from vae.fast.training import Launcher
     from vae.model import VAE
     from vae.objectives import Elbo
     from vae.run import Run
@@ -65,12 +66,12 @@ def train_stacked(
         for position, (config, state) in enumerate(zip(configs, states, strict=True))
     }
     stack: _Stack | None = None
-    recorded: Recorded | None = None
     while alive := {position: run for position, run in runs.items() if run.epoch < run.config.epochs}:
         if stack is None or stack.runs != list(alive.values()):
             stack = _Stack(list(alive.values()), device)
-            recorded = stack.recorded()
-        all_steps = stack.epoch(recorded)
+            # Not an attribute of the stack: a reference cycle would hold a GPU's memory until Python collects it.
+            launch = launcher(stack.step, stack.runs, device, stack.generators)
+        all_steps = stack.epoch(launch)
         with ExitStack() as opened:
             results = {
                 position: opened.enter_context(finished_epoch(run, steps))
@@ -104,13 +105,8 @@ class _Stack:
         self.free_bits = torch.tensor([_objective(run).free_bits for run in runs], device=device)
         self.terms = compiled(self.model) if runs[0].config.compile else self.model.terms
 
-    def recorded(self) -> Recorded | None:
-        """Its step recorded, where it can be. Not kept here: a cycle would hold a GPU's memory until it is collected."""
-        unrecorded = next(filter(None, (why_not_recorded(run, self.device) for run in self.runs)), None)
-        return Recorded(self.step, self.device, self.generators) if unrecorded is None else None
-
-    def epoch(self, recorded: Recorded | None) -> list[Steps]:
-        """One epoch of steps of every run, those of ``recorded`` if there is one; what each one's left behind."""
+    def epoch(self, launch: Launcher) -> list[Steps]:
+        """Take the steps of one epoch of every run by ``launch``; return the results of each run's steps."""
         started = time.perf_counter()
         runs, model, config = self.runs, self.model, self.runs[0].config
         for run, generator in zip(runs, self.generators, strict=True):
@@ -123,13 +119,12 @@ class _Stack:
         schedule = self.updates.begin(rates)
         values = watched()
         model.train()
-        take: Callable[..., Mapping[str, Tensor]] = recorded or self.step
-        with nullcontext() if recorded is None else recorded.stream_of_its_own():
-            # Once an epoch: a copy at every step would make a GPU wait.
+        with launch.stream():
+            # Copied once an epoch, because a copy at every step would make a GPU wait.
             betas_there = torch.tensor(betas, device=self.device)
             for batch, its_betas, its_schedule in zip(batches, betas_there, schedule, strict=True):
-                # Member after member, as all that follows.
-                found = take(batch.reshape(-1), its_betas, *its_schedule)
+                # The examples of one member follow those of the member before, here and in all tensors of the step.
+                found = launch.take(batch.reshape(-1), its_betas, *its_schedule)
                 for name, value in found.items():
                     values[name].append(value)
             by_step = read(values)  # [steps, K]

@@ -12,7 +12,7 @@ are as they are. Of several outputs for each dimension, the decoder's rows hold 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Annotated, Protocol
 
 from pydantic import Field
 
@@ -50,14 +50,6 @@ class Likelihood(Protocol):
 
     def diagnostics(self, output: Tensor) -> dict[str, Tensor]:
         """Return further figures for the row, [B] each, for example the number of variances at their floor."""
-
-
-@runtime_checkable
-class OfSamples(Protocol):
-    """A likelihood with a faster way to score many samples of few examples, where no gradient is asked for."""
-
-    def nll_of_samples(self, output: Tensor, x: Tensor) -> Tensor:
-        """[S, B, outputs_per_dimension × D], [B, D] -> [S, B], −log p(x|z) in nats. May overwrite ``output``."""
 
 
 __all__ = [

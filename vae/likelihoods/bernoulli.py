@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vae.config import part
-from vae.likelihoods.cross_entropy import summed_cross_entropy
 
 
 @part
@@ -39,10 +38,6 @@ class BernoulliLikelihood(nn.Module):
     def nll(self, output: Tensor, x: Tensor) -> Tensor:
         """[B, D] logits, [B, D] in [0, 1] -> [B, D] nats."""
         return functional.binary_cross_entropy_with_logits(output, x, reduction="none")
-
-    def nll_of_samples(self, output: Tensor, x: Tensor) -> Tensor:
-        """See :class:`vae.likelihoods.OfSamples`."""
-        return summed_cross_entropy(output, x)
 
     def mean(self, output: Tensor) -> Tensor:
         """Pixel probabilities [B, D]."""

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vae.config import part
-from vae.likelihoods.cross_entropy import summed_cross_entropy
 from vae.likelihoods.support import integer_levels
 
 
@@ -46,13 +45,10 @@ class BinomialLikelihood(nn.Module):
     def nll(self, output: Tensor, x: Tensor) -> Tensor:
         """[B, D] logits, [B, D] counts divided by n -> [B, D] nats."""
         cross_entropy = functional.binary_cross_entropy_with_logits(output, x, reduction="none")
-        return self.n * cross_entropy - self._log_coefficients(x)
+        return self.n * cross_entropy - self.log_coefficients(x)
 
-    def nll_of_samples(self, output: Tensor, x: Tensor) -> Tensor:
-        """See :class:`vae.likelihoods.OfSamples`."""
-        return self.n * summed_cross_entropy(output, x) - self._log_coefficients(x).sum(-1)
-
-    def _log_coefficients(self, x: Tensor) -> Tensor:
+    def log_coefficients(self, x: Tensor) -> Tensor:
+        """Return log C(n, n·x) of counts divided by n, in the shape of ``x``."""
         return self.log_coefficient[(x * self.n).round_().long()]
 
     def mean(self, output: Tensor) -> Tensor:
