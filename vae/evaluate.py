@@ -1,8 +1,8 @@
-"""Held-out numbers: the bound and its terms, importance-weighted likelihood, active units.
+"""Held-out metrics: the bound and its terms, the importance-weighted likelihood, active units.
 
-Nats per example, summed over an example's dimensions, all constants in place; sums over a split are taken in
-float64, and ``elbo`` is computed from the other two, so ``elbo = −(reconstruction + kl)`` holds exactly in
-every row. Noise comes from the evaluation seed, never from the trial's, and does not depend on batch sizes.
+All likelihood terms are in nats per example, summed over an example's dimensions, with all constants. Sums over a split
+are taken in float64. ``elbo`` is computed from the other two terms, so ``elbo = −(reconstruction + kl)`` holds exactly in
+every row. The noise comes from the evaluation seed, never from the trial's seed, and does not depend on batch sizes.
 """
 
 from __future__ import annotations
@@ -28,14 +28,13 @@ if TYPE_CHECKING:
     from vae.train_config import Evaluation
 
 ACTIVE_VARIANCE = 0.01  # Burda et al. 2016, arXiv:1509.00519, section 5.2
-COLLAPSED_KL = 0.1  # nats; a proposal: below it the code carries nothing that anyone could use
+COLLAPSED_KL = 0.1  # nats, our own choice: below it the code carries no useful information
 
-# One draw of the importance-weighted estimate: images × samples. Fixed, so that its noise is too; and so many images are
-# corrupted at once.
+# The importance-weighted estimate draws its noise in blocks of images × samples. The block is fixed, so that the noise is
+# the same for every batch size. The same number of images is corrupted at once.
 IMAGES_AT_ONCE = 20
 DRAWN_AT_ONCE = 100
-# Samples of an image that are scored at once: 25 draws.
-SAMPLES_AT_ONCE = 2500
+SAMPLES_AT_ONCE = 2500  # samples of an image that are scored at once: 25 blocks
 
 
 @torch.no_grad()
@@ -46,14 +45,15 @@ def evaluate(
     measure: Measure,
     corruption: CorruptionConfig | None = None,
 ) -> dict[str, Any]:
-    """The bound on every example of a split.
+    """Return the metrics of a split, by name, from the bound of each example.
 
     Returns:
-        ``elbo``, ``reconstruction``, ``kl`` (nats per example), ``active_units``, ``collapsed``;
-        ``kl_per_dimension`` [L] where the KL divides; where it is estimated ``kl_samples`` and
-        ``kl_standard_error`` (over examples); where p is a normalised mass function ``bits_per_dimension``, of
-        the bound: −elbo / (D log 2). A deterministic code has ``reconstruction`` and ``squared_error`` alone.
-        With a ``corruption``: ``denoise_error``, see :func:`denoise_error`.
+        ``elbo``, ``reconstruction`` and ``kl`` (nats per example), ``active_units`` and ``collapsed``.
+        If the KL divides into dimensions, ``kl_per_dimension`` [L]. If it is estimated, ``kl_samples`` and
+        ``kl_standard_error`` (over examples).
+        If bits mean something for this measure, ``bits_per_dimension`` of the bound, see :func:`bits_per_dimension`.
+        A deterministic code has only ``reconstruction`` and ``squared_error``.
+        With a ``corruption``, ``denoise_error``, see :func:`denoise_error`.
 
     """
     was_training = model.training
@@ -171,13 +171,13 @@ def _errors(model: VAE, pixels: Pixels, settings: Evaluation, split: str) -> dic
 def denoise_error(
     model: VAE, pixels: Pixels, settings: Evaluation, corruption: CorruptionConfig, *, split: str
 ) -> float:
-    """Σ_d (E[x|z] − x)² per example, z the posterior mean of the corrupted x, in the scale of x.
+    """Return Σ_d (E[x|z] − x)² per example in the scale of x, where z is the posterior mean of the corrupted x.
 
-    The corruption is drawn from the evaluation seed: every trial of a sweep denoises the same images.
+    The corruption is drawn from the evaluation seed, so every trial of a sweep denoises the same images.
     """
     noise_of = seeds.generator(settings.seed, "corruption", split)
     squared: Tensor | float = 0.0
-    # Not ``batch_size`` at once: torch's normal draws depend on how many are asked for.
+    # Blocks of a fixed size, because torch's normal draws depend on how many are drawn at once.
     for rows in blocks(len(pixels), IMAGES_AT_ONCE):
         x = pixels.batch(rows)
         condition = model.condition(x, pixels.labels[rows])
@@ -193,7 +193,7 @@ def held_out_metrics(
     measure: Measure,
     corruption: CorruptionConfig | None = None,
 ) -> dict[str, Any]:
-    """Everything that a row says of a split: :func:`evaluate`, and ``nll_iwae`` with its error where asked for."""
+    """Return all metrics of a row for a split: those of :func:`evaluate`, and ``nll_iwae`` if ``settings.nll_k`` is not 0."""
     metrics = evaluate(model, pixels, settings, measure, corruption)
     if settings.nll_k > 0:
         estimate = importance_weighted_nll(
@@ -209,7 +209,7 @@ def held_out_metrics(
 
 
 def active_units(codes: Tensor) -> int:
-    """Return how many dimensions of the posterior mean [N, L] have a variance above 0.01 over the data (Burda et al. 2016).
+    """Return the number of dimensions of the posterior means [N, L] with a variance above 0.01 (Burda et al. 2016, sec. 5.2).
 
     For a learned p(z|y) the codes are (μ_q − μ_p) / σ_p.
     """
@@ -217,10 +217,10 @@ def active_units(codes: Tensor) -> int:
 
 
 def bits_per_dimension(nll: float, measure: Measure) -> float | None:
-    """Nats per example -> bits per dimension; None where the number would not mean that.
+    """Convert nats per example into bits per dimension; return None if bits mean nothing for this measure.
 
-    Mass functions: nll / (D log 2). Densities only after uniform dequantisation, on the scale of the integers:
-    (nll + D log(levels + 1)) / (D log 2) (Theis et al. 2016, arXiv:1511.01844, section 3.1).
+    For a mass function this is nll / (D log 2). For a density it means something only after uniform dequantisation, on the
+    scale of the integers: (nll + D log(levels + 1)) / (D log 2) (Theis et al. 2016, arXiv:1511.01844, section 3.1).
     """
     scale = 0.0
     if not (measure.normalised and measure.bound):
@@ -234,16 +234,16 @@ def bits_per_dimension(nll: float, measure: Measure) -> float | None:
 
 @dataclass(frozen=True)
 class ImportanceWeighted:
-    """−log p(x) estimated with k importance samples: an upper bound in expectation, tighter as k grows."""
+    """An estimate of −log p(x) with k importance samples. It is an upper bound in expectation, and tighter for larger k."""
 
     nll: float  # nats per example, mean over images
-    standard_error: float  # of that mean, over images
-    change_from_half: float  # nll at k minus nll at k/2 (its first half): what doubling k still gave
+    standard_error: float  # the standard error of that mean over images
+    change_from_half: float  # nll at k minus nll at k/2 (the first half of the samples): the gain from doubling k
     k: int
     images: int
 
     def metrics(self, name: str = "nll_iwae") -> dict[str, float | int]:
-        """The estimate by the names that rows use."""
+        """Return the estimate by the names that rows use."""
         return {
             name: self.nll,
             f"{name}_standard_error": self.standard_error,
@@ -257,13 +257,14 @@ class ImportanceWeighted:
 def importance_weighted_nll(
     model: VAE, pixels: Pixels, *, k: int, images: int, seed: int, split: str, marginal: bool = False
 ) -> ImportanceWeighted:
-    """−log (1/k) Σ_i p(x, z_i) / q(z_i|x), z_i ~ q(z|x) (Burda et al. 2016, eq. 8), over ``images`` examples.
+    """Estimate −log p(x) by −log (1/k) Σ_i p(x, z_i) / q(z_i|x), z_i ~ q(z|x) (Burda et al. 2016, eq. 8).
 
-    Which examples these are: :meth:`vae.data.pixels.Pixels.subset`. The noise belongs to an example's place among them.
+    The mean is over ``images`` examples, which :meth:`vae.data.pixels.Pixels.subset` chooses. The noise of an example
+    depends on its position among them. Memory is bounded by a block of images × samples for any k.
 
-    ``marginal``: for a labelled model −log Σ_y p(y) p(x|y), each p(x|y) estimated with its own k samples and
-    p(y) the training labels' frequencies. Otherwise log p(x|y) at each example's own label.
-    Memory is bounded by a block of images × samples, whatever k.
+    For a labelled model the estimate is −log p(x|y) at each example's own label. With ``marginal`` it is
+    −log Σ_y p(y) p(x|y) instead: each p(x|y) is estimated with its own k samples, and p(y) is the frequency of the label
+    in the training split.
     """
     was_training = model.training
     model.eval()
@@ -327,6 +328,6 @@ def _log_mean_weight(
 
 
 def blocks(count: int, size: int) -> Iterator[slice]:
-    """0..``count`` in slices of ``size``, the last one shorter."""
+    """Yield slices of ``size`` that cover 0..``count``. The last one may be shorter."""
     for start in range(0, count, size):
         yield slice(start, min(start + size, count))

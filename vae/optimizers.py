@@ -1,6 +1,7 @@
-"""Optimizers and learning-rate schedules, by their configurations.
+"""The configurations of optimizers and learning-rate schedules, and what they build.
 
-Fused kernels where torch has them: plain Adam is 40 % of a small MLP's training step on a CPU, fused 17 %.
+Optimizers use torch's fused kernels where they exist. On a CPU Adam takes 40 % of a small MLP's training step without
+them, and 17 % with them.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ Betas = tuple[FractionBelowOne, FractionBelowOne]
 
 @part
 class Adam:
-    """Kingma & Ba 2015. ``weight_decay`` is an L2 penalty here; AdamW decouples it."""
+    """Adam (Kingma & Ba 2015, algorithm 1). ``weight_decay`` is an L2 penalty; AdamW decouples it from the gradient."""
 
     kind: Literal["adam"] = "adam"
     lr: PositiveFloat = 1e-3
@@ -36,7 +37,7 @@ class Adam:
 
 @part
 class AdamW:
-    """Loshchilov & Hutter 2019: Adam with decoupled weight decay."""
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019, algorithm 2)."""
 
     kind: Literal["adamw"] = "adamw"
     lr: PositiveFloat = 1e-3
@@ -48,7 +49,7 @@ class AdamW:
 
 @part
 class Adamax:
-    """Kingma & Ba 2015, section 7.1: Adam with the infinity norm."""
+    """Adam with the infinity norm (Kingma & Ba 2015, section 7.1)."""
 
     kind: Literal["adamax"] = "adamax"
     lr: PositiveFloat = 2e-3
@@ -59,7 +60,7 @@ class Adamax:
 
 @part
 class RMSprop:
-    """Tieleman & Hinton 2012."""
+    """RMSprop (Tieleman & Hinton 2012)."""
 
     kind: Literal["rmsprop"] = "rmsprop"
     lr: PositiveFloat = 1e-3
@@ -72,7 +73,7 @@ class RMSprop:
 
 @part
 class SGD:
-    """Stochastic gradient descent, with momentum if asked."""
+    """Stochastic gradient descent, with optional momentum."""
 
     kind: Literal["sgd"] = "sgd"
     lr: PositiveFloat = 1e-3
@@ -91,7 +92,7 @@ OptimizerConfig = Annotated[Adam | AdamW | Adamax | RMSprop | SGD, Field(discrim
 
 
 def build_optimizer(config: OptimizerConfig, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """The torch optimizer of ``config``."""
+    """Return the torch optimizer that ``config`` describes, for ``parameters``."""
     match config:
         case Adam() | AdamW():
             kind = torch.optim.Adam if isinstance(config, Adam) else torch.optim.AdamW
@@ -132,14 +133,14 @@ def build_optimizer(config: OptimizerConfig, parameters: Iterable[nn.Parameter])
 
 @part
 class ConstantRate:
-    """The optimizer's own learning rate throughout."""
+    """The optimizer's own learning rate at every step."""
 
     kind: Literal["constant"] = "constant"
 
 
 @part
 class Cosine:
-    """Linear warm-up, then a half cosine from the optimizer's rate to ``final`` of it at the last step."""
+    """A linear warm-up, then a half cosine from the optimizer's rate to ``final`` times that rate at the last step."""
 
     kind: Literal["cosine"] = "cosine"
     warmup_epochs: NonNegativeFloat = 0.0
@@ -148,7 +149,7 @@ class Cosine:
 
 @part
 class Milestones:
-    """The rate times ``factor`` at the start of each epoch in ``epochs`` (counted from 0, as torch's MultiStepLR)."""
+    """The rate is multiplied by ``factor`` at the start of each epoch in ``epochs``, counted from 0 as in torch's MultiStepLR."""
 
     kind: Literal["milestones"] = "milestones"
     epochs: Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
@@ -157,7 +158,7 @@ class Milestones:
 
 @part
 class Exponential:
-    """The rate times ``factor`` after every epoch."""
+    """The rate is multiplied by ``factor`` after every epoch."""
 
     kind: Literal["exponential"] = "exponential"
     factor: Annotated[float, Field(gt=0, le=1)] = 0.95
@@ -169,7 +170,7 @@ ScheduleConfig = Annotated[ConstantRate | Cosine | Milestones | Exponential, Fie
 def rate_factor(schedule: ScheduleConfig, *, step: int, steps_per_epoch: int, total_steps: int) -> float:
     """Return the factor of the optimizer's learning rate at ``step``, counted from 0.
 
-    A function of the step alone: there is no scheduler state to save.
+    It depends on the step only, so there is no scheduler state to save.
     """
     epoch = step // steps_per_epoch
     match schedule:
