@@ -10,13 +10,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from vae import seeds
 from vae.fast.evaluation import scorer
+from vae.likelihoods import Diagnosed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from vae.measure import Measure
     from vae.model import VAE, Score, Terms
     from vae.train_config import Evaluation
+
+Scores = dict[str, float | list[float]]  # metrics by name; kl_per_dimension is the list
 
 ACTIVE_VARIANCE = 0.01  # Burda et al. 2016, arXiv:1509.00519, section 5.2
 COLLAPSED_KL = 0.1  # nats, our own choice: below it the code carries no useful information
@@ -44,7 +47,7 @@ def evaluate(
     settings: Evaluation,
     measure: Measure,
     corruption: CorruptionConfig | None = None,
-) -> dict[str, Any]:
+) -> Scores:
     """Return the metrics of a split, by name, from the bound of each example.
 
     Returns:
@@ -114,12 +117,13 @@ class _Watched:
         for sample in z:
             output = self.model.decode(sample, condition)
             by_sample.append(self.model.score(output, x))
-            for name, values in self.model.likelihood.diagnostics(output).items():
-                self.sums[name] = self.sums.get(name, 0.0) + values.double().sum()
+            if isinstance(self.model.likelihood, Diagnosed):
+                for name, values in self.model.likelihood.diagnostics(output).items():
+                    self.sums[name] = self.sums.get(name, 0.0) + values.double().sum()
         return torch.stack(by_sample)
 
 
-def _bound(model: VAE, pixels: Pixels, settings: Evaluation, measure: Measure) -> dict[str, Any]:
+def _bound(model: VAE, pixels: Pixels, settings: Evaluation, measure: Measure) -> Scores:
     """Return the scores of a model with a density; see :func:`evaluate`."""
     # Sums stay on the device until the end, because each value that is read makes a GPU wait.
     summed: Tensor | float = 0.0
@@ -136,7 +140,7 @@ def _bound(model: VAE, pixels: Pixels, settings: Evaluation, measure: Measure) -
     reconstruction = float(summed) / draws
     total_kl = math.fsum(by_column)
     elbo = -(reconstruction + total_kl)
-    scores: dict[str, Any] = {
+    scores: Scores = {
         "elbo": elbo,
         "reconstruction": reconstruction,
         "kl": total_kl,
@@ -156,7 +160,7 @@ def _bound(model: VAE, pixels: Pixels, settings: Evaluation, measure: Measure) -
     return scores
 
 
-def _errors(model: VAE, pixels: Pixels, settings: Evaluation, split: str) -> dict[str, Any]:
+def _errors(model: VAE, pixels: Pixels, settings: Evaluation, split: str) -> Scores:
     """Return the scores of a model with a deterministic code; see :func:`evaluate`."""
     reconstruction: Tensor | float = 0.0
     squared: Tensor | float = 0.0
@@ -192,7 +196,7 @@ def held_out_metrics(
     settings: Evaluation,
     measure: Measure,
     corruption: CorruptionConfig | None = None,
-) -> dict[str, Any]:
+) -> Scores:
     """Return all metrics of a row for a split: those of :func:`evaluate`, and ``nll_iwae`` if ``settings.nll_k`` is not 0."""
     metrics = evaluate(model, pixels, settings, measure, corruption)
     if settings.nll_k > 0:

@@ -312,11 +312,11 @@ def finished_epoch(run: Run, steps: Steps) -> Iterator[EpochResult]:
             if model.has_density:
                 row["kl_estimate"] = "closed_form" if model.prior.closed_form else "monte_carlo"
             row["weights"] = "raw" if run.ema is None else "ema"
-            judged = "elbo" if model.has_density else "reconstruction"
-            if not math.isfinite(scores[judged]):
+            judged = cast("float", scores["elbo" if model.has_density else "reconstruction"])
+            if not math.isfinite(judged):
                 # Weights can be finite and still too large to be evaluated. This happens mostly with one step an epoch.
                 name = "ELBO" if model.has_density else "reconstruction"
-                diverged = f"the held-out {name} is {scores[judged]} after step {run.step}"
+                diverged = f"the held-out {name} is {judged} after step {run.step}"
         row["time/train_seconds"] = steps.seconds
         row["time/evaluation_seconds"] = time.perf_counter() - began
         row["time/examples_per_second"] = count / steps.seconds

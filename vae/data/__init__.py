@@ -103,6 +103,15 @@ def load_test(config: DataConfig, data_dir: Path | None) -> Split:
     return _load_test(content, directory, _origin(config, directory))
 
 
+def clear_cache() -> None:
+    """Drop all cached sets, so that the next call reads its files again.
+
+    A file that has changed is always read again. Call this if a file inside a folder has changed.
+    """
+    _load_training.cache_clear()
+    _load_test.cache_clear()
+
+
 def _origin(config: DataConfig, directory: Path) -> tuple[object, ...]:
     """Return the cache key of a set besides its config: the searched folders and the state of its file.
 
@@ -229,6 +238,7 @@ __all__ = [
     "Svhn",
     "TorchvisionSet",
     "TrainingData",
+    "clear_cache",
     "data_directory",
     "load_test",
     "load_training",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import tokenize
 import zipfile
 import zlib
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor
 
 from vae.config import FractionBelowOne, NonNegativeInt, part
-from vae.data.dataset import Binarisation, Content, DataError, DataFields, locate
+from vae.data.dataset import Array, Binarisation, Content, DataError, DataFields, locate
 from vae.data.labels import label_number, number_labels
 from vae.data.splits import held_out
 from vae.data.support import check_finite, check_whole
@@ -29,8 +29,6 @@ _TEST_SEED = 0  # a constant, so that the test figures of every sweep are of the
 _TABLE, _GREY, _COLOUR = 2, 3, 4  # dimensions of an array
 _CHANNELS = {1, 3, 4}
 _BYTE = 255
-
-_Array = np.ndarray[Any, np.dtype[Any]]
 
 # The errors of numpy and zipfile for a file whose content does not match its name.
 UNREADABLE = (
@@ -131,10 +129,10 @@ class Arrays(DataFields):
             )
         usual = int(len(chosen) * self.validation_fraction)
         labels = labels[chosen]
-        told: dict[str, Any] = {"validation": usual, "label_names": names}
-        told["notes"] = tuple(note for one in files for note in one.notes)
+        notes = tuple(note for one in files for note in one.notes)
+        whole = Content(file.values, labels, levels, classes, validation=usual, label_names=names, notes=notes)
         if file.mapped:
-            return Content(file.values, labels, levels, classes, mapped=True, rows=chosen, **told)
+            return replace(whole, mapped=True, rows=chosen)
         images = file.values if len(chosen) == len(file.values) else file.values[chosen]
         if levels > 0:
             images = images.to(torch.uint8)  # bool, or wider
@@ -143,7 +141,7 @@ class Arrays(DataFields):
             shift, scale = self._scaling(first.values[kept].double())
             images = (images.double() - shift) / scale
         images = images.contiguous() if levels > 0 else images.float().contiguous()
-        return Content(images, labels, levels, classes, **told)
+        return replace(whole, images=images)
 
     def trained_number(self, names: tuple[str, ...], classes: int) -> int:
         """Return the number of ``train_label``, which must be set, in data of these labels.
@@ -228,7 +226,7 @@ class Arrays(DataFields):
         check_finite(images, str(path), columns)
         return _File(path, images, labels, columns, mapped, notes)
 
-    def _as_images(self, values: _Array, path: Path) -> Tensor:
+    def _as_images(self, values: Array, path: Path) -> Tensor:
         """Return ``values`` as images [N, C, H, W] in uint8, bool or float32, and all other types in float64."""
         if values.dtype.kind not in "fiub":
             raise DataError(f"{path}: values must be numbers, got {values.dtype}")
@@ -263,13 +261,13 @@ class _File:
 
     path: Path
     values: Tensor  # [N, C, H, W]: uint8, bool, float32 or float64
-    labels: _Array | None  # [N]: whole numbers or strings
+    labels: Array | None  # [N]: whole numbers or strings
     columns: list[str] | None  # the names of a table's columns
     mapped: bool
     notes: tuple[str, ...]  # a line for each column that is not used
 
 
-def read_array(path: Path, *, mapped: bool = False) -> _Array:
+def read_array(path: Path, *, mapped: bool = False) -> Array:
     """Return the array in an ``.npy`` file; raise one of ``UNREADABLE``, or ``DataError`` for an archive."""
     # Mode "c" is copy-on-write, so writes of this process never reach the file.
     check_file(path)
@@ -279,7 +277,7 @@ def read_array(path: Path, *, mapped: bool = False) -> _Array:
     return array
 
 
-def _from_npz(path: Path, values: str, labels: str | None) -> tuple[_Array, _Array | None]:
+def _from_npz(path: Path, values: str, labels: str | None) -> tuple[Array, Array | None]:
     # Opened here, because numpy does not close the file of a damaged archive.
     with open_file(path, DATA) as stream, np.load(stream, allow_pickle=False) as file:
         for name in (values, labels):

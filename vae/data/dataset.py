@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+from numpy.typing import NDArray
 
 from vae.config import NonNegativeInt, part
 from vae.system.places import working_directories
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 BLOCK = 4096  # rows of a memory-mapped set that are read at once
+
+Array = NDArray[Any]  # numbers or texts of any type, as a file holds them
 
 Binarisation = Literal["none", "expected", "static", "dynamic"]
 

@@ -8,10 +8,11 @@ import struct
 import tempfile
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from vae.data.dataset import DataError
 from vae.durable import check_file
@@ -27,7 +28,7 @@ _BYTE = 255
 _ORIENTATION, _LYING = 0x0112, {5, 6, 7, 8}  # Exif's tag, and its values for pictures that are turned by 90 degrees
 # The errors of Pillow for damaged files.
 _UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, TypeError, IndexError, struct.error, zlib.error, MemoryError)
-_Pixels = np.ndarray[Any, np.dtype[np.uint8]]
+_Pixels = NDArray[np.uint8]
 _SUBFILE_TYPE, _REDUCED = 254, 1  # TIFF's tag, and its bit for a smaller copy of another frame
 Background = Literal["white", "black", "grey"]
 _SHADES: dict[Background, int] = {"white": 255, "grey": 128, "black": 0}
@@ -56,7 +57,7 @@ def decode(
     mapped = size > MEMORY_LIMIT
     if not mapped and len(files) < WORTH_KEEPING:
         values = np.empty((len(files), *shape), np.uint8)
-        _fill(values, files, prepare)
+        fill(values, files, prepare)
         if flat is not None:
             flat.refuse_hidden(files[0].parent)
         return torch.from_numpy(values), False
@@ -97,7 +98,7 @@ def _keep(
     os.close(handle)
     try:
         array = np.lib.format.open_memmap(name, "w+", np.uint8, (len(files), *shape))
-        _fill(array, files, prepare)
+        fill(array, files, prepare)
         if flat is not None:
             flat.refuse_hidden(files[0].parent)
         array.flush()
@@ -141,7 +142,13 @@ def grey_pixels(file: Path) -> _Pixels:
         raise _unreadable(file, error) from None
 
 
-def _fill(values: _Pixels, files: Sequence[Path], prepare: Callable[[Image], Image]) -> None:
+def fill(values: _Pixels, files: Sequence[Path], prepare: Callable[[Image], Image]) -> None:
+    """Decode ``files`` into ``values`` [N, C, H, W], each image after ``prepare``.
+
+    Raises:
+        DataError: A file can't be read as an image.
+
+    """
     from PIL import Image  # noqa: PLC0415 - image files alone need it
 
     for index, file in enumerate(files):

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from vae.config import nearest
-from vae.data.dataset import DataError
+from vae.data.dataset import Array, DataError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from torch import Tensor
-
-_Array = np.ndarray[Any, np.dtype[Any]]
 
 _LARGEST_NUMBER = 100_000  # a larger whole number is an identifier, not a label
 _FEW = 100  # number of labels that may have one example each
@@ -29,7 +27,7 @@ _MISSING = ("", "nan", "NaN", "<NA>", "NaT")
 _DIGITS = re.compile(r"([0-9]+)")
 
 
-def natural(text: str) -> tuple[Any, ...]:
+def natural(text: str) -> tuple[tuple[int, str], ...]:
     """Return the sort key of the natural order. Runs of digits compare as numbers, so "2" stands before "10"."""
     parts = _DIGITS.split(text)
     # A number compares by its length without leading zeros, then by its digits, because int() refuses thousands of digits.
@@ -38,7 +36,7 @@ def natural(text: str) -> tuple[Any, ...]:
 
 
 def number_labels(
-    labels: Sequence[_Array], paths: Sequence[Path], *, reading: int
+    labels: Sequence[Array], paths: Sequence[Path], *, reading: int
 ) -> tuple[list[Tensor], int, tuple[str, ...]]:
     """Return the int64 labels of each file, the number of classes, and the classes' names.
 
@@ -121,7 +119,7 @@ def listed(names: Sequence[str]) -> str:
     return ", ".join(repr(name[:80]) for name in names[:_SHOWN]) + more
 
 
-def _numbers(labels: Sequence[_Array], names: list[str]) -> list[Tensor]:
+def _numbers(labels: Sequence[Array], names: list[str]) -> list[Tensor]:
     place = {name: index for index, name in enumerate(names)}
     result = []
     for array in labels:
@@ -131,7 +129,7 @@ def _numbers(labels: Sequence[_Array], names: list[str]) -> list[Tensor]:
     return result
 
 
-def _whole_or_text(labels: _Array, path: Path, reading: int) -> _Array:
+def _whole_or_text(labels: Array, path: Path, reading: int) -> Array:
     """Return ``labels`` as int64 from 0, or as texts."""
     if labels.dtype.kind in "OSU":
         try:

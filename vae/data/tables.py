@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vae.data.dataset import DataError
+from vae.data.dataset import Array, DataError
 from vae.durable import DATA, check_file, open_file
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-_Array = np.ndarray[Any, np.dtype[Any]]
+    import pyarrow as pa
+
 
 _DOUBLE = 8  # bytes
 _SEPARATORS = {";": "';'", "\t": "tabs", "|": "'|'", " ": "blanks"}
@@ -36,8 +37,8 @@ _NO_TEXT = {
 class Table:
     """The columns of a file."""
 
-    values: _Array  # [N, D] float64; missing values are NaN
-    labels: _Array | None  # [N]
+    values: Array  # [N, D] float64; missing values are NaN
+    labels: Array | None  # [N]
     columns: list[str]  # the names of the values, D
     left_out: tuple[str, ...] = ()  # one line for each column that is not used
 
@@ -75,7 +76,7 @@ def read_table(path: Path, labels: str | None, *, limit: int, reading: int) -> T
     return Table(np.stack(columns, axis=1), found, kept, tuple(f"{path.name}: {why}" for why in indices.values()))
 
 
-def _parsed(path: Path, limit: int) -> Any:  # noqa: ANN401 - pyarrow has no types
+def _parsed(path: Path, limit: int) -> pa.Table:
     # Only tables need it.
     import pyarrow as pa  # noqa: PLC0415
     from pyarrow import csv, parquet  # noqa: PLC0415
@@ -130,7 +131,7 @@ def _separated(path: Path, separator: str) -> DataError:
     )
 
 
-def _indices(table: Any, labels: str | None, *, is_csv: bool) -> dict[int, str]:  # noqa: ANN401 - pyarrow's
+def _indices(table: pa.Table, labels: str | None, *, is_csv: bool) -> dict[int, str]:
     """Return a line for each column that is an index, by its position."""
     import pyarrow as pa  # noqa: PLC0415 - only tables need it
 
@@ -165,11 +166,11 @@ def _declared(metadata: bytes | None) -> set[str]:
         return set()
 
 
-def _counts(values: _Array) -> bool:
+def _counts(values: Array) -> bool:
     return bool(np.array_equal(values, np.arange(len(values)))) and len(values) > 1
 
 
-def _labels(path: Path, name: str, column: Any) -> _Array:  # noqa: ANN401 - pyarrow's
+def _labels(path: Path, name: str, column: pa.ChunkedArray) -> Array:
     import pyarrow as pa  # noqa: PLC0415 - only tables need it
 
     if pa.types.is_dictionary(column.type):  # a categorical of pandas
@@ -182,16 +183,16 @@ def _labels(path: Path, name: str, column: Any) -> _Array:  # noqa: ANN401 - pya
     is_text = any(check(kind) for check in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view))
     if not (is_number or is_text or pa.types.is_binary(kind)):
         raise DataError(f"{path}: labels must be names or whole numbers, and column {name!r} holds {kind}")
-    array: _Array = column.to_numpy()
+    array: Array = column.to_numpy()
     return array
 
 
-def _numbers(path: Path, name: str, place: int, column: Any) -> _Array:  # noqa: ANN401 - pyarrow's
+def _numbers(path: Path, name: str, place: int, column: pa.ChunkedArray) -> Array:
     import pyarrow as pa  # noqa: PLC0415 - only tables need it
 
     kind = column.type
     if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind):
-        values: _Array = column.to_numpy().astype(np.float64)  # missing values are NaN there
+        values: Array = column.to_numpy().astype(np.float64)  # missing values are NaN there
         return values
     called = repr(name) if name else f"{place + 1}, which has no name,"
     if pa.types.is_null(kind):

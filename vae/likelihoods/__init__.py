@@ -12,7 +12,7 @@ are not scaled. If a dimension has several outputs, a decoder's row holds all fi
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Protocol
+from typing import TYPE_CHECKING, Annotated, Protocol, runtime_checkable
 
 from pydantic import Field
 
@@ -48,8 +48,13 @@ class Likelihood(Protocol):
     def output_bias(self, mean: Tensor) -> Tensor:
         """Return the output bias with which an untrained decoder predicts ``mean`` [D]."""
 
+
+@runtime_checkable
+class Diagnosed(Protocol):
+    """The additional interface of a likelihood with figures of its own for the row."""
+
     def diagnostics(self, output: Tensor) -> dict[str, Tensor]:
-        """Return further figures for the row, [B] each, for example the number of variances at their floor."""
+        """Return further figures by name, [B] each, for example the share of variances at their floor."""
 
 
 __all__ = [
@@ -57,6 +62,7 @@ __all__ = [
     "Binomial",
     "Categorical",
     "ContinuousBernoulli",
+    "Diagnosed",
     "DiscretisedLogistic",
     "Gaussian",
     "Laplace",

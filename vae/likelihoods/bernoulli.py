@@ -46,8 +46,3 @@ class BernoulliLikelihood(nn.Module):
     def output_bias(self, mean: Tensor) -> Tensor:
         """Return the log-odds of the data's mean, clipped as in the code of Burda et al. 2016."""
         return torch.logit(mean.clamp(1e-3, 1 - 1e-3))
-
-    def diagnostics(self, output: Tensor) -> dict[str, Tensor]:
-        """Return no further figures."""
-        del output
-        return {}

@@ -58,8 +58,3 @@ class BinomialLikelihood(nn.Module):
     def output_bias(self, mean: Tensor) -> Tensor:
         """Return the log-odds of the data's mean."""
         return torch.logit(mean.clamp(1e-3, 1 - 1e-3))
-
-    def diagnostics(self, output: Tensor) -> dict[str, Tensor]:
-        """Return no further figures."""
-        del output
-        return {}

@@ -50,8 +50,3 @@ class CategoricalLikelihood(nn.Module):
         values = torch.arange(self.levels + 1, device=mean.device).unsqueeze(1)
         log_p: Tensor = torch.distributions.Binomial(self.levels, probs=p).log_prob(values)
         return log_p.flatten()
-
-    def diagnostics(self, output: Tensor) -> dict[str, Tensor]:
-        """Return no further figures."""
-        del output
-        return {}

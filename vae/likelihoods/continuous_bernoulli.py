@@ -68,8 +68,3 @@ class ContinuousBernoulliLikelihood(nn.Module):
     def output_bias(self, mean: Tensor) -> Tensor:
         """Return the logits with the data's mean."""
         return parameter_of_mean(self.mean, mean.clamp(1e-3, 1 - 1e-3), low=-1e4, high=1e4)
-
-    def diagnostics(self, output: Tensor) -> dict[str, Tensor]:
-        """Return no further figures."""
-        del output
-        return {}

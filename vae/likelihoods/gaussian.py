@@ -63,11 +63,6 @@ class GaussianLikelihood(nn.Module):
         """Return the data's mean."""
         return mean
 
-    def diagnostics(self, output: Tensor) -> dict[str, Tensor]:
-        """Return no further figures."""
-        del output
-        return {}
-
 
 class PerPixelGaussianLikelihood(nn.Module):
     """See :class:`Gaussian`. The decoder's row holds all means, then all log variances."""

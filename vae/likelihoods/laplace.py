@@ -58,8 +58,3 @@ class LaplaceLikelihood(nn.Module):
     def output_bias(self, mean: Tensor) -> Tensor:
         """Return the data's mean."""
         return mean
-
-    def diagnostics(self, output: Tensor) -> dict[str, Tensor]:
-        """Return no further figures."""
-        del output
-        return {}
