@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -84,9 +84,9 @@ def _network(shape: tuple[int, int, int], num_classes: int) -> nn.Module:
 
 def grey(data: TrainingData, config: DataConfig, split: str, seed: int) -> Pixels:
     """Return a split's pixels without binarisation, because a decoder's means are grey too."""
-    plain: Any = config
-    if not isinstance(config, External):
-        plain = dataclasses.replace(config, binarisation="none", dequantise=False)
+    plain = (
+        config if isinstance(config, External) else dataclasses.replace(config, binarisation="none", dequantise=False)
+    )
     examples = data.train if split == "train" else data.validation
     assert examples is not None, "asked only where there is a validation split"
     return Pixels(

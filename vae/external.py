@@ -141,7 +141,7 @@ def _resolve(path: str, settings: str) -> Any:  # noqa: ANN401 - the user's own 
 
 
 @lru_cache(maxsize=64)
-def load(path: str, allowed: Callable[[Any], bool], what: str) -> tuple[Any, str]:
+def load(path: str, allowed: Callable[[object], bool], what: str) -> tuple[Any, str]:
     """Return what ``path`` (``package.module:name`` or ``file.py:name``) names, and the sha256 of its file.
 
     ``allowed`` says whether it may be used at all, because a config from elsewhere would otherwise be a way to call

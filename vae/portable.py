@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 import safetensors
 import safetensors.torch
@@ -60,16 +61,13 @@ def load_model(folder: Path) -> tuple[TrainConfig, VAE]:
         with safetensors.safe_open(folder / WEIGHTS_FILE, framework="pt") as file:
             sizes = json.loads((file.metadata() or {})[_SIZES])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - the file is not a dict
-        data: dict[str, Any] = {
-            "shape": (sizes["channels"], sizes["height"], sizes["width"]),
-            "levels": sizes["levels"],
-            "num_classes": sizes["num_classes"],
-        }
+        shape = sizes["channels"], sizes["height"], sizes["width"]
+        build = partial(VAE, config, shape=shape, levels=sizes["levels"], num_classes=sizes["num_classes"])
         with torch.device("meta"):  # A config with larger shapes than the file's must not allocate memory.
-            shapes = {name: tensor.shape for name, tensor in VAE(config, **data).state_dict().items()}
+            shapes = {name: tensor.shape for name, tensor in build().state_dict().items()}
         if shapes != {name: tensor.shape for name, tensor in tensors.items()}:
             raise ConfigError("its weights are not those of its config")
-        model = VAE(config, **data)
+        model = build()
         model.load_state_dict(tensors)
     except DamagedFolder as error:
         raise ConfigError(str(error)) from None

@@ -39,6 +39,9 @@ if TYPE_CHECKING:
     from vae.train_config import TrainConfig
 
 
+Row = dict[str, Any]  # the metrics of one epoch, as JSON values by name
+
+
 @dataclass(frozen=True)
 class EpochResult:
     """The result of one epoch.
@@ -53,7 +56,7 @@ class EpochResult:
 
     """
 
-    row: dict[str, Any]
+    row: Row
     state: TrainState
     model: VAE
     examples: Pixels
@@ -288,7 +291,7 @@ def finished_epoch(run: Run, steps: Steps) -> Iterator[EpochResult]:
     count = len(scored.training)
     run.epoch += 1
     weight = torch.tensor(steps.sizes, dtype=torch.float64) / count
-    row: dict[str, Any] = {
+    row: Row = {
         "epoch": run.epoch,
         "step": run.step,
         "model/parameters": sum(parameter.numel() for parameter in run.parameters),
