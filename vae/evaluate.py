@@ -109,6 +109,7 @@ class _Watched:
 
     def __init__(self, model: VAE) -> None:
         self.model = model
+        self.diagnosed = model.likelihood if isinstance(model.likelihood, Diagnosed) else None
         self.sums = dict[str, Tensor | float]()
 
     def nll(self, z: Tensor, condition: Tensor | None, x: Tensor) -> Tensor:
@@ -117,8 +118,8 @@ class _Watched:
         for sample in z:
             output = self.model.decode(sample, condition)
             by_sample.append(self.model.score(output, x))
-            if isinstance(self.model.likelihood, Diagnosed):
-                for name, values in self.model.likelihood.diagnostics(output).items():
+            if self.diagnosed is not None:
+                for name, values in self.diagnosed.diagnostics(output).items():
                     self.sums[name] = self.sums.get(name, 0.0) + values.double().sum()
         return torch.stack(by_sample)
 
