@@ -1,6 +1,7 @@
-"""The uses of a trained model, as functions of tensors. ``research`` has the files and the verbs.
+"""The uses of a trained model, as functions of tensors. ``research`` adds files and commands.
 
-x is [B, D] in the scale of the data; labels are [B]. Everything is in evaluation mode and without gradients.
+x is [B, D] in the scale of the data, and labels are [B]. All functions put the model into evaluation mode and compute no
+gradients.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ from torch import Tensor
 
 from vae import seeds
 from vae.config import ConfigError
-from vae.evaluate import blocks
+from vae.evaluate import blocks, bounds
 from vae.priors.label_conditional import LabelConditionalPrior
 from vae.priors.standard_normal import StandardNormalPrior
+from vae.train_config import Evaluation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -24,19 +26,20 @@ if TYPE_CHECKING:
     from vae.data.pixels import Pixels
     from vae.model import VAE
 
-BATCH = 1000
-_DRAWS = 10_000  # of a prior, for its moments
-_SAME = 1e-4  # radians: two directions closer than that are one
+BATCH = 1000  # examples at once
+_DRAWS = 10_000  # draws from a prior, for its moments
+_SAME = 1e-4  # radians; two directions that are closer count as equal
 
 
 @torch.no_grad()
 def sample(model: VAE, count: int, *, seed: int, labels: Tensor | None = None, temperature: float = 1.0) -> Tensor:
-    """E[x|z] for ``count`` draws of z from the prior, [count, D]. ``labels`` [count]: what a labelled model is asked for.
+    """Return E[x|z] for ``count`` draws of z from the prior, [count, D].
 
-    ``temperature`` multiplies the noise that z is made of: below 1, samples nearer to the prior's middle.
+    ``labels`` [count] are the condition of a labelled model. ``temperature`` multiplies the noise from which z is made. Below
+    1, samples are nearer to the prior's centre.
 
     Raises:
-        ConfigError: the model has no prior to draw from, or needs labels, or part of an image.
+        ConfigError: The model has no prior to draw from, or needs part of an image as its condition.
 
     """
     if not model.generative:
@@ -58,7 +61,7 @@ def sample(model: VAE, count: int, *, seed: int, labels: Tensor | None = None, t
 
 @torch.no_grad()
 def reconstruct(model: VAE, x: Tensor, labels: Tensor, *, seen: Tensor | None = None) -> Tensor:
-    """E[x|z] at the posterior mean, [B, D]; ``seen``: what the encoder sees in place of x."""
+    """Return E[x|z] at the posterior mean, [B, D]. The encoder sees ``seen`` instead of x if it is given."""
     model.eval()
     condition = model.condition(x, labels)
     return model.reconstruct(model.encode(x if seen is None else seen, condition).mean, condition)
@@ -66,22 +69,23 @@ def reconstruct(model: VAE, x: Tensor, labels: Tensor, *, seen: Tensor | None = 
 
 @torch.no_grad()
 def denoise(model: VAE, x: Tensor, labels: Tensor, corruption: CorruptionConfig, *, seed: int) -> tuple[Tensor, Tensor]:
-    """The corrupted x and what the model makes of it, each [B, D]."""
+    """Return the corrupted x and its reconstruction, each [B, D]."""
     corrupted = corruption.apply(x, seeds.generator(seed, "denoise"))
     return corrupted, reconstruct(model, x, labels, seen=corrupted)
 
 
 @torch.no_grad()
 def inpaint(model: VAE, x: Tensor, labels: Tensor, missing: Tensor, *, steps: int = 50) -> Tensor:
-    """x with the dimensions where ``missing`` [D] is True filled in, [B, D].
+    """Return x with the dimensions where ``missing`` [D] is True filled in, [B, D].
 
-    They start at the middle of their range (real values: at 0) and are replaced ``steps`` times by what the model makes
-    of the whole, the known ones put back each time (Rezende et al. 2014, appendix F, at the posterior mean): a point
-    that the model is content with, not a draw from p(missing | known), and it depends on where it started. A model that
-    is told part of an image makes the rest of that and of the middle of its prior, in one step.
+    They start at the middle of their range; real values start at 0. They are replaced ``steps`` times by the reconstruction
+    of the whole image, and the known dimensions are restored each time (Rezende et al. 2014, appendix F, at the posterior
+    mean). The result is a fixed point of the model, not a draw from p(missing | known), and depends on the start.
+
+    A model conditioned on part of an image makes the rest in one step, from that part and the centre of its prior.
 
     Raises:
-        ConfigError: the model is told another part of the image than the one that is not missing.
+        ConfigError: The model is conditioned on another part of the image than the known one.
 
     """
     model.eval()
@@ -102,9 +106,10 @@ def inpaint(model: VAE, x: Tensor, labels: Tensor, missing: Tensor, *, steps: in
 def interpolate(
     model: VAE, x: Tensor, labels: Tensor, *, steps: int, path: Literal["linear", "spherical"] = "linear"
 ) -> Tensor:
-    """Decodings along the way from the code of x[0] to that of x[1], [steps, D]; what else is told stays x[0]'s.
+    """Return decodings along the path from the code of x[0] to the code of x[1], [steps, D]. The condition is that of x[0].
 
-    ``spherical``: along the arc between the two (White 2016, arXiv:1609.04468); the line where there is no one arc.
+    A ``spherical`` path follows the arc between the two codes (White 2016, arXiv:1609.04468). If the arc is not unique, it
+    is the straight line.
     """
     model.eval()
     condition = model.condition(x, labels)
@@ -132,10 +137,10 @@ def traverse(
     dimensions: Sequence[int] | None = None,
     moments: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
-    """Latent dimensions of the code of x [1, D] moved one at a time, the others kept: [dimensions, steps, D].
+    """Move the latent dimensions of the code of x [1, D] one at a time; return decodings [dimensions, steps, D].
 
-    Each goes from mean − ``reach``·deviation to mean + ``reach``·deviation (Higgins et al. 2017, section 4.1) of
-    ``moments``, [L] each; the prior's, if not given. ``dimensions``: all, if not given.
+    Each dimension goes from mean − ``reach``·deviation to mean + ``reach``·deviation (Higgins et al. 2017, section 4.1).
+    ``moments`` are the means and deviations, [L] each, by default the prior's. By default all ``dimensions`` are moved.
     """
     model.eval()
     condition = model.condition(x, labels)
@@ -153,9 +158,9 @@ def traverse(
 
 @torch.no_grad()
 def prior_moments(model: VAE, condition: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each dimension of p(z), or of p(z|y) of one example's condition [1, K]; [L] each.
+    """Return mean and standard deviation of each dimension of p(z), or of p(z|y) for one condition [1, K]; [L] each.
 
-    Exact for one Gaussian; of a mixture, from draws that are always the same.
+    They are exact for a single Gaussian. For a mixture they are estimated from fixed draws.
     """
     device = _device(model)
     if isinstance(model.prior, StandardNormalPrior):
@@ -172,9 +177,9 @@ def prior_moments(model: VAE, condition: Tensor | None) -> tuple[Tensor, Tensor]
 
 @torch.no_grad()
 def code_moments(model: VAE, pixels: Pixels) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation over 1,000 examples of each dimension of their codes, [L] each.
+    """Return mean and standard deviation of each dimension of the codes of 1,000 examples, [L] each.
 
-    What a code's scale is where no prior says so.
+    They are the scale of a code for models without a prior.
     """
     mean, _, _ = some_codes(model, pixels, BATCH)
     device = _device(model)
@@ -182,14 +187,14 @@ def code_moments(model: VAE, pixels: Pixels) -> tuple[Tensor, Tensor]:
 
 
 def some_codes(model: VAE, pixels: Pixels, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the :func:`codes` of ``count`` examples that stand for all: ``Pixels.subset``."""
+    """Return the :func:`codes` of a subset of ``count`` examples, chosen by ``Pixels.subset``."""
     mean, variance, labels = zip(*codes(model, pixels, pixels.subset(count)), strict=True)
     return torch.cat(mean), torch.cat(variance), torch.cat(labels)
 
 
 @torch.no_grad()
 def codes(model: VAE, pixels: Pixels, index: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Posterior means [b, L], variances [b, L] and labels [b], batch by batch; of all examples, or those at ``index``."""
+    """Yield posterior means [b, L], variances [b, L] and labels [b], batch by batch, for all examples or those at ``index``."""
     model.eval()
     for rows in blocks(len(pixels), BATCH) if index is None else index.split(BATCH):
         x, labels = pixels.batch(rows), pixels.labels[rows]
@@ -199,23 +204,24 @@ def codes(model: VAE, pixels: Pixels, index: Tensor | None = None) -> Iterator[t
 
 @torch.no_grad()
 def scores(model: VAE, pixels: Pixels, *, seed: int, samples: int, split: str) -> Iterator[dict[str, Tensor]]:
-    """Per example: ``elbo``, ``reconstruction``, ``kl`` where there is a density, and ``squared_error``; [b] each.
+    """Yield the scores of each example, batch by batch, [b] each, in float64 on the CPU.
 
-    The noise is that of a split's held-out rows (``vae.evaluate``): the mean over a split is its row's.
+    ``reconstruction``, and for a model with a density ``elbo`` and ``kl``, are in nats. ``squared_error`` is
+    Σ_d (E[x|z] − x)² at the posterior mean, in the scale of x. The noise is that of a split's held-out rows
+    (``vae.evaluate``), so the mean over a split is the value in its row.
     """
     model.eval()
-    noise_of = seeds.generator(seed, "z", split)
-    noise = torch.randn((samples, len(pixels), model.latent_size), generator=noise_of)
-    for rows in blocks(len(pixels), BATCH):
-        x, labels = pixels.batch(rows), pixels.labels[rows]
-        condition = model.condition(x, labels)
-        posterior = model.encode(x, condition)
-        z = posterior.sample(noise[:, rows].to(x.device)) if model.has_density else posterior.mean.unsqueeze(0)
-        reconstruction = model.nll(z, condition, x).double().mean(0)
-        squared = (model.reconstruct(posterior.mean, condition) - x).double().square().sum(1)
-        found = {"reconstruction": reconstruction, "squared_error": squared}
+    settings = Evaluation(seed=seed, samples=samples, batch_size=BATCH)
+    for scored in bounds(model, pixels, settings, split):
+        terms = scored.terms
+        reconstruction = terms.reconstruction.double().mean(0)
+        decoded = model.reconstruct(terms.posterior.mean, scored.condition)
+        found = {
+            "reconstruction": reconstruction,
+            "squared_error": (decoded - scored.x).double().square().sum(1),
+        }
         if model.has_density:
-            kl = model.prior.kl(posterior, z, condition, model.encode_alone).double().sum(1)
+            kl = terms.kl.double().sum(1)
             found = {"elbo": -(reconstruction + kl), "kl": kl} | found
         yield {name: value.cpu() for name, value in found.items()}
 

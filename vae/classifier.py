@@ -1,14 +1,14 @@
-"""An independent classifier of the data's labels, which checks whether conditional samples show the label asked for.
+"""An independent classifier of the data's labels, which checks whether conditional samples show the requested label.
 
-A small convolutional network, trained on the training images as they are (never on a model's output) and kept for
-the process, so that every trial of a sweep is judged by the same one.
+It is a small convolutional network that is trained on the training images, never on a model's output. It is cached for
+the process, so that the same classifier judges every trial of a sweep.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -24,19 +24,19 @@ if TYPE_CHECKING:
     from vae.data import DataConfig, TrainingData
     from vae.model import VAE
 
-EPOCHS = 6  # at least; three at a constant rate gave 98.3 % of MNIST's validation images
-STEPS = 600  # at least: small sets get more epochs
+EPOCHS = 6  # the smallest number; three at a constant rate gave 98.3 % on MNIST's validation images
+STEPS = 600  # the smallest number, so that small sets get more epochs
 BATCH = 128
-AT_ONCE = 1000  # examples judged
-SMALLEST_IMAGE = 8  # below it there is nothing to convolve twice
+AT_ONCE = 1000  # examples that are classified at once
+SMALLEST_IMAGE = 8  # the side below which an image is too small for two convolutions
 
-_KEPT: dict[tuple[str, int], nn.Module] = {}  # by digest of the examples trained on, and seed
+_KEPT: dict[tuple[str, int], nn.Module] = {}  # the cache, by digest of the training examples and seed
 
 
 def classifier_of(data: TrainingData, config: DataConfig, seed: int, device: torch.device) -> nn.Module:
-    """The classifier of ``data``'s labels, [B, D] in the scale of x -> logits [B, K]; in evaluation mode.
+    """Return the classifier of ``data``'s labels in evaluation mode: x [B, D] -> logits [B, K].
 
-    A function of the training examples and ``seed`` alone. Torch's global generator is left as it was.
+    It depends on the training examples and ``seed`` only. Torch's global generator is restored.
     """
     key = (data.train.digest, seed)
     if key not in _KEPT:
@@ -83,10 +83,10 @@ def _network(shape: tuple[int, int, int], num_classes: int) -> nn.Module:
 
 
 def grey(data: TrainingData, config: DataConfig, split: str, seed: int) -> Pixels:
-    """A split's pixels as they are, not binarised: a decoder's means are grey too."""
-    plain: Any = config
-    if not isinstance(config, External):
-        plain = dataclasses.replace(config, binarisation="none", dequantise=False)
+    """Return a split's pixels without binarisation, because a decoder's means are grey too."""
+    plain = (
+        config if isinstance(config, External) else dataclasses.replace(config, binarisation="none", dequantise=False)
+    )
     examples = data.train if split == "train" else data.validation
     assert examples is not None, "asked only where there is a validation split"
     return Pixels(
@@ -96,7 +96,7 @@ def grey(data: TrainingData, config: DataConfig, split: str, seed: int) -> Pixel
 
 @torch.no_grad()
 def accuracy(classifier: nn.Module, pixels: Pixels) -> float:
-    """The share of examples whose label is the classifier's first choice."""
+    """Return the share of examples whose label is the most likely one for ``classifier``."""
     right = 0
     for rows in blocks(len(pixels), AT_ONCE):
         right += int((classifier(pixels.batch(rows)).argmax(1) == pixels.labels[rows]).sum())
@@ -105,7 +105,10 @@ def accuracy(classifier: nn.Module, pixels: Pixels) -> float:
 
 @torch.no_grad()
 def samples_as_asked(model: VAE, classifier: nn.Module, *, count: int, seed: int) -> float:
-    """The share of ``count`` samples, E[x|z, y] with z from the prior, balanced over labels, classified as y."""
+    """Return the share of ``count`` samples that are classified as their label y.
+
+    A sample is E[x|z, y] with z from the prior. Labels are balanced.
+    """
     was_training = model.training
     model.eval()
     device = next(model.parameters()).device

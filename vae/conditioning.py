@@ -1,7 +1,7 @@
-"""The condition of a model besides z: nothing, the label, or part of the image.
+"""The condition of a model: nothing, the label, or part of the image.
 
-Each conditioning is a config with ``build(shape, num_classes)``, a module that says how long the condition is for
-encoder and decoder, makes it from a batch, and which dimensions of x are left to be scored.
+Each conditioning is a config with ``build(shape, num_classes)``, which returns a module. The module has the lengths of
+the condition for encoder and decoder, makes the condition of a batch, and knows the dimensions of x that are scored.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ Quadrant = Literal["top_left", "top_right", "bottom_left", "bottom_right"]
 
 
 class Conditioning(nn.Module):
-    """No condition; see the configs for the others."""
+    """No condition, and the base of all other conditionings."""
 
-    seen: Tensor | None  # indices of the dimensions that the decoder is told; None: none
-    scored: Tensor | None  # indices of the dimensions that are scored; None: all
+    seen: Tensor | None  # indices of the dimensions that the condition gives; None if it gives none
+    scored: Tensor | None  # indices of the dimensions that are scored; None if all are
 
     def __init__(self, *, encoder_size: int = 0, decoder_size: int = 0, everywhere: bool = False) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class Conditioning(nn.Module):
         self.register_buffer("scored", None, persistent=False)
 
     def condition(self, x: Tensor, labels: Tensor) -> Tensor | None:
-        """[B, D] and [B] -> [B, decoder_size], or None."""
+        """Return the condition [B, decoder_size], or None, of x [B, D] and labels [B]."""
         del x, labels
         return None
 
@@ -48,16 +48,16 @@ class Unconditional:
     given: ClassVar[str | None] = None
 
     def build(self, shape: tuple[int, int, int], num_classes: int) -> Conditioning:
-        """Nothing to condition on."""
+        """Return a module without a condition."""
         del shape, num_classes
         return Conditioning()
 
 
 @part
 class OnLabel:
-    """The label enters encoder and decoder, one-hot; the model bounds log p(x|y) (Sohn et al. 2015).
+    """The one-hot label enters encoder and decoder, and the model bounds log p(x|y) (Sohn et al. 2015).
 
-    ``at: input`` feeds it beside x and beside z; ``every_layer`` also to each hidden layer.
+    With ``at: input`` it is appended to x and to z. With ``every_layer`` it is also appended to each hidden layer.
     """
 
     kind: Literal["label"] = "label"
@@ -65,7 +65,7 @@ class OnLabel:
     given: ClassVar[str | None] = "label"
 
     def build(self, shape: tuple[int, int, int], num_classes: int) -> Conditioning:
-        """One-hot labels of ``num_classes``."""
+        """Return a module for one-hot labels of ``num_classes``."""
         del shape
         if num_classes < 1:
             raise ConfigError("conditioning.kind 'label' needs data with labels, and this set has none; use 'none'")
@@ -79,34 +79,35 @@ class LabelConditioning(Conditioning):
         super().__init__(encoder_size=num_classes, decoder_size=num_classes, everywhere=everywhere)
 
     def condition(self, x: Tensor, labels: Tensor) -> Tensor:
-        """[B, K] one-hot."""
+        """Return the one-hot labels, [B, K]."""
         del x
-        # ``one_hot`` reads its labels back to check them.
+        # Torch's ``one_hot`` reads the labels back to check them, and a GPU would wait.
         return torch.eye(self.decoder_size, device=labels.device).index_select(0, labels)
 
 
 @part
 class OnQuadrants:
-    """Part of the image is seen: p(unseen | seen) is bounded, and only unseen pixels are scored (Sohn et al. 2015, 5.2).
+    """Part of the image is given: the model bounds log p(unseen | seen) (Sohn et al. 2015, section 5.2).
 
-    The decoder is given the ``observed`` quadrants' pixels beside z. The encoder is given the whole image.
+    The decoder gets the pixels of the ``observed`` quadrants with z. The encoder gets the whole image. Only the unseen
+    pixels are scored.
     """
 
     kind: Literal["quadrants"] = "quadrants"
     observed: Annotated[tuple[Quadrant, ...], Field(min_length=1, max_length=3)] = ("bottom_left",)
 
     def __post_init__(self) -> None:
-        """Each quadrant at most once."""
+        """Refuse a quadrant that is named twice."""
         if len(set(self.observed)) < len(self.observed):
             raise ValueError(f"observed must name each quadrant at most once, got {list(self.observed)}")
 
     @property
     def given(self) -> str:
-        """The condition as the measure names it."""
+        """Return the name of the condition in the measure."""
         return "+".join(sorted(self.observed))
 
     def build(self, shape: tuple[int, int, int], num_classes: int) -> Conditioning:
-        """The pixels of images of ``shape``, divided into seen and unseen."""
+        """Return a module that divides the pixels of images of ``shape`` into seen and unseen ones."""
         del num_classes
         if min(shape[1:]) < 2:  # noqa: PLR2004 - two halves
             raise ConfigError(
@@ -116,7 +117,7 @@ class OnQuadrants:
 
 
 class QuadrantConditioning(Conditioning):
-    """See :class:`OnQuadrants`. ``seen``: [C, H, W], True where the decoder is told the pixel."""
+    """See :class:`OnQuadrants`. The argument ``seen`` [C, H, W] is True for the pixels that the decoder gets."""
 
     seen: Tensor
     scored: Tensor
@@ -128,15 +129,15 @@ class QuadrantConditioning(Conditioning):
         self.register_buffer("scored", (~seen).flatten().nonzero().flatten(), persistent=False)
 
     def condition(self, x: Tensor, labels: Tensor) -> Tensor:
-        """The seen pixels, [B, number seen]."""
+        """Return the seen pixels, [B, number of seen pixels]."""
         del labels
         return x.index_select(1, self.seen)
 
 
 def seen_pixels(shape: tuple[int, int, int], observed: Sequence[Quadrant]) -> Tensor:
-    """[C, H, W], True in the ``observed`` quadrants. An odd middle row or column belongs to bottom or right."""
+    """Return a mask [C, H, W] of the ``observed`` quadrants. An odd middle row or column belongs to bottom or right."""
     height, width = shape[1:]
-    # On the CPU whatever the default device is: a model is also built on "meta" to see whether it fits.
+    # On the CPU for any default device, because a model is also built on "meta" to check its shapes.
     seen = torch.zeros(shape, dtype=torch.bool, device="cpu")
     for name in observed:
         vertical, horizontal = name.split("_")

@@ -1,13 +1,13 @@
-"""The common base of all configs of parts: they are frozen and strict, and refuse unknown fields.
+"""The common base of the configs of all parts. They are frozen and strict, and refuse unknown fields.
 
-A part (a network, a likelihood, an optimizer, ...) declares its configuration beside its own code as
+A part, such as a network, a likelihood or an optimizer, declares its configuration beside its own code as
 
     @part
     class Bernoulli:
         kind: Literal["bernoulli"] = "bernoulli"
 
-and joins the product by one line in a union of ``vae/train_config.py``. The union is the registry: the type
-checker, the JSON loader and the contract tests all read it.
+and is registered by one line in the union of its group. The union is the registry: the type checker, the JSON loader
+and the contract tests all read it.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ _STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class ConfigError(ValueError):
-    """A configuration that can't be run: one line with path, value, rule and remedy."""
+    """A configuration can't be run. The message is one line with path, value, rule and remedy."""
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 def part(cls: type[T]) -> type[T]:
     """Make ``cls`` a frozen, keyword-only dataclass whose fields are validated at construction.
 
-    Unknown keys, wrong types (``"1e-3"`` for a number, ``True`` for an integer), NaN, infinities and
-    values outside an annotated bound raise pydantic's ``ValidationError``, a ``ValueError``.
-    ``vae.serialization`` words it for people.
+    Unknown keys, wrong types (``"1e-3"`` for a number, ``True`` for an integer), NaN, infinities and values outside an
+    annotated bound raise pydantic's ``ValidationError``, a ``ValueError``. ``vae.serialization`` turns it into one readable
+    line.
     """
-    made: type[T] = dataclass(cls, frozen=True, kw_only=True, config=_STRICT)  # type: ignore[assignment] # adds to it
+    made: type[T] = dataclass(cls, frozen=True, kw_only=True, config=_STRICT)  # type: ignore[assignment] # a subtype
     return made
 
 
-# The bounds that several parts share, named once so that every refusal reads alike.
+# Bounds that several parts share. They are named once, so that all error messages have the same wording.
 PositiveInt = Annotated[int, Field(gt=0)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
@@ -52,9 +52,9 @@ FractionBelowOne = Annotated[float, Field(ge=0, lt=1)]
 
 
 def nearest(name: str, valid: Iterable[str], *, prefix: str = "") -> str:
-    """``did you mean 'x'?`` for the valid name closest to ``name``, or the list of valid ones.
+    """Return ``did you mean 'x'?`` with the valid name closest to ``name``, or the list of valid names.
 
-    ``prefix`` is shown before each name and not compared: what is common to all would make all look close.
+    ``prefix`` is shown before each name. It is not compared, because a common prefix makes all names look close.
     """
     options = sorted(valid)
     close = difflib.get_close_matches(name, options, n=1, cutoff=0.6)

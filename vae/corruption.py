@@ -1,7 +1,7 @@
-"""Corruption of the input before the encoder sees it; the target stays clean (Vincent et al. 2008, 2010).
+"""Corruption of the encoder's input. The target stays clean (Vincent et al. 2008, 2010).
 
-A denoising autoencoder is a deterministic code with a corruption; on any other posterior it is a denoising VAE
-(Im et al. 2017). Held-out bounds are of clean input; ``val/denoise_error`` is of corrupted input.
+With a deterministic code this is a denoising autoencoder, and with any other posterior a denoising VAE (Im et al. 2017).
+Held-out bounds are computed on clean input, and ``val/denoise_error`` on corrupted input.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from vae.config import Fraction, PositiveFloat, part
 
 @part
 class NoCorruption:
-    """The encoder sees x as it is."""
+    """The encoder sees the clean x."""
 
     kind: Literal["none"] = "none"
 
     def apply(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """X itself."""
+        """Return ``x``."""
         del generator
         return x
 
 
 @part
 class GaussianCorruption:
-    """x + std·ε with ε ~ N(0, I); not clipped."""
+    """x + std·ε with ε ~ N(0, I). The result is not clipped."""
 
     kind: Literal["gaussian"] = "gaussian"
     std: PositiveFloat = 0.3
 
     def apply(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """[B, D] -> [B, D]."""
+        """Return the corrupted x, [B, D]."""
         return x + self.std * _like(x, generator, normal=True)
 
 
@@ -47,7 +47,7 @@ class Masking:
     fraction: Fraction = 0.25
 
     def apply(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """[B, D] -> [B, D]."""
+        """Return the corrupted x, [B, D]."""
         return x * (_like(x, generator) >= self.fraction)
 
 
@@ -59,7 +59,7 @@ class SaltAndPepper:
     fraction: Fraction = 0.25
 
     def apply(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """[B, D] -> [B, D]."""
+        """Return the corrupted x, [B, D]."""
         uniform = _like(x, generator)
         x = torch.where(uniform < self.fraction / 2, 0.0, x)
         return torch.where(uniform >= 1 - self.fraction / 2, 1.0, x)
@@ -69,7 +69,7 @@ CorruptionConfig = Annotated[NoCorruption | GaussianCorruption | Masking | SaltA
 
 
 def _like(x: Tensor, generator: torch.Generator | None, *, normal: bool = False) -> Tensor:
-    """Noise in the shape of ``x``: from torch's generator, or from a given one, on whose device it is drawn."""
+    """Return noise in the shape of ``x``, drawn from torch's generator, or from ``generator`` on that one's device."""
     draw = torch.randn if normal else torch.rand
     if generator is None:
         return draw(x.shape, device=x.device)

@@ -1,6 +1,7 @@
-"""Files that are on the disk when the call that wrote them returns, and files that are read without trusting their kind.
+"""Writing files durably, and reading files of unknown origin safely.
 
-This module imports no torch: the ledger is written and read with it, too.
+A file is on the disk when the call that wrote it returns. This module does not import torch, because the ledger uses it
+too.
 """
 
 from __future__ import annotations
@@ -19,25 +20,25 @@ if TYPE_CHECKING:
 # The largest file of each kind that is read, in bytes. Real files are far smaller. Without a bound, a damaged or forged
 # file (a sparse one costs its author nothing) would take all of the memory.
 SMALL_FILE = 16 << 20  # a config, a manifest, a mark, a space
-LARGE_TEXT = 256 << 20  # an event or a record, which have a row for each epoch, or a trial for each line
+LARGE_TEXT = 256 << 20  # an event or a record, which has a row for each epoch
 PICTURE = 64 << 20
 _PIECE = 1 << 20
-DATA = 1 << 50  # data sets, which are read as far as memory allows, or not at once
+DATA = 1 << 50  # data sets; their readers have limits of their own
 WEIGHTS = 16 << 30  # weights and training states, which are hashed piece by piece
 
 
 def open_file(path: str | Path, limit: int = SMALL_FILE) -> BufferedReader:
-    """Open the regular file at ``path``, or the one that a symbolic link leads to, for reading; never waits.
+    """Open the regular file at ``path``, or at the end of its symbolic links, for reading. This never waits.
 
     Raises:
-        OSError: the file can't be opened, is a directory, pipe, device or socket, or has more than ``limit`` bytes.
-            ``strerror`` says which, and ``filename`` is ``path``.
+        OSError: The file can't be opened, is a directory, pipe, device or socket, or has more than ``limit`` bytes.
+            ``strerror`` has the reason, and ``filename`` is ``path``.
 
     """
     _check(os.stat(path), path, limit)  # noqa: PTH116 - paths as text, for speed. Opening a device may act on it
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        _check(os.fstat(descriptor), path, limit)  # the name may have changed its meaning since
+        _check(os.fstat(descriptor), path, limit)  # the name may mean another file by now
         return os.fdopen(descriptor, "rb")
     except BaseException:
         os.close(descriptor)
@@ -47,20 +48,21 @@ def open_file(path: str | Path, limit: int = SMALL_FILE) -> BufferedReader:
 def read_file(path: str | Path, limit: int = SMALL_FILE) -> bytes:
     """Return the content of the regular file at ``path``; raises ``OSError`` as :func:`open_file` does."""
     with open_file(path, limit) as file:
-        # By its size, not by the limit: as many bytes as are asked for are set aside before the first is read.
+        # Read by the file's size, not by the limit, because all requested bytes are allocated before the first is read.
         content = file.read(os.fstat(file.fileno()).st_size + 1)
         while len(content) <= limit and (more := file.read(_PIECE)):
             content += more
-    if len(content) > limit:  # the file has grown, or lies about its size
+    if len(content) > limit:  # the file has grown, or reports a wrong size
         raise _too_large(path, len(content), limit)
     return content
 
 
 def read_text(path: str | Path, limit: int = SMALL_FILE) -> str:
-    """Return the UTF-8 text of the regular file at ``path``, every end of line as a newline.
+    """Return the UTF-8 text of the regular file at ``path``, with every end of line as a newline.
 
     Raises:
-        OSError: as :func:`open_file` does. UnicodeDecodeError: the file is no UTF-8.
+        OSError: As in :func:`open_file`.
+        UnicodeDecodeError: The file is not UTF-8.
 
     """
     with TextIOWrapper(BytesIO(read_file(path, limit)), encoding="utf-8") as file:
@@ -79,13 +81,13 @@ def hash_file(path: str | Path, limit: int = WEIGHTS) -> str:
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Write and sync one file; its name is durable after ``sync_directory`` of its folder."""
+    """Write and sync one file. Its name is durable after ``sync_directory`` of its folder."""
     try:
         with path.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-    except OSError as error:  # of a write the system names no file
+    except OSError as error:  # the system's error of a write does not name the file
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 

@@ -1,8 +1,8 @@
-"""Held-out numbers: the bound and its terms, importance-weighted likelihood, active units.
+"""Held-out metrics: the bound and its terms, the importance-weighted likelihood, active units.
 
-Nats per example, summed over an example's dimensions, all constants in place; sums over a split are taken in
-float64, and ``elbo`` is computed from the other two, so ``elbo = −(reconstruction + kl)`` holds exactly in
-every row. Noise comes from the evaluation seed, never from the trial's, and does not depend on batch sizes.
+All likelihood terms are in nats per example, summed over an example's dimensions, with all constants. Sums over a split
+are taken in float64. ``elbo`` is computed from the other two terms, so ``elbo = −(reconstruction + kl)`` holds exactly in
+every row. The noise comes from the evaluation seed, never from the trial's seed, and does not depend on batch sizes.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from vae import seeds
-from vae.fast.allocator import keep_freed_memory
-from vae.fast.many_samples import ManySamples
+from vae.fast.evaluation import scorer
+from vae.likelihoods import Diagnosed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,18 +25,19 @@ if TYPE_CHECKING:
     from vae.corruption import CorruptionConfig
     from vae.data.pixels import Pixels
     from vae.measure import Measure
-    from vae.model import VAE
+    from vae.model import VAE, Score, Terms
     from vae.train_config import Evaluation
 
-ACTIVE_VARIANCE = 0.01  # Burda et al. 2016, arXiv:1509.00519, section 5.2
-COLLAPSED_KL = 0.1  # nats; a proposal: below it the code carries nothing that anyone could use
+Scores = dict[str, float | list[float]]  # metrics by name; kl_per_dimension is the list
 
-# One draw of the importance-weighted estimate: images × samples. Fixed, so that its noise is too; and so many images are
-# corrupted at once.
+ACTIVE_VARIANCE = 0.01  # Burda et al. 2016, arXiv:1509.00519, section 5.2
+COLLAPSED_KL = 0.1  # nats, our own choice: below it the code carries no useful information
+
+# The importance-weighted estimate draws its noise in blocks of images × samples. The block is fixed, so that the noise is
+# the same for every batch size. The same number of images is corrupted at once.
 IMAGES_AT_ONCE = 20
 DRAWN_AT_ONCE = 100
-# Samples of an image that are scored at once: 25 draws.
-SAMPLES_AT_ONCE = 2500
+SAMPLES_AT_ONCE = 2500  # samples of an image that are scored at once: 25 blocks
 
 
 @torch.no_grad()
@@ -46,50 +47,101 @@ def evaluate(
     settings: Evaluation,
     measure: Measure,
     corruption: CorruptionConfig | None = None,
-) -> dict[str, Any]:
-    """The bound on every example of a split.
+) -> Scores:
+    """Return the metrics of a split, by name, from the bound of each example.
 
     Returns:
-        ``elbo``, ``reconstruction``, ``kl`` (nats per example), ``active_units``, ``collapsed``;
-        ``kl_per_dimension`` [L] where the KL divides; where it is estimated ``kl_samples`` and
-        ``kl_standard_error`` (over examples); where p is a normalised mass function ``bits_per_dimension``, of
-        the bound: −elbo / (D log 2). A deterministic code has ``reconstruction`` and ``squared_error`` alone.
-        With a ``corruption``: ``denoise_error``, see :func:`denoise_error`.
+        ``elbo``, ``reconstruction`` and ``kl`` (nats per example), ``active_units`` and ``collapsed``.
+        If the KL divides into dimensions, ``kl_per_dimension`` [L]. If it is estimated, ``kl_samples`` and
+        ``kl_standard_error`` (over examples).
+        If bits mean something for this measure, ``bits_per_dimension`` of the bound, see :func:`bits_per_dimension`.
+        A deterministic code has only ``reconstruction`` and ``squared_error``.
+        With a ``corruption``, ``denoise_error``, see :func:`denoise_error`.
 
     """
     was_training = model.training
     model.eval()
-    scores = _bound(model, pixels, settings, measure) if model.has_density else _errors(model, pixels, settings)
+    if model.has_density:
+        scores = _bound(model, pixels, settings, measure)
+    else:
+        scores = _errors(model, pixels, settings, measure.split)
     if corruption is not None and corruption.kind != "none":
         scores["denoise_error"] = denoise_error(model, pixels, settings, corruption, split=measure.split)
     model.train(was_training)
     return scores
 
 
-def _bound(model: VAE, pixels: Pixels, settings: Evaluation, measure: Measure) -> dict[str, Any]:
-    # Sums stay on the device until the end: each that is read makes a GPU wait.
-    summed: Tensor | float = 0.0
-    watched = dict[str, Tensor | float]()
-    kls, codes = [], []
-    noise = _noise(settings.seed, measure.split, (settings.samples, len(pixels), model.latent_size))
+@dataclass(frozen=True)
+class Scored:
+    """A batch of b examples of a split with the terms of their bound."""
+
+    x: Tensor  # [b, D]
+    condition: Tensor | None  # [b, K]
+    terms: Terms
+
+
+@torch.no_grad()
+def bounds(model: VAE, pixels: Pixels, settings: Evaluation, split: str, nll: Score | None = None) -> Iterator[Scored]:
+    """Yield the bound of every example of ``pixels``, batch by batch. The model must be in evaluation mode.
+
+    The noise is a function of ``settings.seed`` and ``split``. Each example has ``settings.samples`` draws of z; a
+    deterministic code has one. ``nll`` computes −log p(x|z) in place of ``model.nll``.
+    """
+    shape = (settings.samples if model.has_density else 1, len(pixels), model.latent_size)
+    noise = _noise(settings.seed, split, shape) if model.has_density else torch.zeros(shape)
     for rows in blocks(len(pixels), settings.batch_size):
         x = pixels.batch(rows)
         condition = model.condition(x, pixels.labels[rows])
-        posterior = model.encode(x, condition)
-        z = posterior.sample(noise[:, rows].to(x.device))
-        kls.append(model.prior.kl(posterior, z, condition, model.encode_alone).double())
+        yield Scored(x, condition, model.terms(x, condition, noise[:, rows].to(x.device), nll=nll))
+
+
+@lru_cache(maxsize=1)
+def _noise(seed: int, split: str, shape: tuple[int, int, int]) -> Tensor:
+    """Return the noise of the posterior's samples, the same in every epoch and for all trials of a worker. Do not modify it."""
+    return torch.randn(shape, generator=seeds.generator(seed, "z", split))
+
+
+class _Watched:
+    """``model.nll`` that also sums the likelihood's diagnostics over samples and examples.
+
+    It decodes one sample of z at a time, so that memory holds one decoding of a batch whatever the number of samples.
+    """
+
+    def __init__(self, model: VAE) -> None:
+        self.model = model
+        self.diagnosed = model.likelihood if isinstance(model.likelihood, Diagnosed) else None
+        self.sums = dict[str, Tensor | float]()
+
+    def nll(self, z: Tensor, condition: Tensor | None, x: Tensor) -> Tensor:
+        """Return −log p(x|z): z [S, B, L], condition [B, K] or None, x [B, D] -> [S, B] nats."""
+        by_sample = []
         for sample in z:
-            output = model.decode(sample, condition)
-            summed = summed + model.score(output, x).double().sum()
-            for name, values in model.likelihood.diagnostics(output).items():
-                watched[name] = watched.get(name, 0.0) + values.double().sum()
-        codes.append(model.prior.standardise(posterior.mean, condition))
+            output = self.model.decode(sample, condition)
+            by_sample.append(self.model.score(output, x))
+            if self.diagnosed is not None:
+                for name, values in self.diagnosed.diagnostics(output).items():
+                    self.sums[name] = self.sums.get(name, 0.0) + values.double().sum()
+        return torch.stack(by_sample)
+
+
+def _bound(model: VAE, pixels: Pixels, settings: Evaluation, measure: Measure) -> Scores:
+    """Return the scores of a model with a density; see :func:`evaluate`."""
+    # Sums stay on the device until the end, because each value that is read makes a GPU wait.
+    summed: Tensor | float = 0.0
+    watched = _Watched(model)
+    kls, codes = [], []
+    for scored in bounds(model, pixels, settings, measure.split, watched.nll):
+        kls.append(scored.terms.kl.double())
+        for of_sample in scored.terms.reconstruction:
+            summed = summed + of_sample.double().sum()
+        codes.append(model.prior.standardise(scored.terms.posterior.mean, scored.condition))
+    draws = settings.samples * len(pixels)
     kl = torch.cat(kls).cpu()
     by_column = (kl.sum(0) / len(pixels)).tolist()
-    reconstruction = float(summed) / (settings.samples * len(pixels))
+    reconstruction = float(summed) / draws
     total_kl = math.fsum(by_column)
     elbo = -(reconstruction + total_kl)
-    scores: dict[str, Any] = {
+    scores: Scores = {
         "elbo": elbo,
         "reconstruction": reconstruction,
         "kl": total_kl,
@@ -102,28 +154,21 @@ def _bound(model: VAE, pixels: Pixels, settings: Evaluation, measure: Measure) -
         scores["kl_samples"] = settings.samples
         if len(pixels) > 1:
             scores["kl_standard_error"] = (kl.sum(1).std() / math.sqrt(len(pixels))).item()
-    scores |= {name: float(value) / (settings.samples * len(pixels)) for name, value in watched.items()}
+    scores |= {name: float(value) / draws for name, value in watched.sums.items()}
     bits = bits_per_dimension(-elbo, measure)
     if bits is not None:
         scores["bits_per_dimension"] = bits
     return scores
 
 
-@lru_cache(maxsize=1)
-def _noise(seed: int, split: str, shape: tuple[int, int, int]) -> Tensor:
-    """Return the noise of the posterior's samples, the same in every epoch and for all trials of a worker. Do not modify it."""
-    return torch.randn(shape, generator=seeds.generator(seed, "z", split))
-
-
-def _errors(model: VAE, pixels: Pixels, settings: Evaluation) -> dict[str, Any]:
+def _errors(model: VAE, pixels: Pixels, settings: Evaluation, split: str) -> Scores:
+    """Return the scores of a model with a deterministic code; see :func:`evaluate`."""
     reconstruction: Tensor | float = 0.0
     squared: Tensor | float = 0.0
-    for rows in blocks(len(pixels), settings.batch_size):
-        x = pixels.batch(rows)
-        condition = model.condition(x, pixels.labels[rows])
-        z = model.encode(x, condition).mean
-        reconstruction = reconstruction + model.nll(z.unsqueeze(0), condition, x).double().sum()
-        squared = squared + (model.reconstruct(z, condition) - x).double().square().sum()
+    for scored in bounds(model, pixels, settings, split):
+        reconstruction = reconstruction + scored.terms.reconstruction.double().sum()
+        decoded = model.reconstruct(scored.terms.posterior.mean, scored.condition)
+        squared = squared + (decoded - scored.x).double().square().sum()
     return {"reconstruction": float(reconstruction) / len(pixels), "squared_error": float(squared) / len(pixels)}
 
 
@@ -131,13 +176,13 @@ def _errors(model: VAE, pixels: Pixels, settings: Evaluation) -> dict[str, Any]:
 def denoise_error(
     model: VAE, pixels: Pixels, settings: Evaluation, corruption: CorruptionConfig, *, split: str
 ) -> float:
-    """Σ_d (E[x|z] − x)² per example, z the posterior mean of the corrupted x, in the scale of x.
+    """Return Σ_d (E[x|z] − x)² per example in the scale of x, where z is the posterior mean of the corrupted x.
 
-    The corruption is drawn from the evaluation seed: every trial of a sweep denoises the same images.
+    The corruption is drawn from the evaluation seed, so every trial of a sweep denoises the same images.
     """
     noise_of = seeds.generator(settings.seed, "corruption", split)
     squared: Tensor | float = 0.0
-    # Not ``batch_size`` at once: torch's normal draws depend on how many are asked for.
+    # Blocks of a fixed size, because torch's normal draws depend on how many are drawn at once.
     for rows in blocks(len(pixels), IMAGES_AT_ONCE):
         x = pixels.batch(rows)
         condition = model.condition(x, pixels.labels[rows])
@@ -152,8 +197,8 @@ def held_out_metrics(
     settings: Evaluation,
     measure: Measure,
     corruption: CorruptionConfig | None = None,
-) -> dict[str, Any]:
-    """Everything that a row says of a split: :func:`evaluate`, and ``nll_iwae`` with its error where asked for."""
+) -> Scores:
+    """Return all metrics of a row for a split: those of :func:`evaluate`, and ``nll_iwae`` if ``settings.nll_k`` is not 0."""
     metrics = evaluate(model, pixels, settings, measure, corruption)
     if settings.nll_k > 0:
         estimate = importance_weighted_nll(
@@ -169,7 +214,7 @@ def held_out_metrics(
 
 
 def active_units(codes: Tensor) -> int:
-    """Return how many dimensions of the posterior mean [N, L] have a variance above 0.01 over the data (Burda et al. 2016).
+    """Return the number of dimensions of the posterior means [N, L] with a variance above 0.01 (Burda et al. 2016, sec. 5.2).
 
     For a learned p(z|y) the codes are (μ_q − μ_p) / σ_p.
     """
@@ -177,10 +222,10 @@ def active_units(codes: Tensor) -> int:
 
 
 def bits_per_dimension(nll: float, measure: Measure) -> float | None:
-    """Nats per example -> bits per dimension; None where the number would not mean that.
+    """Convert nats per example into bits per dimension; return None if bits mean nothing for this measure.
 
-    Mass functions: nll / (D log 2). Densities only after uniform dequantisation, on the scale of the integers:
-    (nll + D log(levels + 1)) / (D log 2) (Theis et al. 2016, arXiv:1511.01844, section 3.1).
+    For a mass function this is nll / (D log 2). For a density it means something only after uniform dequantisation, on the
+    scale of the integers: (nll + D log(levels + 1)) / (D log 2) (Theis et al. 2016, arXiv:1511.01844, section 3.1).
     """
     scale = 0.0
     if not (measure.normalised and measure.bound):
@@ -194,16 +239,16 @@ def bits_per_dimension(nll: float, measure: Measure) -> float | None:
 
 @dataclass(frozen=True)
 class ImportanceWeighted:
-    """−log p(x) estimated with k importance samples: an upper bound in expectation, tighter as k grows."""
+    """An estimate of −log p(x) with k importance samples. It is an upper bound in expectation, and tighter for larger k."""
 
     nll: float  # nats per example, mean over images
-    standard_error: float  # of that mean, over images
-    change_from_half: float  # nll at k minus nll at k/2 (its first half): what doubling k still gave
+    standard_error: float  # the standard error of that mean over images
+    change_from_half: float  # nll at k minus nll at k/2 (the first half of the samples): the gain from doubling k
     k: int
     images: int
 
     def metrics(self, name: str = "nll_iwae") -> dict[str, float | int]:
-        """The estimate by the names that rows use."""
+        """Return the estimate by the names that rows use."""
         return {
             name: self.nll,
             f"{name}_standard_error": self.standard_error,
@@ -217,21 +262,21 @@ class ImportanceWeighted:
 def importance_weighted_nll(
     model: VAE, pixels: Pixels, *, k: int, images: int, seed: int, split: str, marginal: bool = False
 ) -> ImportanceWeighted:
-    """−log (1/k) Σ_i p(x, z_i) / q(z_i|x), z_i ~ q(z|x) (Burda et al. 2016, eq. 8), over ``images`` examples.
+    """Estimate −log p(x) by −log (1/k) Σ_i p(x, z_i) / q(z_i|x), z_i ~ q(z|x) (Burda et al. 2016, eq. 8).
 
-    Which examples these are: :meth:`vae.data.pixels.Pixels.subset`. The noise belongs to an example's place among them.
+    The mean is over ``images`` examples, which :meth:`vae.data.pixels.Pixels.subset` chooses. The noise of an example
+    depends on its position among them. Memory is bounded by a block of images × samples for any k.
 
-    ``marginal``: for a labelled model −log Σ_y p(y) p(x|y), each p(x|y) estimated with its own k samples and
-    p(y) the training labels' frequencies. Otherwise log p(x|y) at each example's own label.
-    Memory is bounded by a block of images × samples, whatever k.
+    For a labelled model the estimate is −log p(x|y) at each example's own label. With ``marginal`` it is
+    −log Σ_y p(y) p(x|y) instead: each p(x|y) is estimated with its own k samples, and p(y) is the frequency of the label
+    in the training split.
     """
-    keep_freed_memory()
     was_training = model.training
     model.eval()
     chosen = pixels.subset(images)
     images = len(chosen)
     noise_of = seeds.generator(seed, "importance", split)
-    scorer = ManySamples(model)
+    nll = scorer(model)
     at_k, at_half = [], []
     for rows in chosen.split(IMAGES_AT_ONCE):
         x = pixels.batch(rows)
@@ -239,30 +284,30 @@ def importance_weighted_nll(
             per_label = []
             for y in range(model.num_classes):
                 condition = model.condition(x, torch.full((len(x),), y, device=x.device))
-                per_label.append(_log_mean_weight(scorer, x, condition, k, noise_of))
+                per_label.append(_log_mean_weight(model, nll, x, condition, k=k, noise_of=noise_of))
             prior = model.label_log_prior.double()[:, None, None]
             both = torch.logsumexp(torch.stack(per_label) + prior, dim=0)
         else:
-            both = _log_mean_weight(scorer, x, model.condition(x, pixels.labels[rows]), k, noise_of)
+            condition = model.condition(x, pixels.labels[rows])
+            both = _log_mean_weight(model, nll, x, condition, k=k, noise_of=noise_of)
         at_half.append(both[0].cpu())
         at_k.append(both[1].cpu())
     model.train(was_training)
-    nll, half = -torch.cat(at_k), -torch.cat(at_half)
-    error = (nll.std() / math.sqrt(images)).item() if images > 1 else math.inf
+    by_image, half = -torch.cat(at_k), -torch.cat(at_half)
+    error = (by_image.std() / math.sqrt(images)).item() if images > 1 else math.inf
     return ImportanceWeighted(
-        nll=nll.mean().item(),
+        nll=by_image.mean().item(),
         standard_error=error,
-        change_from_half=(nll.mean() - half.mean()).item(),
+        change_from_half=(by_image.mean() - half.mean()).item(),
         k=k,
         images=images,
     )
 
 
 def _log_mean_weight(
-    scorer: ManySamples, x: Tensor, condition: Tensor | None, k: int, noise_of: torch.Generator
+    model: VAE, nll: Score, x: Tensor, condition: Tensor | None, *, k: int, noise_of: torch.Generator
 ) -> Tensor:
-    """Log of the mean importance weight with the first k/2 and with all k samples, [2, B] in float64."""
-    model = scorer.model
+    """Return the log of the mean importance weight of the first k/2 and of all k samples, [2, B] in float64."""
     posterior = model.encode(x, condition)
     half = max(1, k // 2)
     total = torch.full((len(x),), -math.inf, dtype=torch.float64, device=x.device)
@@ -279,7 +324,7 @@ def _log_mean_weight(
             log_prior = model.prior.log_density(z, condition, model.encode_alone)
             log_ratios.append(log_prior - posterior.log_density(z))
             draws.append(z)
-        log_weight = torch.cat(log_ratios).double() - scorer.nll(torch.cat(draws), condition, x).double()
+        log_weight = torch.cat(log_ratios).double() - nll(torch.cat(draws), condition, x).double()
         total = torch.logaddexp(total, torch.logsumexp(log_weight, dim=0))
         drawn += samples
         if drawn == half:
@@ -288,6 +333,6 @@ def _log_mean_weight(
 
 
 def blocks(count: int, size: int) -> Iterator[slice]:
-    """0..``count`` in slices of ``size``, the last one shorter."""
+    """Yield slices of ``size`` that cover 0..``count``. The last one may be shorter."""
     for start in range(0, count, size):
         yield slice(start, min(start + size, count))

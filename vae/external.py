@@ -1,7 +1,7 @@
-"""A part that lives outside this project, named by where it is: ``kind: external``.
+"""A part from outside this project, named by the place of its code: ``kind: external``.
 
-The user's class is a config like any other (see the protocol at the top of the group's ``__init__``); everything
-that is asked of this one is answered by that. Its module is imported when it is named and not before.
+The user's class is a config like any other; see the protocol of its group. :class:`External` passes all attributes
+through to it. Its module is imported when a config names it, and not before.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import ModuleType
 
-PATH_VARIABLE = "RESEARCH_PATH"  # folders to look in, after the working directory; workers get the driver's
+PATH_VARIABLE = "RESEARCH_PATH"  # folders to search after the working directory; workers get the driver's value
 
 
 _PART = "class {} that is a dataclass"
@@ -41,14 +41,17 @@ def _is_part(found: object) -> bool:
 
 @part
 class External:
-    """``path``: ``package.module:Class`` or ``file.py:Class``; ``settings``: the keyword arguments of the class."""
+    """A part by the place of its class.
+
+    ``path`` is ``package.module:Class`` or ``file.py:Class``. ``settings`` are the keyword arguments of the class.
+    """
 
     kind: Literal["external"] = "external"
     path: str
     settings: Annotated[dict[str, JsonValue], Field(default_factory=dict)]
 
     def __post_init__(self) -> None:
-        """Refuse what can't be imported or made, while the config is being read."""
+        """Refuse a class that can't be imported or made, while the config is being read."""
         self._part()
 
     def __hash__(self) -> int:
@@ -70,7 +73,7 @@ class External:
 
 
 def external_sources(config: object) -> dict[str, str]:
-    """The sha256 of every external part's file in ``config``, by the part's path."""
+    """Return the sha256 of the file of every external part in ``config``, by the part's path."""
     found: dict[str, str] = {}
     if getattr(config, "kind", None) == "external" and hasattr(config, "source_sha256"):
         found[config.path] = config.source_sha256  # type: ignore[attr-defined] # an External or an ExternalMetric
@@ -138,7 +141,7 @@ def _resolve(path: str, settings: str) -> Any:  # noqa: ANN401 - the user's own 
 
 
 @lru_cache(maxsize=64)
-def load(path: str, allowed: Callable[[Any], bool], what: str) -> tuple[Any, str]:
+def load(path: str, allowed: Callable[[object], bool], what: str) -> tuple[Any, str]:
     """Return what ``path`` (``package.module:name`` or ``file.py:name``) names, and the sha256 of its file.
 
     ``allowed`` says whether it may be used at all, because a config from elsewhere would otherwise be a way to call
@@ -164,7 +167,7 @@ def load(path: str, allowed: Callable[[Any], bool], what: str) -> tuple[Any, str
         raise ValueError(f"external part {path!r}: {place} has no {what.format(repr(name))}")
     if digest is None:
         try:
-            # Now and not when a record asks: the file may be edited while what was imported stays.
+            # Hashed now and not when a record is written, because the file may be edited after the import.
             digest = hashlib.sha256(read_file(inspect.getfile(module))).hexdigest()
         except (TypeError, OSError):
             raise ValueError(f"external part {path!r}: {place} has no source file that could be recorded") from None

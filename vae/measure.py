@@ -16,25 +16,25 @@ if TYPE_CHECKING:
     from vae.train_config import TrainConfig
 
 EXPECTED_BINARY = "expected-binary"
-# The text of a measure, as far as a uniform guess depends on it.
+# The parts of a measure's text that a uniform guess depends on.
 _TEXT = re.compile(r"p\(\S+\) (?P<space>\S+) (?P<dimensions>[0-9]{1,15})d \S")
 _COUNTS = re.compile(r"counts\(0\.\.([0-9]{1,9})\)")
 
 
 @dataclass(frozen=True)
 class Measure:
-    """Data, split, event space, conditioning and scored dimensions. Its text is what every row carries."""
+    """Data, split, event space, conditioning and scored dimensions. Every row has it as text."""
 
     data: str  # the set's name
-    examples: str  # sha256 of the examples scored, first 12 digits
+    examples: str  # first 12 digits of the sha256 of the scored examples
     split: str  # train, validation or test
     event_space: str
     conditional_on: str | None
     dimensions: int
-    bound: bool = True  # of log p(x); False: reconstruction at a deterministic code, which bounds nothing
+    bound: bool = True  # True for a bound on log p(x), False for the reconstruction of a deterministic code
 
     def __str__(self) -> str:
-        """One line; equal exactly when the measures are."""
+        """Return one line of text, which is equal if and only if the measures are equal."""
         given = [*([] if self.bound else ["z"]), *([self.conditional_on] if self.conditional_on else [])]
         quantity = f"p(x|{','.join(given)})" if given else "p(x)"
         examples = f"{self.data}/{self.split}@{self.examples}"
@@ -47,17 +47,17 @@ class Measure:
 
 
 def event_space(data: DataConfig, likelihood: LikelihoodConfig, levels: int, eval_seed: int) -> str:
-    """The set that x lives in and the reference measure of its density, as one word."""
+    """Return the set of possible x and the reference measure of its density, as one word."""
     match data.binarisation:
         case "expected":
             return EXPECTED_BINARY
         case "static" | "dynamic":
-            # Both are scored on the same held-out draw, which the evaluation seed fixes.
+            # Both are scored on the same binarisation of the held-out images, which the evaluation seed fixes.
             return f"binary(seed={eval_seed})"
         case "none":
             pass
     if likelihood.discrete:
-        # Every mass function on the same integers: binomial, categorical and discretised logistic rank together.
+        # Mass functions on the same integers rank together: binomial, categorical and discretised logistic.
         return f"counts(0..{levels})"
     name = "unit" if likelihood.support == "unit" else "real"
     if data.dequantise:
@@ -66,7 +66,7 @@ def event_space(data: DataConfig, likelihood: LikelihoodConfig, levels: int, eva
 
 
 def measure_of(config: TrainConfig, split: Split, *, levels: int, marginal: bool = False) -> Measure:
-    """The measure of ``config``'s scores on ``split``. ``marginal``: of p(x), with the label summed out."""
+    """Return the measure of ``config``'s scores on ``split``. With ``marginal`` it is that of p(x), the label summed out."""
     given = config.conditioning.given
     if marginal:
         assert isinstance(config.conditioning, OnLabel), "only a label can be summed out"
@@ -84,11 +84,11 @@ def measure_of(config: TrainConfig, split: Split, *, levels: int, marginal: bool
 
 
 def uniform_nll(measure: str) -> float | None:
-    """Return −log p(x) in nats per example of a guess that takes every value for equally likely.
+    """Return −log p(x), in nats per example, of a guess in which all values are equally likely.
 
-    ``measure`` is the text of a :class:`Measure`. A model that is worse has learned nothing. Of grey pixels scored by
-    cross-entropy it is the cross-entropy of one half. None where the values have no bounds, or where a density is of
-    integers without noise: there is no such guess, or no likelihood.
+    ``measure`` is the text of a :class:`Measure`. A model with a worse score has learned nothing. For grey pixels scored by
+    cross-entropy it is the cross-entropy of one half. It is None if the values have no bounds, because there is no such
+    guess, and for a density of integers without noise, which is no likelihood.
     """
     if (found := _TEXT.match(measure)) is None:
         return None

@@ -1,4 +1,4 @@
-"""The model: encoder, posterior, prior, decoder and likelihood put together, and the terms of its bound."""
+"""The model: encoder, posterior, prior, decoder and likelihood, and the terms of its bound."""
 
 from __future__ import annotations
 
@@ -21,29 +21,34 @@ if TYPE_CHECKING:
     from vae.priors import Prior
     from vae.train_config import Initialisation, TrainConfig
 
+    # −log p(x|z) in nats: z [S, B, L], condition [B, K] or None, x [B, D] -> [S, B]
+    Score = Callable[[Tensor, Tensor | None, Tensor], Tensor]
+
 
 class Terms(NamedTuple):
-    """The terms of S reparameterised samples for each example, in nats; ``elbo = −(reconstruction + kl.sum(1))``."""
+    """The terms of the bound for S samples of each of B examples, in nats: ``elbo = −(reconstruction + kl.sum(1))``."""
 
-    reconstruction: Tensor  # [S, B], −log p(x|z), of the scored dimensions
-    kl: Tensor  # KL(q(z|x) ‖ p(z)): [B, L] by latent dimension, [B, 1] as one, [B, 0] for a deterministic code
-    z: Tensor  # [S, B, L]
+    reconstruction: Tensor  # −log p(x|z) of the scored dimensions, [S, B]
+    kl: Tensor  # KL(q(z|x) ‖ p(z)): [B, L] by latent dimension, [B, 1] undivided, [B, 0] for a deterministic code
+    z: Tensor  # the reparameterised samples, [S, B, L]
     posterior: Posterior
 
 
 class VAE(nn.Module):
-    """q(z|x), p(z), p(x|z); conditioned on c: q(z|x,c), p(z) or p(z|c), p(x|z,c). Also an autoencoder without q.
+    """A variational autoencoder: q(z|x), p(z) and p(x|z) (Kingma & Welling 2014, arXiv:1312.6114).
 
-    Rows are flat: x is [B, D], labels are [B]. ``condition`` [B, K] is what :meth:`condition` makes of them.
+    Conditioned on c it is q(z|x,c), p(z) or p(z|c), and p(x|z,c). With a deterministic code it is a plain autoencoder.
+
+    Examples are flat: x is [B, D], labels are [B]. :meth:`condition` makes the condition [B, K] from them.
     """
 
     label_log_prior: Tensor
 
     def __init__(self, config: TrainConfig, *, shape: tuple[int, int, int], levels: int, num_classes: int) -> None:
-        """A model for data of ``shape`` C, H, W with integer values 0..``levels`` (0: real values as they are).
+        """Build a model for data of ``shape`` C, H, W with integer values 0..``levels``; 0 stands for real values.
 
         Raises:
-            ConfigError: when a part doesn't fit the data.
+            ConfigError: A part does not fit the data.
 
         """
         super().__init__()
@@ -53,7 +58,7 @@ class VAE(nn.Module):
         self.num_classes = num_classes
         self.posterior_config = config.posterior
         self.has_density = config.posterior.has_density
-        # Whether codes drawn from the prior are like those of examples: a plain autoencoder's are not.
+        # True if codes drawn from the prior resemble codes of examples. Those of a plain autoencoder do not.
         self.generative = self.has_density or bool(getattr(config.objective, "matches_prior", False))
         self.labelled = isinstance(config.conditioning, OnLabel)
         self.conditioning = config.conditioning.build(shape, num_classes)
@@ -75,7 +80,7 @@ class VAE(nn.Module):
             label_size=num_classes if self.labelled else 0,
             dimensions=prod(shape),
         )
-        # p(y) of the training labels, for p(x) = Σ_y p(y) p(x|y). Kept with the weights; uniform until told.
+        # log p(y) of the training labels, for p(x) = Σ_y p(y) p(x|y). It is saved with the weights. ``build`` sets it.
         if self.labelled:
             uniform = torch.full((num_classes,), 1.0 / num_classes).log()
             self.register_buffer("label_log_prior", uniform)
@@ -91,69 +96,83 @@ class VAE(nn.Module):
         return self.conditioning.condition(x, labels)
 
     def encode(self, x: Tensor, condition: Tensor | None) -> Posterior:
-        """q(z|x), of B examples."""
+        """Return q(z|x) of x [B, D]."""
         outputs = self.encoder(x, condition if self.conditioning.encoder_size else None)
-        # In float32 under autocast too: the KL is a small difference of large numbers, lost in bfloat16.
+        # In float32 also under autocast: the KL is a small difference of large numbers, which bfloat16 would lose.
         posterior: Posterior = self.posterior_config.read(outputs.float(), self.latent_size)
         return posterior
 
     def encode_alone(self, x: Tensor) -> Posterior:
-        """q(z|x) of a model that is told nothing else: what VampPrior's pseudo-inputs go through."""
+        """Return q(z|x) of x [B, D] without a condition, as VampPrior needs it for its pseudo-inputs."""
         return self.encode(x, None)
 
     def decode(self, z: Tensor, condition: Tensor | None) -> Tensor:
         """Return the parameters of the likelihood, [B, outputs_per_dimension × D], from z [B, L]."""
-        # In float32 under autocast too: a log variance in bfloat16 moves a score by nats.
+        # In float32 also under autocast: a log variance in bfloat16 changes a score by nats.
         return cast("Tensor", self.decoder(z, condition)).float()
 
     def reconstruct(self, z: Tensor, condition: Tensor | None) -> Tensor:
-        """E[x|z], [B, D]; where pixels are given, those are as given."""
+        """Return E[x|z], [B, D], from z [B, L]. Pixels that the condition gives are copied from it."""
         mean = self.likelihood.mean(self.decode(z, condition))
         seen = self.conditioning.seen
         return mean if seen is None or condition is None else mean.index_copy(1, seen, condition)
 
     def nll(self, z: Tensor, condition: Tensor | None, x: Tensor) -> Tensor:
-        """−log p(x|z) summed over the scored dimensions: z [S, B, L], x [B, D] -> [S, B] nats."""
+        """Return −log p(x|z) summed over the scored dimensions: z [S, B, L], x [B, D] -> [S, B] nats."""
         samples = len(z)
         x = x.repeat(samples, 1) if samples > 1 else x
         return self.score(self.decode_samples(z, condition), x).view(samples, -1)
 
     def decode_samples(self, z: Tensor, condition: Tensor | None) -> Tensor:
-        """:meth:`decode` of each example's samples: [S, B, L] -> [S·B, outputs_per_dimension × D]."""
+        """Decode S samples of each example: z [S, B, L] -> [S·B, outputs_per_dimension × D]; see :meth:`decode`."""
         if condition is not None and len(z) > 1:
             condition = condition.repeat(len(z), 1)
         return self.decode(z.flatten(0, 1), condition)
 
     def score(self, output: Tensor, x: Tensor) -> Tensor:
-        """−log p(x|z) of decoder outputs, summed over the scored dimensions: [B] nats."""
+        """Return −log p(x|z) for decoder outputs [B, outputs_per_dimension × D], summed over the scored dimensions: [B] nats."""
         by_dimension = self.likelihood.nll(output, x)
         if self.conditioning.scored is not None:
             by_dimension = by_dimension.index_select(1, self.conditioning.scored)
         return by_dimension.sum(1)
 
-    def terms(self, x: Tensor, condition: Tensor | None, noise: Tensor, seen: Tensor | None = None) -> Terms:
-        """The two terms of the bound for a batch; ``noise`` [S, B, L] is the ε of z = μ + σ·ε.
+    def terms(
+        self,
+        x: Tensor,
+        condition: Tensor | None,
+        noise: Tensor,
+        seen: Tensor | None = None,
+        nll: Score | None = None,
+    ) -> Terms:
+        """Return the two terms of the bound for each example of a batch (Kingma & Welling 2014, eq. 10).
 
-        ``seen``: what the encoder sees in place of x, where that is corrupted.
+        This is the only implementation of the bound. Training, held-out rows and scores by example call it.
+
+        ``x`` is [B, D] and ``condition`` [B, K] or None. ``noise`` [S, B, L] is the ε of z = μ + σ·ε. ``seen`` [B, D] is a
+        corrupted x for the encoder. ``nll`` computes −log p(x|z) in place of :meth:`nll`.
         """
         posterior = self.encode(x if seen is None else seen, condition)
         z = posterior.sample(noise)
-        reconstruction = self.nll(z, condition, x)
+        reconstruction = (self.nll if nll is None else nll)(z, condition, x)
         kl = self.prior.kl(posterior, z, condition, self.encode_alone) if self.has_density else posterior.mean[:, :0]
         return Terms(reconstruction, kl, z, posterior)
 
     def draw_prior(self, noise: Tensor, uniform: Tensor, condition: Tensor | None) -> Tensor:
-        """z of p(z), or of p(z|y), from ε ~ N(0, I) [B, L] and u ~ U[0, 1) [B]."""
+        """Return samples of p(z), or of p(z|y), [B, L], from ε ~ N(0, I) [B, L] and u ~ U[0, 1) [B]."""
         return self.prior.sample(noise, uniform, condition, self.encode_alone)
 
     @torch.no_grad()
     def sample(self, noise: Tensor, uniform: Tensor, condition: Tensor | None = None) -> Tensor:
-        """E[x|z] for z drawn from the prior, see :meth:`draw_prior` -> [B, D] in the scale of x."""
+        """Return E[x|z], [B, D] in the scale of x, for z drawn from the prior; see :meth:`draw_prior`."""
         return self.reconstruct(self.draw_prior(noise, uniform, condition), condition)
 
 
 def initialise(model: VAE, config: Initialisation, data_mean: Callable[[], Tensor]) -> None:
-    """Give ``model`` its starting weights. ``data_mean()`` [D], the training images' mean in the scale of x, reads them all."""
+    """Set the starting weights of ``model``.
+
+    ``data_mean()`` returns the mean of the training images, [D] in the scale of x. It reads all images, so it is called
+    only if ``config`` needs it.
+    """
     if config.weights != "pytorch":
         draw = nn.init.xavier_uniform_ if config.weights == "xavier_uniform" else nn.init.xavier_normal_
         for module in model.modules():
@@ -167,5 +186,5 @@ def initialise(model: VAE, config: Initialisation, data_mean: Callable[[], Tenso
 
 
 def num_parameters(model: nn.Module) -> int:
-    """Trainable numbers in ``model``."""
+    """Return the number of trainable parameters of ``model``."""
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)

@@ -1,22 +1,22 @@
-"""Optimizers and learning-rate schedules, by their configurations.
+"""The configurations of optimizers and learning-rate schedules, and what they build.
 
-Fused kernels where torch has them: plain Adam is 40 % of a small MLP's training step on a CPU, fused 17 %.
+Optimizers use torch's fused kernels where they exist. On a CPU Adam takes 40 % of a small MLP's training step without
+them, and 17 % with them.
 """
 
 from __future__ import annotations
 
-import inspect
 import math
-from functools import cache
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import torch
 from pydantic import Field
 
 from vae.config import Fraction, FractionBelowOne, NonNegativeFloat, PositiveFloat, PositiveInt, part
+from vae.fast.training import lean
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from torch import nn
 
@@ -25,7 +25,7 @@ Betas = tuple[FractionBelowOne, FractionBelowOne]
 
 @part
 class Adam:
-    """Kingma & Ba 2015. ``weight_decay`` is an L2 penalty here; AdamW decouples it."""
+    """Adam (Kingma & Ba 2015, algorithm 1). ``weight_decay`` is an L2 penalty; AdamW decouples it from the gradient."""
 
     kind: Literal["adam"] = "adam"
     lr: PositiveFloat = 1e-3
@@ -37,7 +37,7 @@ class Adam:
 
 @part
 class AdamW:
-    """Loshchilov & Hutter 2019: Adam with decoupled weight decay."""
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019, algorithm 2)."""
 
     kind: Literal["adamw"] = "adamw"
     lr: PositiveFloat = 1e-3
@@ -49,7 +49,7 @@ class AdamW:
 
 @part
 class Adamax:
-    """Kingma & Ba 2015, section 7.1: Adam with the infinity norm."""
+    """Adam with the infinity norm (Kingma & Ba 2015, section 7.1)."""
 
     kind: Literal["adamax"] = "adamax"
     lr: PositiveFloat = 2e-3
@@ -60,7 +60,7 @@ class Adamax:
 
 @part
 class RMSprop:
-    """Tieleman & Hinton 2012."""
+    """RMSprop (Tieleman & Hinton 2012)."""
 
     kind: Literal["rmsprop"] = "rmsprop"
     lr: PositiveFloat = 1e-3
@@ -73,7 +73,7 @@ class RMSprop:
 
 @part
 class SGD:
-    """Stochastic gradient descent, with momentum if asked."""
+    """Stochastic gradient descent, with optional momentum."""
 
     kind: Literal["sgd"] = "sgd"
     lr: PositiveFloat = 1e-3
@@ -88,17 +88,15 @@ class SGD:
             raise ValueError(f"nesterov needs momentum > 0 and dampening = 0, got {got}")
 
 
-_WRAPPED = ("add_param_group", "load_state_dict", "state_dict")  # and step and zero_grad
-
 OptimizerConfig = Annotated[Adam | AdamW | Adamax | RMSprop | SGD, Field(discriminator="kind")]
 
 
 def build_optimizer(config: OptimizerConfig, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """The torch optimizer of ``config``."""
+    """Return the torch optimizer that ``config`` describes, for ``parameters``."""
     match config:
         case Adam() | AdamW():
             kind = torch.optim.Adam if isinstance(config, Adam) else torch.optim.AdamW
-            return _lean(kind)(
+            return lean(kind)(
                 parameters,
                 lr=config.lr,
                 betas=config.betas,
@@ -108,11 +106,11 @@ def build_optimizer(config: OptimizerConfig, parameters: Iterable[nn.Parameter])
                 fused=True,
             )
         case Adamax():
-            return _lean(torch.optim.Adamax)(
+            return lean(torch.optim.Adamax)(
                 parameters, lr=config.lr, betas=config.betas, eps=config.eps, weight_decay=config.weight_decay
             )
         case RMSprop():
-            return _lean(torch.optim.RMSprop)(
+            return lean(torch.optim.RMSprop)(
                 parameters,
                 lr=config.lr,
                 alpha=config.alpha,
@@ -122,7 +120,7 @@ def build_optimizer(config: OptimizerConfig, parameters: Iterable[nn.Parameter])
                 weight_decay=config.weight_decay,
             )
         case SGD():
-            return _lean(torch.optim.SGD)(
+            return lean(torch.optim.SGD)(
                 parameters,
                 lr=config.lr,
                 momentum=config.momentum,
@@ -133,76 +131,16 @@ def build_optimizer(config: OptimizerConfig, parameters: Iterable[nn.Parameter])
             )
 
 
-@cache
-def _lean(kind: type[torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimizer]:
-    """``kind``, whose first object does not cost two seconds, and whose steps cost what they compute. Torch's numbers.
-
-    Torch (2.15) wraps five methods of an optimizer so that ``torch.compile`` stays out of them. Each wrapper imports
-    ``torch._dynamo`` when it is called: 886 modules, 2 s of CPU in every process that trains, which no step uses. No
-    optimizer is compiled here (``vae.run.compiled``), so these are the methods themselves.
-    """
-    methods = {name: inspect.unwrap(getattr(kind, name)) for name in _WRAPPED}
-    methods |= {"step": torch.no_grad()(inspect.unwrap(kind.step)), "zero_grad": _zero_grad}
-    if issubclass(kind, torch.optim.Adam):  # AdamW is one
-        methods["step"] = _adam_step(methods["step"])
-    return type(kind.__name__, (kind,), methods)
-
-
-def _zero_grad(optimizer: torch.optim.Optimizer) -> None:
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            parameter.grad = None
-
-
-def _adam_step(torchs: Callable[[torch.optim.Optimizer], None]) -> Callable[[torch.optim.Optimizer], None]:
-    """Adam's and AdamW's two fused kernels without what ``torchs`` does before them at every step.
-
-    It looks devices, complex and sparse weights, hooks and more up again: 0.2 ms, where a small model's whole step is some
-    1.5 ms (docs/performance.md). It still takes the first step, which begins the state.
-    """
-
-    @torch.no_grad()
-    def step(optimizer: torch.optim.Optimizer) -> None:
-        (group,) = optimizer.param_groups
-        trained = [parameter for parameter in group["params"] if parameter.grad is not None]
-        states = [optimizer.state[parameter] for parameter in trained]
-        if not (states and all(states)):
-            torchs(optimizer)
-            return
-        steps = [state["step"] for state in states]
-        torch._foreach_add_(steps, 1)
-        beta1, beta2 = group["betas"]
-        update = torch._fused_adamw_ if group["decoupled_weight_decay"] else torch._fused_adam_
-        update(
-            trained,
-            [parameter.grad for parameter in trained],
-            [state["exp_avg"] for state in states],
-            [state["exp_avg_sq"] for state in states],
-            [state["max_exp_avg_sq"] for state in states] if group["amsgrad"] else [],
-            steps,
-            lr=group["lr"],
-            beta1=beta1,
-            beta2=beta2,
-            weight_decay=group["weight_decay"],
-            eps=group["eps"],
-            amsgrad=group["amsgrad"],
-            maximize=False,
-        )
-
-    vars(step)["hooked"] = True  # or torch wraps it in calls of hooks that nobody has set
-    return step
-
-
 @part
 class ConstantRate:
-    """The optimizer's own learning rate throughout."""
+    """The optimizer's own learning rate at every step."""
 
     kind: Literal["constant"] = "constant"
 
 
 @part
 class Cosine:
-    """Linear warm-up, then a half cosine from the optimizer's rate to ``final`` of it at the last step."""
+    """A linear warm-up, then a half cosine from the optimizer's rate to ``final`` times that rate at the last step."""
 
     kind: Literal["cosine"] = "cosine"
     warmup_epochs: NonNegativeFloat = 0.0
@@ -211,7 +149,7 @@ class Cosine:
 
 @part
 class Milestones:
-    """The rate times ``factor`` at the start of each epoch in ``epochs`` (counted from 0, as torch's MultiStepLR)."""
+    """The rate is multiplied by ``factor`` at the start of each epoch in ``epochs``, counted from 0 as in torch's MultiStepLR."""
 
     kind: Literal["milestones"] = "milestones"
     epochs: Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
@@ -220,7 +158,7 @@ class Milestones:
 
 @part
 class Exponential:
-    """The rate times ``factor`` after every epoch."""
+    """The rate is multiplied by ``factor`` after every epoch."""
 
     kind: Literal["exponential"] = "exponential"
     factor: Annotated[float, Field(gt=0, le=1)] = 0.95
@@ -232,7 +170,7 @@ ScheduleConfig = Annotated[ConstantRate | Cosine | Milestones | Exponential, Fie
 def rate_factor(schedule: ScheduleConfig, *, step: int, steps_per_epoch: int, total_steps: int) -> float:
     """Return the factor of the optimizer's learning rate at ``step``, counted from 0.
 
-    A function of the step alone: there is no scheduler state to save.
+    It depends on the step only, so there is no scheduler state to save.
     """
     epoch = step // steps_per_epoch
     match schedule:

@@ -1,7 +1,7 @@
-"""A run that is left in the middle of an epoch, and what its state then has beside that of a run between two epochs.
+"""Pausing a run in the middle of an epoch, and resuming it there.
 
-Between epochs nothing is needed but weights, optimizer, average and two counters (:mod:`vae.state`). In the middle of one
-torch's generators are somewhere in the epoch's noise, and the row will tell of the steps that are already done.
+Between two epochs a state holds weights, optimizer, average and two counters (:mod:`vae.state`). In the middle of an
+epoch it also holds the state of torch's generators and the values of the steps so far, which the epoch's row needs.
 """
 
 from __future__ import annotations
@@ -20,42 +20,45 @@ if TYPE_CHECKING:
     from vae.run import Run
     from vae.state import TrainState
 
-    Asked = Callable[[], bool]  # whether the run is to pause; looked at after every step
+    Asked = Callable[[], bool]  # returns True if the run is to pause; called after every step
 
-_STEPS = "epoch/"  # before the name of a value that each step leaves behind
+_STEPS = "epoch/"  # prefix of the names of the values of the steps
 _SECONDS = "epoch_seconds"
-_GENERATOR = "generator"  # of torch on the CPU, which draws a run's noise there
+_GENERATOR = "generator"  # torch's generator on the CPU
 _DEVICES = "generator_of_device"
 
 
 class Paused(Exception):
-    """A run was asked to pause, and has between two steps. ``state``: the run now, live: save it before anything else."""
+    """Raised when a run has paused between two steps because ``pause()`` returned True.
+
+    ``state`` is the state to resume from. Its tensors are live, so save it before anything else.
+    """
 
     def __init__(self, state: TrainState) -> None:
-        """The message says where."""
+        """Make a message that names the step and the epoch of ``state``."""
         super().__init__(f"paused after step {state.step}, in epoch {state.epoch + 1}")
         self.state = state
 
 
 @dataclass(frozen=True)
 class Begun:
-    """The steps of an epoch that were done before a pause: their values as ``vae.run.read`` gives them, and their time."""
+    """The steps of an epoch before a pause: their values, in the form of ``vae.run.read``, and their time in seconds."""
 
     by_step: dict[str, Tensor] = field(default_factory=dict)
     seconds: float = 0.0
 
     @property
     def steps(self) -> int:
-        """The number of steps that were done."""
+        """Return the number of these steps."""
         return len(next(iter(self.by_step.values()), ()))
 
     def followed_by(self, by_step: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The values of the whole epoch."""
+        """Return the values of these steps followed by those of ``by_step``."""
         return {name: torch.cat([self.by_step[name], v]) if self.by_step else v for name, v in by_step.items()}
 
 
 def paused(run: Run, begun: Begun, device: torch.device) -> Paused:
-    """Return the exception to raise after a step of ``run``; ``begun`` holds the steps of the epoch so far."""
+    """Return the exception to raise after a step of ``run``. ``begun`` holds the steps of the epoch so far."""
     state = run.state()
     more = {f"{_STEPS}{name}": values for name, values in begun.by_step.items()}
     more |= {_SECONDS: torch.tensor(begun.seconds, dtype=torch.float64), _GENERATOR: torch.get_rng_state()}
@@ -70,7 +73,7 @@ def in_mid_epoch(state: TrainState) -> bool:
 
 
 def take_up(state: TrainState | None, device: torch.device) -> Begun:
-    """The part of the next epoch that is done in ``state``; torch's generators are put where they were then."""
+    """Return the steps of the next epoch that ``state`` already has, and restore torch's generators from it."""
     if state is None or not in_mid_epoch(state):
         return Begun()
     torch.set_rng_state(state.tensors[_GENERATOR].cpu())

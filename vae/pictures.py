@@ -1,4 +1,4 @@
-"""Grids of images as PNG: reconstructions beside their originals, samples from the prior, latents moved one at a time."""
+"""Grids of images as PNG: reconstructions with their originals, samples from the prior, and latent traversals."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
     from vae.data.pixels import Pixels
     from vae.model import VAE
 
-COLOUR = 3  # channels; any other number is shown as their mean
-TRAVERSED = 8  # latents at most, those that vary most
-REACH = 2.0  # standard deviations to both sides
-MEASURED = 1000  # examples at most, whose range is that of the pictures
-_CAPTION = 60  # letters at most: a label may be called anything
+COLOUR = 3  # channels of a colour image; with any other number the mean of the channels is shown
+TRAVERSED = 8  # the largest number of latents in a traversal; those that vary most are shown
+REACH = 2.0  # standard deviations to each side
+MEASURED = 1000  # the largest number of examples that the shown range is measured on
+_CAPTION = 60  # the largest number of letters of a caption, because a label can have any name
 MINIMUM_SIDE = 28  # small images are enlarged by whole factors until an image is at least this wide
 
 
 @torch.no_grad()
 def reconstructions(model: VAE, pixels: Pixels, *, count: int = 32) -> bytes:
-    """PNG: rows of 8 originals, each above E[x|z] at the posterior mean, for ``count`` examples."""
+    """Return a PNG with ``count`` examples in rows of 8. Each row is followed by E[x|z] at the posterior mean."""
     model.eval()
     rows = pixels.subset(count)
     x = pixels.batch(rows)
@@ -39,9 +39,10 @@ def reconstructions(model: VAE, pixels: Pixels, *, count: int = 32) -> bytes:
 
 @torch.no_grad()
 def samples(model: VAE, *, seed: int, count: int = 64, given: Pixels | None = None) -> bytes:
-    """PNG of E[x|z], z from the prior. A labelled model gives one row of 8 for each of its first labels.
+    """Return a PNG of E[x|z] with z from the prior.
 
-    One that is told part of an image gives one row of 8 for each of 8 of ``given``.
+    For a model conditioned on the label there is one row of 8 for each of its first 16 labels. For a model conditioned on
+    part of an image there is one row of 8 for each of 8 images of ``given``.
     """
     model.eval()
     device = next(model.parameters()).device
@@ -69,9 +70,10 @@ def samples(model: VAE, *, seed: int, count: int = 64, given: Pixels | None = No
 
 @torch.no_grad()
 def traversals(model: VAE, pixels: Pixels, *, steps: int = 8) -> bytes:
-    """PNG: a row for each of the latents whose posterior mean varies most, the code of one example moved along it.
+    """Return a PNG with a row for each of the latents whose posterior means vary most.
 
-    From -2 to 2 standard deviations of the prior, or of some examples' codes where there is no prior.
+    A row shows the code of one example moved along that latent, from -2 to 2 standard deviations of the prior. Without a
+    prior they are those of some examples' codes.
     """
     model.eval()
     first = pixels.subset(1)
@@ -96,7 +98,7 @@ def traversals(model: VAE, pixels: Pixels, *, steps: int = 8) -> bytes:
 
 
 def drawings(model: VAE, pixels: Pixels, *, seed: int) -> dict[str, Callable[[], bytes]]:
-    """The pictures that go with a model, by name, each drawn when it is called; samples only where it has a prior."""
+    """Return functions that draw the pictures of a model, by name. Samples are included only if codes can be drawn."""
     found: dict[str, Callable[[], bytes]] = {
         "reconstructions": lambda: reconstructions(model, pixels),
         "traversals": lambda: traversals(model, pixels),
@@ -107,7 +109,7 @@ def drawings(model: VAE, pixels: Pixels, *, seed: int) -> dict[str, Callable[[],
 
 
 def shown_range(model: VAE, x: Tensor) -> tuple[float, float] | None:
-    """Return the values that are black and white in pictures of data like x; None for pixels in [0, 1]."""
+    """Return the values that are shown as black and as white in pictures of data like x; None for pixels in [0, 1]."""
     if model.levels > 0 or x.numel() == 0:
         return None
     low, high = (value.item() for value in torch.aminmax(x))
@@ -121,10 +123,10 @@ def png(
     title: str = "",
     span: tuple[float, float] | None = None,
 ) -> bytes:
-    """Rows of images, each [n, C, H, W] in [0, 1], as one PNG with a thin border between images.
+    """Return a PNG of rows of images, each [n, C, H, W] in [0, 1], with a thin border between images.
 
-    ``captions``: a line before each row; ``title``: one above all. ``span``: the values that are shown as black and as
-    white, in place of 0 and 1; the title says them.
+    ``captions`` are texts to the left of the rows, and ``title`` stands above them. ``span`` are the values that are shown
+    as black and as white instead of 0 and 1; the title names them.
     """
     from PIL import Image, ImageDraw, ImageFont  # noqa: PLC0415 - only pictures need it
 

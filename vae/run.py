@@ -1,4 +1,4 @@
-"""The parts of a training run besides its steps: model, optimizer and average before them, the row after them."""
+"""A training run around its steps: building the model and the optimizer before them, and making the row after them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from vae.data.pixels import pixels_of
 from vae.data.support import check_support
 from vae.evaluate import held_out_metrics
 from vae.external_metric import external_metrics
-from vae.fast.allocator import keep_freed_memory
 from vae.measure import measure_of
 from vae.model import VAE, initialise
 from vae.networks.normalisation import has_batch_norm
@@ -29,29 +28,35 @@ from vae.serialization import config_hash
 from vae.state import StateError, TrainState, capture, restore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from torch import Tensor
 
     from vae.data import TrainingData
     from vae.data.pixels import Pixels
     from vae.measure import Measure
-    from vae.model import Terms
     from vae.objectives.loss import Adversarial
     from vae.train_config import TrainConfig
+
+
+Row = dict[str, Any]  # the metrics of one epoch, as JSON values by name
 
 
 @dataclass(frozen=True)
 class EpochResult:
     """The result of one epoch.
 
-    ``row``: the metrics by name (``split/name``, nats per example), with ``epoch`` from 1, ``step`` and
-    ``measure``. ``state``: the run after this epoch, live until the next begins. ``model``: with the weights
-    that were evaluated. ``examples``: what it was evaluated on, or trained on where nothing is held out.
-    ``diverged``: why the run ends here, or None.
+    Attributes:
+        row: The metrics by name (``split/name``, likelihood terms in nats per example), with ``epoch`` from 1, ``step``
+            and ``measure``.
+        state: The run after this epoch. Its tensors are live until the next epoch begins.
+        model: The model with the weights that were evaluated.
+        examples: The validation examples, or the training examples if none are held out.
+        diverged: The reason why the run ends here, or None.
+
     """
 
-    row: dict[str, Any]
+    row: Row
     state: TrainState
     model: VAE
     examples: Pixels
@@ -60,7 +65,7 @@ class EpochResult:
 
 @dataclass(frozen=True)
 class Examples:
-    """The examples that a run is trained and evaluated on. Runs with equal ``data`` and ``eval`` may share them."""
+    """The examples that a run is trained and evaluated on. Runs with equal ``data`` and ``eval`` can share them."""
 
     training: Pixels
     validation: Pixels | None
@@ -70,39 +75,31 @@ class Examples:
 
 @dataclass(frozen=True)
 class Steps:
-    """The results of an epoch's steps. ``by_step``: on the CPU, float64, one value for each step."""
+    """The results of an epoch's steps."""
 
-    by_step: dict[str, Tensor]
-    sizes: list[int]  # examples of each step
-    settings: dict[str, float]  # of the last step
-    learning_rate: float  # of the last step
+    by_step: dict[str, Tensor]  # values by name, [steps], float64 on the CPU
+    sizes: list[int]  # the number of examples of each step
+    settings: dict[str, float]  # the objective's settings at the last step
+    learning_rate: float  # at the last step
     seconds: float
 
 
 def watched() -> dict[str, list[Tensor]]:
-    """Return empty lists for the values of each step, in the order in which they are searched for the first non-finite one."""
+    """Return an empty list for each value of a step. :func:`finished_epoch` searches them in this order for NaN and infinity."""
     return {"reconstruction": [], "kl": [], "loss": [], "gradient_norm": []}
 
 
 def read(values: dict[str, list[Tensor]]) -> dict[str, Tensor]:
-    """Return the watched values on the CPU, once an epoch. An ``.item()`` in the loop would make a GPU wait at every step."""
-    return {name: torch.stack(by_step).double().cpu() for name, by_step in values.items() if by_step}
+    """Return the values of an epoch's steps on the CPU, [steps] each.
 
-
-def compiled(model: VAE) -> Callable[..., Terms]:
-    """``model.terms`` by torch.compile. Without its CUDA graphs: on a GPU the whole step is one (``vae.fast.recorded``).
-
-    What was compiled in this process before is forgotten, and compiled again if it is still called. Torch counts
-    compilations by function, those of all models together, and after eight computes without and says nothing to a user.
+    Call it once an epoch, because an ``.item()`` in the loop would make a GPU wait at every step.
     """
-    torch.compiler.reset()
-    terms: Callable[..., Terms] = torch.compile(model.terms)
-    return terms
+    return {name: torch.stack(by_step).double().cpu() for name, by_step in values.items() if by_step}
 
 
 @dataclass
 class Run:
-    """A run: ``epoch`` whole epochs and ``step`` optimizer steps are done."""
+    """A training run after ``epoch`` whole epochs and ``step`` optimizer steps."""
 
     config: TrainConfig
     identity: str
@@ -118,35 +115,38 @@ class Run:
 
     @property
     def steps_per_epoch(self) -> int:
-        """The last batch may be smaller."""
+        """Return the number of optimizer steps of an epoch. The last batch may be smaller."""
         return math.ceil(len(self.examples.training) / self.config.batch_size)
 
     @property
     def progress(self) -> Progress:
-        """The position of the run, for schedules."""
+        """Return the position of the run, for schedules."""
         return Progress(self.step, self.steps_per_epoch, self.config.epochs * self.steps_per_epoch)
 
     def learning_rate(self, progress: Progress) -> float:
-        """The optimizer's rate for the step at ``progress``."""
+        """Return the optimizer's learning rate for the step at ``progress``."""
         return self.config.optimizer.lr * rate_factor(self.config.schedule, **progress._asdict())
 
     def schedule(self, step: int) -> list[float]:
-        """Return learning rate, decay of the average and the objective's :meth:`settings` for step ``step``, counted from 0."""
+        """Return the numbers that step ``step``, counted from 0, needs.
+
+        They are the learning rate, the share of the average that is replaced, and the objective's :meth:`settings`.
+        """
         progress = self.progress._replace(step=step)
         return [self.learning_rate(progress), self.forgets(step + 1), *self.settings(progress).values()]
 
     def order(self, device: torch.device) -> Tensor:
-        """The training examples in the order of the epoch that comes next, [N]."""
+        """Return the indices of the training examples in the order of the next epoch, [N]."""
         stream = seeds.generator(self.config.seed, "order", self.epoch + 1)
         return torch.randperm(len(self.examples.training), generator=stream).to(device)
 
     @property
     def noise_seed(self) -> int:
-        """The seed of everything that the next epoch draws. It needs nothing from the epochs before."""
+        """Return the seed of all random draws of the next epoch. It does not depend on the epochs before."""
         return seeds.derive(self.config.seed, "noise", self.epoch + 1)
 
     def state(self) -> TrainState:
-        """The run now; live, see :class:`vae.state.TrainState`."""
+        """Return the state of the run. Its tensors are live, see :class:`vae.state.TrainState`."""
         return capture(
             config_hash=self.identity,
             epoch=self.epoch,
@@ -158,32 +158,37 @@ class Run:
         )
 
     def settings(self, progress: Progress) -> dict[str, float]:
-        """Return the objective's settings that change from step to step, for ``progress``; see ``objectives.loss.Scheduled``."""
+        """Return the objective's settings for the step at ``progress``, by name; see ``objectives.loss.Scheduled``."""
         settings_at = getattr(self.config.objective, "settings_at", None)
         return {} if settings_at is None else settings_at(progress)
 
     def forgets(self, step: int) -> float:
-        """The share of its average that step ``step``, counted from 1, replaces; 0 where it keeps none."""
+        """Return the share of the average that step ``step``, counted from 1, replaces; 0 if the run keeps no average."""
         if self.config.ema_decay is None:
             return 0.0
-        # The average forgets its start faster than ``decay`` allows at first: min(decay, (1+t)/(10+t)).
+        # At first the decay is smaller than ``ema_decay``, so that the average soon forgets its start: (1+t)/(10+t).
         return 1.0 - min(self.config.ema_decay, (1 + step) / (10 + step))
 
     def average(self, weights: list[Tensor], share: float | Tensor) -> None:
-        """Replace ``share`` of the average by ``weights``, which are the parameters, after a step."""
+        """Replace ``share`` of the average by ``weights``, the parameters after a step."""
         if self.ema is not None:
-            # Torch has no form of it that takes one scalar on the device for all.
+            # Torch's foreach function does not take one scalar tensor for all weights.
             shares = [share] * len(weights) if isinstance(share, torch.Tensor) else share
             torch._foreach_lerp_(self.ema, weights, shares)
 
 
 def build(config: TrainConfig, data: TrainingData, device: torch.device | str = "cpu") -> VAE:
-    """The model of ``config`` for ``data``, with the starting weights of ``config.seed``."""
+    """Return the model of ``config`` for ``data``, with the starting weights of ``config.seed``.
+
+    Raises:
+        ConfigError: The parts do not fit the data.
+
+    """
     torch.manual_seed(seeds.derive(config.seed, "weights"))
     model = VAE(config, shape=data.shape, levels=data.levels, num_classes=data.num_classes)
     check_support(config, data.train, data.levels)
 
-    def pixels() -> Pixels:  # not before it is needed: of a large set it takes a while
+    def pixels() -> Pixels:  # Called only where it is needed, because reading a large set takes a while.
         return pixels_of(data.train, config, data.levels, torch.device("cpu"), held_out=False)
 
     initialise(model, config.initialisation, lambda: pixels().mean())
@@ -197,7 +202,7 @@ def build(config: TrainConfig, data: TrainingData, device: torch.device | str = 
 
 
 def examples_of(config: TrainConfig, data: TrainingData, device: torch.device) -> Examples:
-    """The splits of ``data`` as ``config`` sees them, on ``device``."""
+    """Return the splits of ``data`` in the form that ``config`` asks for, on ``device``, and the classifier if it needs one."""
     training = pixels_of(data.train, config, data.levels, device, held_out=False)
     validation, classifier, classifier_accuracy = None, None, None
     if data.validation is not None:
@@ -216,13 +221,18 @@ def begin(
     device: torch.device,
     examples: Examples | None = None,
 ) -> Run:
-    """A run of ``config`` before its first step, or after the last one of ``resume``; see ``vae.train.train``."""
-    keep_freed_memory()
+    """Return a run of ``config`` before its first step, or after the last step of ``resume``.
+
+    Raises:
+        ConfigError: The parts do not fit the data.
+        StateError: ``resume`` is of another configuration.
+
+    """
     model = build(config, data, device)
     parameters = list(model.parameters())
     optimizer = build_optimizer(config.optimizer, parameters)
     ema = None if config.ema_decay is None else [p.detach().clone() for p in parameters]
-    # Some objectives train a network of their own against the model (FactorVAE's discriminator).
+    # Some objectives train a network of their own against the model, such as FactorVAE's discriminator.
     adversary: tuple[nn.Module, torch.optim.Optimizer] | None = None
     if hasattr(config.objective, "adversary"):
         adversarial = cast("Adversarial", config.objective)
@@ -254,10 +264,10 @@ def begin(
 
 
 def check_batches(config: TrainConfig, model: nn.Module, count: int) -> None:
-    """Refuse batch normalisation where ``count`` training examples leave a batch of one: it has no variance.
+    """Refuse batch normalisation if ``count`` training examples leave a batch of one example, which has no variance.
 
     Raises:
-        ConfigError: with the next batch size that fits.
+        ConfigError: A batch has one example. The message names the next batch size that fits.
 
     """
     if not has_batch_norm(model) or (config.batch_size > 1 and count % config.batch_size != 1):
@@ -272,13 +282,16 @@ def check_batches(config: TrainConfig, model: nn.Module, count: int) -> None:
 
 @contextmanager
 def finished_epoch(run: Run, steps: Steps) -> Iterator[EpochResult]:
-    """The result of an epoch whose steps are done; while it is open, the model has the weights that were evaluated."""
+    """Evaluate a run after the steps of an epoch, and yield the result.
+
+    Inside the context the model has the weights that were evaluated. After it the model has the raw weights again.
+    """
     began = time.perf_counter()
     model, config, scored = run.model, run.config, run.examples
     count = len(scored.training)
     run.epoch += 1
     weight = torch.tensor(steps.sizes, dtype=torch.float64) / count
-    row: dict[str, Any] = {
+    row: Row = {
         "epoch": run.epoch,
         "step": run.step,
         "model/parameters": sum(parameter.numel() for parameter in run.parameters),
@@ -302,11 +315,11 @@ def finished_epoch(run: Run, steps: Steps) -> Iterator[EpochResult]:
             if model.has_density:
                 row["kl_estimate"] = "closed_form" if model.prior.closed_form else "monte_carlo"
             row["weights"] = "raw" if run.ema is None else "ema"
-            judged = "elbo" if model.has_density else "reconstruction"
-            if not math.isfinite(scores[judged]):
-                # Weights can be finite and too large to be evaluated: with one step an epoch, most often.
+            judged = cast("float", scores["elbo" if model.has_density else "reconstruction"])
+            if not math.isfinite(judged):
+                # Weights can be finite and still too large to be evaluated. This happens mostly with one step an epoch.
                 name = "ELBO" if model.has_density else "reconstruction"
-                diverged = f"the held-out {name} is {scores[judged]} after step {run.step}"
+                diverged = f"the held-out {name} is {judged} after step {run.step}"
         row["time/train_seconds"] = steps.seconds
         row["time/evaluation_seconds"] = time.perf_counter() - began
         row["time/examples_per_second"] = count / steps.seconds
@@ -315,16 +328,16 @@ def finished_epoch(run: Run, steps: Steps) -> Iterator[EpochResult]:
 
 
 def _what_diverged(by_step: dict[str, Tensor], parameters: list[nn.Parameter], first_step: int) -> str | None:
-    """Return the first value of an epoch that is not finite, with its step; None if all are.
+    """Return a message that names the first value of an epoch that is not finite, and its step; None if all are finite.
 
-    A gradient that is not finite shows in the norm where gradients are clipped, else in the next step's loss or,
-    after an epoch's last step, in the weights: a norm at every step would cost a small MLP 4 % of its time.
+    If gradients are clipped, a gradient that is not finite shows in the norm. Else it shows in the next step's loss or,
+    after an epoch's last step, in the weights. A norm at every step would take 4 % of the time of a small MLP.
     """
     bad = [(int(where[0]), name) for name, v in by_step.items() if len(where := (~v.isfinite()).nonzero())]
     if bad:
         step, name = min(bad, key=lambda found: found[0])
         return f"{name} is {by_step[name][step].item()} at step {first_step + step}"
-    # One answer for all: each that is read makes a GPU wait.
+    # One value is read for all weights, because each value that is read makes a GPU wait.
     if not torch.stack([p.isfinite().all() for p in parameters]).all():
         return f"a weight is not finite after step {first_step + len(by_step['loss']) - 1}"
     return None
@@ -332,7 +345,7 @@ def _what_diverged(by_step: dict[str, Tensor], parameters: list[nn.Parameter], f
 
 @contextmanager
 def _evaluated_weights(parameters: list[nn.Parameter], ema: list[Tensor] | None) -> Iterator[None]:
-    """The averaged weights in the model's place where an average is kept; the raw ones come back after."""
+    """Put the averaged weights, if the run keeps them, into the model inside the context, and the raw ones back after it."""
     if ema is None:
         yield
         return

@@ -1,7 +1,7 @@
 """Independent random streams from one seed, by name.
 
-Each stream's seed is a hash of (seed, names), so a stream can be re-made at any epoch without replaying what
-came before it. That is what lets a resumed run continue bit for bit with no generator state to save.
+The seed of a stream is a hash of (seed, names), so a stream can be made again at any epoch without replaying earlier
+ones. A resumed run therefore continues bit for bit, and no generator state has to be saved.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import torch
 
 
 def derive(seed: int, *names: str | int) -> int:
-    """A 63-bit seed for the stream called ``names`` under ``seed``."""
+    """Return a 63-bit seed for the stream ``names`` under ``seed``."""
     text = "/".join([str(seed), *map(str, names)])
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
 def generator(seed: int, *names: str | int) -> torch.Generator:
-    """A CPU generator for the stream called ``names``: on the CPU so that every device draws the same numbers."""
+    """Return a generator for the stream ``names``. It is on the CPU, so that every device gets the same numbers."""
     return torch.Generator().manual_seed(derive(seed, *names))

@@ -1,4 +1,4 @@
-"""TrainConfig to JSON and back, its hash, and refusals worded for people."""
+"""Conversion of a TrainConfig to JSON and back, its hash, and readable error messages."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ if TYPE_CHECKING:
 
 _ADAPTER = TypeAdapter(TrainConfig)
 _DISCRIMINATOR = "kind"
+_Schema = dict[str, Any]  # a JSON schema
 
-# Every field that a part gained after version 0.1.0, as (class, field), with the value that a record without it means:
-# what the code did before the field existed. Such a field is left out of the hash while it holds that value or its
-# default, so that the hashes in earlier ledgers, checkpoints and records still fit. A new field of any part that
-# TrainConfig can hold goes on this list.
+# All fields that parts gained after version 0.1.0, as (class, field), with the value that a record without the field
+# means. This is the behaviour of the code before the field existed. A field with that value or its default is left out of
+# the hash, so that the hashes in earlier ledgers, checkpoints and records still match. Add every new field of a part of
+# TrainConfig to this list.
 LATER_FIELDS: dict[tuple[str, str], JsonValue | tuple[()]] = {
     ("Arrays", "reading"): 1,
     ("ImageFolder", "reading"): 1,
@@ -34,17 +35,17 @@ LATER_FIELDS: dict[tuple[str, str], JsonValue | tuple[()]] = {
 
 
 def to_dict(config: TrainConfig) -> dict[str, Any]:
-    """``config`` as JSON values, every default written out."""
+    """Return ``config`` as JSON values. Every default is written out."""
     return cast("dict[str, Any]", _ADAPTER.dump_python(config, mode="json"))
 
 
 def to_json(config: TrainConfig) -> str:
-    """Canonical JSON: sorted keys, no spaces. Equal configs give equal text."""
+    """Return ``config`` as canonical JSON: sorted keys, no spaces. Equal configs give equal text."""
     return json.dumps(to_dict(config), sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def config_hash(config: TrainConfig) -> str:
-    """Return the SHA-256 of the canonical JSON, without ``LATER_FIELDS`` that hold their default or earlier value."""
+    """Return the SHA-256 of the canonical JSON, without those ``LATER_FIELDS`` that have their default or earlier value."""
     values = to_dict(config)
     _leave_out_later_fields(config, values)
     text = json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
@@ -58,7 +59,7 @@ def from_record(values: object) -> TrainConfig:
     its value from ``LATER_FIELDS``, which may differ from today's default.
 
     Raises:
-        ConfigError: as :func:`from_json` does.
+        ConfigError: As in :func:`from_json`.
 
     """
     config = from_dict(values)
@@ -83,7 +84,7 @@ def in_sweep_of(config: TrainConfig, recorded: Mapping[str, Any]) -> TrainConfig
 def as_earlier(owner: str, values: Mapping[str, Any]) -> dict[str, Any]:
     """Return ``values``, the JSON of a part of class ``owner``, without later fields that hold their earlier value.
 
-    So a config of an earlier version equals the same config that this version writes.
+    This makes a config of an earlier version equal to the same config of this version.
     """
     return {
         name: value
@@ -92,9 +93,9 @@ def as_earlier(owner: str, values: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _leave_out_later_fields(value: object, json_value: Any) -> None:  # noqa: ANN401 - any JSON value
-    """Delete from ``json_value``, the JSON of ``value``, every later field that does not have to be hashed."""
-    if dataclasses.is_dataclass(value):
+def _leave_out_later_fields(value: object, json_value: JsonValue) -> None:
+    """Delete from ``json_value``, the JSON of ``value``, every later field that is not hashed."""
+    if dataclasses.is_dataclass(value) and isinstance(json_value, dict):
         for field in dataclasses.fields(value):
             held = getattr(value, field.name)
             owner = (type(value).__name__, field.name)
@@ -102,19 +103,19 @@ def _leave_out_later_fields(value: object, json_value: Any) -> None:  # noqa: AN
                 del json_value[field.name]
             else:
                 _leave_out_later_fields(held, json_value[field.name])
-    elif isinstance(value, tuple | list):
+    elif isinstance(value, tuple | list) and isinstance(json_value, list):
         for entry, its_json in zip(value, json_value, strict=True):
             _leave_out_later_fields(entry, its_json)
 
 
-def _with_earlier_values(value: Any, json_value: Any) -> Any:  # noqa: ANN401 - a part, and any JSON value
+def _with_earlier_values(value: object, json_value: object) -> object:
     """Return ``value`` with the earlier value in each later field that its JSON ``json_value`` lacks."""
     if dataclasses.is_dataclass(value) and isinstance(json_value, dict):
-        changes = {}
+        changes: dict[str, object] = {}
         for field in dataclasses.fields(value):
             owner, held = (type(value).__name__, field.name), getattr(value, field.name)
             if field.name in json_value:
-                changed = _with_earlier_values(held, json_value[field.name])
+                changed: object = _with_earlier_values(held, json_value[field.name])
             else:
                 changed = LATER_FIELDS.get(owner, held)
             if changed is not held:
@@ -126,27 +127,24 @@ def _with_earlier_values(value: Any, json_value: Any) -> Any:  # noqa: ANN401 - 
 
 
 def _default(field: dataclasses.Field[Any]) -> object:
-    """Return the default of a dataclass's field; ``MISSING`` where it has none."""
+    """Return the default of a dataclass's field; ``MISSING`` if it has none."""
     return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
 def from_json(text: str, *, recorded: bool = False) -> TrainConfig:
-    """The config that ``text`` says. Keys left out take their defaults.
+    """Return the config of the JSON ``text``. Missing keys get their defaults.
 
-    ``recorded``: the text was written by this program, see :func:`from_record`.
+    ``recorded`` is True for text that this program wrote; see :func:`from_record`.
 
     Raises:
-        ConfigError: one line with path, value, rule and nearest valid name.
+        ConfigError: The text is no valid config. The message is one line with path, value, rule and nearest valid name.
 
     """
     try:
         values = json.loads(text, object_pairs_hook=_refuse_duplicates)
     except json.JSONDecodeError as error:
         raise ConfigError(f"not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
-    except (
-        ValueError,
-        RecursionError,
-    ) as error:  # an integer of thousands of digits, brackets nested as deep
+    except (ValueError, RecursionError) as error:  # integers of thousands of digits, or deeply nested brackets
         if isinstance(error, ConfigError):
             raise
         raise ConfigError(f"not JSON that can be read: {error}") from None
@@ -154,18 +152,21 @@ def from_json(text: str, *, recorded: bool = False) -> TrainConfig:
 
 
 def from_dict(values: object) -> TrainConfig:
-    """The config that JSON ``values`` say; see :func:`from_json`."""
+    """Return the config of the JSON ``values``; see :func:`from_json`."""
     try:
         return _ADAPTER.validate_json(json.dumps(values))
     except ValidationError as error:
         raise ConfigError(explain(error)) from None
 
 
-def with_values(config: TrainConfig, assignments: dict[str, Any]) -> TrainConfig:
-    """``config`` with JSON values put at dotted paths, e.g. ``{"objective.beta": 4}``.
+def with_values(config: TrainConfig, assignments: Mapping[str, object]) -> TrainConfig:
+    """Return ``config`` with JSON values set at dotted paths, e.g. ``{"objective.beta": 4}``.
 
-    Setting a part's ``kind`` starts that part from its defaults; it comes before the part's own keys, in
-    whatever order they are given. Raises ConfigError as :func:`from_json` does.
+    Another ``kind`` resets a part to its defaults. It is always set before the part's own keys.
+
+    Raises:
+        ConfigError: A path does not exist, or as in :func:`from_json`.
+
     """
     values = to_dict(config)
     kinds_first = sorted(assignments, key=lambda path: path.rpartition(".")[2] != _DISCRIMINATOR)
@@ -180,12 +181,12 @@ def with_values(config: TrainConfig, assignments: dict[str, Any]) -> TrainConfig
             here = here[name]
         if last == _DISCRIMINATOR and here.get(last) != value:
             here.clear()
-        here[last] = value  # a key that the part doesn't have is refused with the rest, below
+        here[last] = value  # unknown keys are refused below
     return from_dict(values)
 
 
 def explain(error: ValidationError) -> str:
-    """One line for the first thing that pydantic found wrong: path, value, rule, remedy."""
+    """Return one line for pydantic's first error: path, value, rule and remedy."""
     first = error.errors(include_url=False)[0]
     path, fields = _walk(first["loc"], error.title)
     path = path if len(path) <= 200 else f"{path[:197]}..."  # noqa: PLR2004 - about two lines
@@ -209,7 +210,7 @@ def explain(error: ValidationError) -> str:
             return f"{path} is missing"
         case "too_short":
             return f"{path} must have at least {first['ctx']['min_length']} entries, got {_short(value)}"
-        case "json_invalid":  # a lone surrogate, which Python's reader lets through
+        case "json_invalid":  # a lone surrogate, which Python's reader accepts
             return f"not JSON: {first['ctx']['error']}"
         case _:
             rule = first["msg"].removeprefix("Input should be ").removeprefix("a valid ")
@@ -217,14 +218,14 @@ def explain(error: ValidationError) -> str:
 
 
 def _walk(location: tuple[int | str, ...], owner: str) -> tuple[str, list[str]]:
-    """The dotted path of pydantic's ``location`` without union tags, and the names valid at its last step.
+    """Return the dotted path of pydantic's ``location`` without union tags, and the valid names at its last step.
 
-    ``owner``: the class that was being made. A part made by itself, as a space does, is where its path begins.
+    ``owner`` is the class that was being made. The path of a part that is made alone, as in a space, begins with its name.
     """
-    schema: dict[str, Any] = _ADAPTER.json_schema()
+    schema: _Schema = _ADAPTER.json_schema()
     definitions = schema.get("$defs", {})
 
-    def resolve(node: dict[str, Any]) -> dict[str, Any]:
+    def resolve(node: _Schema) -> _Schema:
         while "$ref" in node:
             node = definitions[node["$ref"].rpartition("/")[2]]
         return node
@@ -255,8 +256,8 @@ def _short(value: object) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."  # noqa: PLR2004 - about one line
 
 
-def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values: dict[str, Any] = {}
+def _refuse_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    values: dict[str, object] = {}
     for key, value in pairs:
         if key in values:
             raise ConfigError(f"key {_short(key)} appears twice; keep one")

@@ -1,8 +1,8 @@
-"""TrainState: everything that a run needs to continue as if it had never stopped, in safetensors and JSON.
+"""TrainState: everything that a run needs to continue as if it had not stopped, in safetensors and JSON.
 
-There is no generator state and no data position: order and noise of each epoch are functions of (seed, epoch)
-(``vae.seeds``), schedules are functions of the step. Weights, optimizer, EMA and two counters are all there is, but in
-the middle of an epoch (``vae.pause``).
+A state between two epochs holds weights, optimizer, average (EMA) and two counters. It needs no generator state and no
+position in the data, because the order and noise of an epoch are functions of (seed, epoch) (``vae.seeds``), and
+schedules are functions of the step. A state in the middle of an epoch has more (``vae.pause``).
 """
 
 from __future__ import annotations
@@ -29,21 +29,22 @@ if TYPE_CHECKING:
 STATE_FILE = "state.safetensors"
 INFO_FILE = "state.json"
 FORMAT = 1
-_RUN = "run"  # the one key of the tensors file's metadata
+_RUN = "run"  # the only key of the metadata of the tensors' file
 
 
 class StateError(ValueError):
-    """A saved state that is torn, altered or of another run: refused by name."""
+    """A saved state is torn, altered or of another run. The message names the file."""
 
 
 @dataclass(frozen=True)
 class TrainState:
-    """A run after ``epoch`` whole epochs and ``step`` optimizer steps: those of the epochs, or some more (``vae.pause``).
+    """A run after ``epoch`` whole epochs and ``step`` optimizer steps. A paused run has steps of the next epoch, too.
 
-    ``sizes``: the data's channels, height, width, levels and classes, which the weights' shapes follow from.
-    ``tensors``: ``model/<name>``, ``ema/<name>`` where an average is kept, ``optimizer/<parameter>/<key>``; and
-    where the objective trains a network of its own, ``adversary/<name>`` and ``adversary_optimizer/<parameter>/<key>``.
-    They are the live tensors, not copies: save or copy before the next epoch begins.
+    ``sizes`` are the channels, height, width, levels and classes of the data, from which the weights' shapes follow.
+
+    ``tensors`` are ``model/<name>``, ``optimizer/<parameter>/<key>``, and ``ema/<name>`` if an average is kept. With an
+    adversary there are also ``adversary/<name>`` and ``adversary_optimizer/<parameter>/<key>``. They are the live tensors,
+    not copies, so save or copy them before the next epoch begins.
     """
 
     config_hash: str
@@ -53,21 +54,21 @@ class TrainState:
     tensors: dict[str, Tensor]
 
     def weights(self) -> dict[str, Tensor]:
-        """The weights that are evaluated and kept: the average where there is one, else the raw ones."""
+        """Return the weights that are evaluated and kept, by name: the averages if there are any, else the raw weights."""
         averaged = {name.removeprefix("ema/"): t for name, t in self.tensors.items() if name.startswith("ema/")}
         raw = {name.removeprefix("model/"): t for name, t in self.tensors.items() if name.startswith("model/")}
         return raw | averaged
 
     def save(self, folder: Path) -> str:
-        """Write ``folder`` whole or not at all; return the sha256 of its ``state.safetensors``.
+        """Write ``folder`` completely or not at all, and return the sha256 of its ``state.safetensors``.
 
         An existing ``folder`` is replaced.
         """
         temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        # Everything is in the one file, so that one hash vouches for all of it. One key: several would be
-        # written in any order, and equal states would have unequal hashes.
+        # Everything is in one file, so that one hash covers all of it. The metadata has one key, because several would be
+        # written in any order, and equal states would have different hashes.
         run = {"config_hash": self.config_hash, "epoch": self.epoch, "step": self.step, "sizes": self.sizes}
         tensors = {name: t.detach().contiguous().cpu() for name, t in self.tensors.items()}
         content = safetensors.torch.save(tensors, metadata={_RUN: json.dumps(run, sort_keys=True)})
@@ -86,13 +87,13 @@ class TrainState:
         """Read what :meth:`save` wrote.
 
         Raises:
-            StateError: naming the file that is missing, torn or altered.
+            StateError: A file is missing, torn or altered. The message names it.
 
         """
         try:
             info = json.loads(read_file(folder / INFO_FILE))
             written_as, digest = info["format"], info["sha256"]
-            # Hashed piece by piece before it is read: a file of an absurd size must not fill the memory.
+            # The file is hashed piece by piece before it is read, so that a huge file does not fill the memory.
             content = b"" if hash_file(folder / STATE_FILE) != digest else read_file(folder / STATE_FILE, WEIGHTS)
         except (KeyError, TypeError):
             raise StateError(f"{folder / INFO_FILE} was altered: it lacks format or sha256") from None
@@ -123,7 +124,7 @@ def capture(
     ema: list[Tensor] | None,
     adversary: tuple[nn.Module, torch.optim.Optimizer] | None = None,
 ) -> TrainState:
-    """The state of a run now. Buffers that the configuration determines are left out, as in ``state_dict``."""
+    """Return the state of a run. Buffers that the configuration determines are left out, as in ``state_dict``."""
     names = [name for name, _ in model.named_parameters()]
     tensors = _module_tensors("model", model) | _optimizer_tensors("optimizer", model, optimizer)
     if ema is not None:
@@ -141,7 +142,7 @@ def restore(
     ema: list[Tensor] | None,
     adversary: tuple[nn.Module, torch.optim.Optimizer] | None = None,
 ) -> None:
-    """Put ``state`` into a freshly built run of the same configuration."""
+    """Copy ``state`` into a newly built run of the same configuration."""
     _restore_module(state, "model", model)
     _restore_optimizer(state, "optimizer", model, optimizer)
     if ema is not None:
@@ -178,6 +179,6 @@ def _restore_optimizer(state: TrainState, prefix: str, module: nn.Module, optimi
     for name, tensor in state.tensors.items():
         if name.startswith(start):
             parameter, _, key = name.removeprefix(start).rpartition("/")
-            # A copy: the optimizer keeps what it is given and writes to it, and ``state`` may be resumed again.
+            # A copy, because the optimizer keeps the tensor and writes into it, and ``state`` may be resumed again.
             moments.setdefault(names.index(parameter), {})[key] = tensor.clone()
     optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})

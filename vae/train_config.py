@@ -1,4 +1,4 @@
-"""TrainConfig: everything that is needed to repeat one training run, and nothing that is not."""
+"""TrainConfig: everything that is needed to repeat one training run, and nothing else."""
 
 from __future__ import annotations
 
@@ -20,17 +20,18 @@ from vae.optimizers import Adam, ConstantRate, OptimizerConfig, ScheduleConfig
 from vae.posteriors import DiagonalGaussian, PosteriorConfig
 from vae.priors import PriorConfig, StandardNormal
 
-FEW_LEVELS = 32  # values of a pixel for which a binomial is wide enough
+FEW_LEVELS = 32  # the largest number of levels for which a binomial is wide enough
 
 
 @part
 class Initialisation:
     """The initialisation of the weights.
 
-    ``weights``: PyTorch's own defaults, or Glorot & Bengio 2010 (``xavier_*``) with zero biases.
-    ``output_bias``: the decoder's last bias left as it is, or at the value that predicts the training data's
-    mean pixel by pixel, channel by channel where a convolution ends it (for Bernoulli and binomial its
-    log-odds, as Burda et al. 2016's code does).
+    ``weights`` are PyTorch's defaults, or those of Glorot & Bengio 2010 (``xavier_*``) with zero biases.
+
+    ``output_bias`` is the decoder's last bias. ``data_mean`` sets it to the value with which the decoder predicts the mean
+    of the training data, by pixel, or by channel if the last layer is a convolution. For Bernoulli and binomial these are
+    the log-odds, as in the code of Burda et al. 2016.
     """
 
     weights: Literal["pytorch", "xavier_uniform", "xavier_normal"] = "pytorch"
@@ -39,13 +40,16 @@ class Initialisation:
 
 @part
 class Evaluation:
-    """The estimation of held-out figures. It belongs to the sweep: a space that varies it is refused.
+    """The settings of held-out metrics. They belong to the sweep: a space that varies them is refused.
 
-    ``samples``: draws of z for each example. ``nll_k``: importance samples for ``val/nll_iwae`` (0: not
-    computed), over ``nll_images`` examples. ``classified_samples``: of a model conditioned on the label so
-    many samples are judged by a classifier trained on the same data (0: none), ``val/samples_as_asked``.
-    ``subset``: which examples are used where fewer than all are (``nll_images``, pictures). ``permuted``: the first of
-    a fixed permutation by ``data.split_seed``. ``first``: the first in file order, as version 0.1.0 took them.
+    ``samples`` is the number of draws of z for each example. ``nll_k`` is the number of importance samples of
+    ``val/nll_iwae`` over ``nll_images`` examples; 0 leaves it out.
+
+    ``classified_samples`` is for models conditioned on the label. This number of samples is judged by a classifier that is
+    trained on the same data, as ``val/samples_as_asked``; 0 leaves it out.
+
+    ``subset`` chooses the examples if fewer than all are used (``nll_images``, pictures). ``permuted`` takes the first of a
+    fixed permutation by ``data.split_seed``. ``first`` takes the first in file order, as version 0.1.0 did.
     """
 
     seed: NonNegativeInt = 0
@@ -58,10 +62,10 @@ class Evaluation:
 
 
 def _for_integers(data: DataConfig) -> str:
-    """Return the likelihood to recommend for whole numbers, by how many levels they have.
+    """Return the likelihood to recommend for whole numbers, by the number of their levels.
 
-    A binomial's standard deviation is at most half the root of the levels. On 0..255 that is too narrow for what a model
-    can know of a pixel: such a model can be worse than a uniform guess.
+    A binomial's standard deviation is at most half the root of the levels. For 0..255 this is too narrow: a model can know
+    less about a pixel, and then scores worse than a uniform guess.
     """
     levels = data.levels if isinstance(data, Arrays) else 16 if isinstance(data, Digits) else 255
     if levels is None or isinstance(data, External):
@@ -71,11 +75,11 @@ def _for_integers(data: DataConfig) -> str:
 
 @part
 class TrainConfig:
-    """One training run: a model (network × posterior × prior × likelihood × conditioning) and what it minimises.
+    """One training run: a model (network × posterior × prior × likelihood × conditioning) and its training.
 
-    ``seed`` covers weights, data order and noise in training. ``gradient_clip`` is a bound on the gradient's
-    global norm. ``ema_decay``: evaluate and keep an exponential moving average of the weights.
-    ``precision: bfloat16`` is autocast; ``compile`` is torch.compile, worth it only for long runs.
+    ``seed`` decides weights, data order and noise in training. ``gradient_clip`` is a bound on the global norm of the
+    gradient. With ``ema_decay`` an exponential moving average of the weights is evaluated and kept. ``precision: bfloat16``
+    uses autocast. ``compile`` uses torch.compile, which pays for long runs only.
     """
 
     data: DataConfig = Digits()
@@ -101,7 +105,7 @@ class TrainConfig:
     metrics: tuple[ExternalMetric, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse combinations of parts that mean nothing, naming the field that mends each."""
+        """Refuse combinations of parts that have no meaning. Each message names the field to change."""
         binarisation = self.data.binarisation
         kind, support = self.likelihood.kind, self.likelihood.support
         if support == "binary" and binarisation == "none":

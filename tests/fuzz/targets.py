@@ -33,7 +33,7 @@ from research.views.report.facts import to_json
 from research.views.show import as_json, glance
 from research.views.watch import Follower, ending_line
 from tests.support.synthetic import new_ledger, row, trial
-from vae.data import Arrays, CelebA, ImageFolder, Mnist, _load_test, _load_training, load_test, load_training
+from vae.data import Arrays, CelebA, ImageFolder, Mnist, clear_cache, load_test, load_training
 from vae.model import VAE
 from vae.networks import Mlp
 from vae.portable import WEIGHTS_FILE, load_model, weights_file
@@ -206,8 +206,7 @@ def _sealed(content: bytes) -> bytes:
 
 def _loaded(config: Any, folder: Path) -> Callable[[], object]:
     def load() -> None:
-        _load_training.cache_clear()
-        _load_test.cache_clear()
+        clear_cache()
         load_training(config, folder)
         load_test(config, folder)
 

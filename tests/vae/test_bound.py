@@ -46,7 +46,7 @@ def over_seeds(estimate):
 
 
 @pytest.mark.parametrize("labelled", [False, True])
-def test_with_the_true_posterior_one_sample_is_exact(labelled):
+def test_estimate_with_the_true_posterior_is_exact_with_one_sample(labelled):
     """With q(z|x) = p(z|x) each weight is p(x): the estimate, its standard error and the ELBO are exact."""
     exact = affine(labelled=labelled)
     estimate = nll(exact, k=1)
@@ -57,7 +57,7 @@ def test_with_the_true_posterior_one_sample_is_exact(labelled):
 
 
 @pytest.mark.parametrize("labelled", [False, True])
-def test_the_elbo_is_its_exact_expectation(labelled):
+def test_elbo_with_a_wrong_posterior_is_its_closed_form_in_expectation(labelled):
     """With a wrong posterior a row's ELBO is the closed form within 4 standard errors, and below log p."""
     exact = affine(error=1.0, labelled=labelled)
     mean, error = over_seeds(
@@ -67,7 +67,7 @@ def test_the_elbo_is_its_exact_expectation(labelled):
     assert mean + 4 * error < exact.log_p.mean().item()
 
 
-def test_one_importance_sample_is_the_elbo():
+def test_estimate_with_one_sample_equals_the_elbo_in_expectation():
     """IWAE₁ equals the ELBO in expectation."""
     exact = affine(error=1.0)
     mean, error = over_seeds(lambda seed: -nll(exact, k=1, seed=seed).nll)
@@ -76,7 +76,7 @@ def test_one_importance_sample_is_the_elbo():
 
 
 @pytest.mark.parametrize("labelled", [False, True])
-def test_more_importance_samples_tighten_the_bound(labelled):
+def test_estimate_with_more_samples_is_a_tighter_bound(labelled):
     """ELBO ≤ IWAE₂ ≤ IWAE₈ ≤ IWAE₆₄ ≤ log p(x) in expectation, and the gap closes."""
     exact = affine(error=1.0, labelled=labelled)
     log_p = exact.log_p.mean().item()
@@ -89,7 +89,7 @@ def test_more_importance_samples_tighten_the_bound(labelled):
     assert log_p - before < 0.1 * (log_p - exact.elbo.mean().item())
 
 
-def test_the_estimate_repeats_and_follows_its_seed():
+def test_estimate_with_the_same_seed_repeats_and_with_another_differs():
     """The same seed gives the same number whatever was drawn before; another seed another."""
     exact = affine(error=1.0)
     first = nll(exact, k=6)
@@ -100,7 +100,7 @@ def test_the_estimate_repeats_and_follows_its_seed():
 
 @torch.no_grad()
 @pytest.mark.parametrize("k", [1, 2, 5, 230])
-def test_the_change_from_half_k_is_that(k):
+def test_estimate_with_any_k_equals_torch_distributions(k):
     """nll, its error, and the change from its first k/2 samples, recomputed with torch.distributions."""
     exact = affine(error=1.0, examples=7)
     estimate = nll(exact, k=k, seed=5)
@@ -124,7 +124,7 @@ def test_the_change_from_half_k_is_that(k):
     assert (estimate.k, estimate.images) == (k, 7)
 
 
-def test_the_estimate_does_not_depend_on_batch_sizes():
+def test_estimate_with_another_batch_size_has_the_same_digits():
     """How many images are evaluated at once changes no digit of nll_iwae; asking for too many takes all."""
     exact = affine(error=1.0)
 
@@ -144,14 +144,14 @@ def test_the_estimate_does_not_depend_on_batch_sizes():
     assert first["nll_iwae_k"] == 12
 
 
-def test_an_estimate_of_one_image_has_no_error():
+def test_estimate_of_one_image_has_an_infinite_error():
     """One image says nothing about the spread over images: the error is infinite, not 0."""
     exact = affine(error=1.0)
     estimate = importance_weighted_nll(exact.model, exact.pixels, k=2, images=1, seed=0, split="validation")
     assert estimate.standard_error == math.inf
 
 
-def test_the_row_names_of_an_estimate():
+def test_metrics_of_an_estimate_have_the_names_of_rows():
     """A row says the value, its error, what doubling k still gave, k, and the images."""
     estimate = ImportanceWeighted(nll=1.0, standard_error=0.5, change_from_half=-0.25, k=8, images=3)
     assert estimate.metrics() == {
@@ -163,7 +163,7 @@ def test_the_row_names_of_an_estimate():
     }
 
 
-def test_the_label_summed_out_is_the_mixture():
+def test_marginal_estimate_with_true_posteriors_is_the_exact_mixture():
     """−log Σ_y p(y) p(x|y) of a labelled model with the true posteriors is exact with one sample."""
     exact = affine(labelled=True)
     mixture = torch.logsumexp(exact.log_p_by_label + exact.model.label_log_prior.double()[:, None], 0)
@@ -172,7 +172,7 @@ def test_the_label_summed_out_is_the_mixture():
 
 
 @torch.no_grad()
-def test_the_label_summed_out_is_brute_force():
+def test_marginal_estimate_of_a_tiny_model_equals_quadrature():
     """p(x) of a tiny labelled model of counts is the sum over labels of integrals over z by quadrature."""
     data = noise_images((1, 1, 3), levels=4, classes=2, validation=5)
     config = small_config(network=Mlp(hidden=(4,), activation="tanh"), latent_size=1, conditioning=OnLabel())
@@ -196,7 +196,7 @@ def test_the_label_summed_out_is_brute_force():
     assert estimate.nll == pytest.approx(-total.log().mean().item(), abs=0.03)
 
 
-def test_the_label_prior_is_the_training_labels_frequency():
+def test_label_prior_after_build_is_the_frequency_of_training_labels():
     """p(y), by which the label is summed out, is counted on the training split."""
     data = noise_images((1, 2, 2), levels=16, classes=4, train=6)  # labels 0 1 2 3 0 1
     model = build(small_config(conditioning=OnLabel()), data)
@@ -214,7 +214,7 @@ def test_the_label_prior_is_the_training_labels_frequency():
     ],
     ids=["vae", "cvae", "bernoulli", "gaussian", "ema"],
 )
-def test_the_identity_is_exact_in_every_row(changes):
+def test_row_of_any_config_has_the_exact_identity_of_the_elbo(changes):
     """elbo = −(reconstruction + kl) to the last bit, and kl is the sum over its dimensions."""
     config = small_config(**changes)
     rows, _ = run(config, few_digits())
@@ -226,7 +226,7 @@ def test_the_identity_is_exact_in_every_row(changes):
         assert row["kl_estimate"] == "closed_form"
 
 
-def test_evaluation_leaves_the_model_as_it_was():
+def test_evaluation_in_any_mode_restores_the_model():
     """Training mode is restored, and no weight moves."""
     exact = affine(error=1.0)
     before = {name: tensor.clone() for name, tensor in exact.model.state_dict().items()}
@@ -237,7 +237,7 @@ def test_evaluation_leaves_the_model_as_it_was():
     assert all(torch.equal(before[name], tensor) for name, tensor in exact.model.state_dict().items())
 
 
-def test_active_units_counts_what_varies():
+def test_active_units_of_codes_counts_variances_above_the_threshold():
     """A dimension is active when its mean code's variance (not second moment) over the data is above 0.01."""
     scale = torch.tensor([1.0, 0.12, 0.08, 0.0])
     codes = torch.randn((20_000, 4), generator=torch.Generator().manual_seed(0)) * scale
@@ -247,7 +247,7 @@ def test_active_units_counts_what_varies():
 
 
 @torch.no_grad()
-def test_active_units_of_a_labelled_model_are_told_from_its_prior():
+def test_active_units_of_a_labelled_model_are_relative_to_its_prior():
     """A code that only follows p(z|y) is not active: it carries nothing that the label does not."""
     exact = affine(labelled=True)
     for error, expected in ((0.0, 2), (None, 0)):
@@ -261,7 +261,7 @@ def test_active_units_of_a_labelled_model_are_told_from_its_prior():
 
 
 @torch.no_grad()
-def test_a_code_that_carries_nothing_is_collapsed():
+def test_collapsed_of_a_code_without_information_is_true():
     """With q = p the KL is 0, no unit is active, and the row says collapsed; otherwise not."""
     exact = affine(error=1.0)
     assert evaluate(exact.model, exact.pixels, Evaluation(), exact.measure)["collapsed"] is False
@@ -278,7 +278,7 @@ def measured(config):
     return measure_of(config, data.validation, levels=data.levels)
 
 
-def test_bits_per_dimension_of_a_mass_function():
+def test_bits_per_dimension_of_a_mass_function_divide_by_log_2():
     """nll / (D log 2); all 17 counts equally likely are log₂ 17 bits."""
     measure = measured(small_config())
     assert bits_per_dimension(64 * math.log(17), measure) == pytest.approx(math.log2(17))
@@ -286,7 +286,7 @@ def test_bits_per_dimension_of_a_mass_function():
     assert bits_per_dimension(64 * math.log(2), binary) == pytest.approx(1)
 
 
-def test_bits_per_dimension_of_a_dequantised_density():
+def test_bits_per_dimension_of_a_dequantised_density_are_those_of_integers():
     """(nll + D log 17) / (D log 2): a uniform density on [0, 1] is the uniform mass function on 17 counts."""
     measure = measured(small_config(data=Digits(dequantise=True), likelihood=Gaussian()))
     assert bits_per_dimension(0.0, measure) == pytest.approx(math.log2(17))
@@ -302,7 +302,7 @@ def test_bits_per_dimension_of_a_dequantised_density():
     ],
     ids=["real", "expected", "expected-mnist"],
 )
-def test_no_bits_where_they_would_mean_nothing(config):
+def test_bits_per_dimension_of_other_densities_are_none(config):
     """A density on undithered pixels and cross-entropy on grey ones have no bits per dimension."""
     assert bits_per_dimension(100.0, measured(config)) is None
     if isinstance(config.data, Digits):
@@ -310,7 +310,7 @@ def test_no_bits_where_they_would_mean_nothing(config):
         assert "val/bits_per_dimension" not in rows[0]
 
 
-def test_a_row_has_bits_of_its_bound():
+def test_row_of_counts_and_of_dequantised_pixels_has_bits_of_its_elbo():
     """val/bits_per_dimension is that of −elbo, for counts and for dequantised pixels."""
     for changes, scale in (
         ({}, 0.0),
@@ -321,7 +321,7 @@ def test_a_row_has_bits_of_its_bound():
         assert rows[0]["val/bits_per_dimension"] == pytest.approx(expected)
 
 
-def test_nll_is_refused_where_it_would_mean_nothing():
+def test_config_with_nll_k_and_grey_pixels_is_refused():
     """A config that asks for log p(x) of grey pixels is refused."""
     with pytest.raises(ValueError, match="nll_k needs a normalised likelihood"):
         small_config(data=Digits(binarisation="expected"), likelihood=Bernoulli(), eval=Evaluation(nll_k=10))

@@ -83,7 +83,7 @@ def path(optimizer, parameter):
 
 
 @pytest.mark.parametrize(("kind", "changes"), SETTINGS, ids=NAMES)
-def test_steps_are_torchs(kind, changes):
+def test_steps_of_each_optimizer_equal_torchs(kind, changes):
     """The same path as torch's optimizer with its own defaults and the same learning rate."""
     ours, theirs = (torch.nn.Parameter(torch.tensor([1.0, -2.0, 3.0])) for _ in range(2))
     config = kind(lr=0.01, **changes)
@@ -94,8 +94,8 @@ def test_steps_are_torchs(kind, changes):
 
 
 @pytest.mark.parametrize(("kind", "changes"), SETTINGS, ids=NAMES)
-def test_state_is_torchs(kind, changes):
-    """Torch's optimizer goes on from a state of ours, and ours from one of torch's, as the other itself does."""
+def test_state_of_each_optimizer_is_interchangeable_with_torchs(kind, changes):
+    """Each optimizer continues from the other's state as the other does."""
     first, second = (torch.nn.Parameter(torch.tensor([1.0, -2.0, 3.0])) for _ in range(2))
     ours, theirs = build_optimizer(kind(lr=0.01, **changes), [first]), TORCH[kind]([second], lr=0.01, **changes)
     path(ours, first)
@@ -108,8 +108,8 @@ def test_state_is_torchs(kind, changes):
 
 @pytest.mark.parametrize("amsgrad", [False, True])
 @pytest.mark.parametrize("kind", [Adam, AdamW], ids=lambda kind: kind.__name__)
-def test_adam_is_torchs_fused_one_to_the_last_bit(kind, amsgrad):
-    """On fresh weights and gradients, with a weight that has no gradient at first, or none at all, and a rate that moves."""
+def test_lean_optimizer_equals_torchs_bit_for_bit(kind, amsgrad):
+    """This holds for a changing rate, and for weights that have no gradient at first or never."""
     draws = torch.Generator().manual_seed(torch.seed())
     shapes = [(7, 5), (5,), (1,), (3, 2, 2), (4,)]
     start = [torch.randn(shape, generator=draws) for shape in shapes]
@@ -136,16 +136,16 @@ def test_adam_is_torchs_fused_one_to_the_last_bit(kind, amsgrad):
         assert all(torch.equal(kept[name], expected[name]) for name in kept)
 
 
-def test_no_compiler_is_imported():
-    """Neither to train, nor to go on, nor for the classifier: it would be two seconds of each worker's start."""
+def test_training_process_does_not_import_the_compiler():
+    """This holds for training, resuming and the classifier. The import takes two seconds of each worker's start."""
     program = [sys.executable, "-c", WITHOUT_COMPILER]
     done = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, check=True, timeout=120)
     assert done.stdout.split() == ["5", "resumed", "compiler:", "False"]
 
 
 @pytest.mark.parametrize("kind", TORCH, ids=lambda kind: kind.__name__)
-def test_every_parameter_matters(kind):
-    """No setting of an optimizer is read and then forgotten."""
+def test_each_setting_of_an_optimizer_changes_its_path(kind):
+    """No setting of an optimizer is ignored."""
     others = {
         "lr": 0.05,
         "betas": (0.5, 0.6),
@@ -191,20 +191,20 @@ def torch_rates(scheduler_of, *, steps, every=1):
     return seen
 
 
-def test_constant_rate():
+def test_constant_schedule_keeps_the_rate():
     """The optimizer's own rate throughout."""
     assert rates(ConstantRate(), steps_per_epoch=3, epochs=2) == [1.0] * 6
 
 
 @pytest.mark.parametrize("final", [0.0, 0.05])
-def test_cosine(final):
+def test_cosine_schedule_without_warmup_equals_torchs(final):
     """Without a warm-up, torch's CosineAnnealingLR by steps."""
     expected = torch_rates(lambda o: lr_scheduler.CosineAnnealingLR(o, T_max=30, eta_min=final), steps=30)
     assert rates(Cosine(final=final), steps_per_epoch=5, epochs=6) == pytest.approx(expected, abs=1e-9)
 
 
-def test_cosine_with_warmup():
-    """Linear from one step's share to the whole rate, then the half cosine over what is left."""
+def test_cosine_schedule_with_warmup_rises_linearly_first():
+    """It rises from one step's share to the whole rate, and then follows a half cosine over the remaining steps."""
     values = rates(Cosine(warmup_epochs=2, final=0.1), steps_per_epoch=4, epochs=10)
     assert values[:8] == pytest.approx([(step + 1) / 8 for step in range(8)])
     tail = torch_rates(lambda o: lr_scheduler.CosineAnnealingLR(o, T_max=32, eta_min=0.1), steps=32)
@@ -212,19 +212,19 @@ def test_cosine_with_warmup():
 
 
 @pytest.mark.parametrize("warmup", [0.1, 0.25, 10, 20])
-def test_cosine_with_an_odd_warmup_stays_a_rate(warmup):
+def test_cosine_schedule_with_an_odd_warmup_stays_within_0_and_1(warmup):
     """A warm-up of less than a step, or longer than the run, gives factors in (0, 1]."""
     assert all(0 < v <= 1 for v in rates(Cosine(warmup_epochs=warmup), steps_per_epoch=4, epochs=10))
 
 
-def test_milestones():
+def test_milestones_schedule_equals_torchs():
     """torch's MultiStepLR by epochs."""
     expected = torch_rates(lambda o: lr_scheduler.MultiStepLR(o, milestones=[2, 3, 5], gamma=0.5), steps=28, every=4)
     schedule = Milestones(epochs=(2, 3, 5), factor=0.5)
     assert rates(schedule, steps_per_epoch=4, epochs=7) == pytest.approx(expected)
 
 
-def test_exponential():
+def test_exponential_schedule_equals_torchs():
     """torch's ExponentialLR by epochs."""
     expected = torch_rates(lambda o: lr_scheduler.ExponentialLR(o, gamma=0.8), steps=20, every=4)
     assert rates(Exponential(factor=0.8), steps_per_epoch=4, epochs=5) == pytest.approx(expected)
@@ -235,16 +235,16 @@ def test_exponential():
     [ConstantRate(), Cosine(warmup_epochs=1), Milestones(epochs=(2,)), Exponential(factor=0.5)],
     ids=lambda schedule: schedule.kind,
 )
-def test_rows_say_the_rate_in_force(schedule):
-    """train/learning_rate is the rate of the epoch's last step, and it is what moved the weights."""
+def test_row_with_any_schedule_has_the_rate_of_the_last_step(schedule):
+    """train/learning_rate is the rate of the epoch's last step."""
     config = small_config(optimizer=SGD(lr=1e-4), schedule=schedule, batch_size=96, epochs=3, gradient_clip=1.0)
     rows, _ = run(config, few_digits())
     expected = [1e-4 * f for f in rates(schedule, steps_per_epoch=1, epochs=3)]
     assert [row["train/learning_rate"] for row in rows] == pytest.approx(expected)
 
 
-def test_the_rate_moves_the_weights():
-    """With a clipped gradient of norm 1, plain SGD moves the weights by the rate: the schedule is obeyed."""
+def test_scheduled_rate_with_a_clipped_gradient_is_the_length_of_the_step():
+    """With a clipped gradient of norm 1, plain SGD moves the weights by exactly the scheduled rate."""
     config = small_config(
         optimizer=SGD(lr=0.01),
         schedule=Milestones(epochs=(1,), factor=0.1),

@@ -15,7 +15,7 @@ from tests.support.small import digits, few_digits, held_out, small_config
 from vae import seeds
 from vae.apply import code_moments, codes, some_codes
 from vae.conditioning import OnLabel
-from vae.data import Arrays, Digits, load_training
+from vae.data import Arrays, Digits, clear_cache, load_training
 from vae.data.dataset import make_split
 from vae.data.pixels import Pixels, pixels_of
 from vae.data.splits import subset
@@ -245,20 +245,18 @@ def test_some_codes_are_those_of_the_subset(monkeypatch):
 
 def test_subset_of_a_mapped_set_is_that_of_the_same_set_in_memory(tmp_path, monkeypatch):
     """Where the examples lie changes neither which are taken nor what they are."""
-    import vae.data
-
     values = np.random.default_rng(0).integers(0, 256, (300, 3, 4), dtype=np.uint8)
     np.save(tmp_path / "v.npy", values)
     found = []
     for limit in (10**9, 10):
         monkeypatch.setattr("vae.data.arrays.MEMORY_LIMIT", limit)
-        vae.data._load_training.cache_clear()
+        clear_cache()
         data = load_training(Arrays(path="v.npy", validation=120, split_seed=4), tmp_path)
         pixels = Pixels(
             data.validation, Arrays(path="v.npy", split_seed=4), levels=255, eval_seed=0, device=CPU, held_out=True
         )
         found.append((data.validation.index is None, pixels.subset(50), pixels.batch(pixels.subset(50))))
-    vae.data._load_training.cache_clear()
+    clear_cache()
 
     assert [inside for inside, _, _ in found] == [True, False]
     assert torch.equal(found[0][1], found[1][1])

@@ -60,7 +60,7 @@ def in_another_process(config):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_another_process_gives_the_same_run():
+def test_train_in_another_process_gives_the_same_bits():
     """Hash, rows and final tensors of a config are the same in a process of its own, to the last bit."""
     config = small_config(
         network=Mlp(hidden=(8,), dropout=0.1),
@@ -76,22 +76,22 @@ def test_another_process_gives_the_same_run():
     assert {name: tensor.double().sum().item() for name, tensor in tensors.items()} == sums
 
 
-def test_another_seed_is_another_run():
+def test_train_with_another_seed_gives_another_run():
     """Weights, order and noise all follow the seed."""
     first, second = (run(small_config(seed=seed), few_digits())[0] for seed in (0, 1))
     assert first[0]["train/loss"] != second[0]["train/loss"]
     assert first[0]["val/elbo"] != second[0]["val/elbo"]
 
 
-def test_the_same_seed_is_the_same_run():
+def test_train_with_the_same_seed_gives_the_same_run():
     """Twice the same config is the same rows and the same tensors."""
     first, second = (run(small_config(), few_digits()) for _ in range(2))
     assert first[0] == second[0]
     assert all(torch.equal(first[1][name], second[1][name]) for name in first[1])
 
 
-def test_the_global_generator_does_not_matter():
-    """What was drawn before training, or between two epochs by whoever consumes them, changes nothing."""
+def test_train_after_other_random_draws_gives_the_same_run():
+    """Random draws before training, or between two epochs, change nothing."""
     config = small_config(
         data=Digits(binarisation="dynamic"), likelihood=Bernoulli(), network=Mlp(hidden=(8,), dropout=0.2), epochs=3
     )
@@ -105,8 +105,8 @@ def test_the_global_generator_does_not_matter():
     assert seen == expected
 
 
-def test_who_looks_between_epochs_changes_nothing():
-    """Whoever puts the model into evaluation mode, as pictures do, does not switch dropout off for what follows."""
+def test_train_with_evaluation_mode_between_epochs_keeps_dropout():
+    """Evaluation mode between two epochs, as pictures set it, does not switch off dropout in the next epoch."""
     config = small_config(network=Mlp(hidden=(8,), dropout=0.5), epochs=3)
     seen = []
     for result in train(config, few_digits()):
@@ -116,15 +116,16 @@ def test_who_looks_between_epochs_changes_nothing():
     assert seen == run(config, few_digits())[0]
 
 
-def test_noise_is_drawn_anew_at_every_step_of_every_epoch(monkeypatch):
+def test_noise_of_every_step_of_every_epoch_is_new(monkeypatch):
     """No two steps of a run share their ε, which is standard normal, nor two epochs their binarisation."""
     noises, images = [], []
     terms = VAE.terms
 
-    def spy(self, x, label, noise, seen=None):
-        noises.append(noise.clone())
-        images.append(x.clone())
-        return terms(self, x, label, noise, seen)
+    def spy(self, x, label, noise, seen=None, nll=None):
+        if self.training:  # Evaluation calls it too.
+            noises.append(noise.clone())
+            images.append(x.clone())
+        return terms(self, x, label, noise, seen, nll)
 
     monkeypatch.setattr(VAE, "terms", spy)
     data = few_digits()
@@ -141,7 +142,7 @@ def test_noise_is_drawn_anew_at_every_step_of_every_epoch(monkeypatch):
     assert abs(every.var().item() - 1) < 5 * math.sqrt(2 / every.numel())
 
 
-def test_two_runs_at_once_do_not_mix():
+def test_two_runs_in_turns_equal_each_run_alone():
     """Two generators advanced in turns give what each gives alone."""
     configs = [small_config(seed=seed, network=Mlp(hidden=(8,), dropout=0.2), epochs=3) for seed in (0, 1)]
     alone = [run(config, few_digits())[0] for config in configs]
@@ -152,8 +153,8 @@ def test_two_runs_at_once_do_not_mix():
     assert together == alone
 
 
-def test_what_a_row_holds():
-    """Names are split/name; every row carries its measure, how its kl was got, and which weights were scored."""
+def test_row_of_an_epoch_has_named_metrics_and_its_measure():
+    """Names are split/name. Every row has its measure, the kind of its KL estimate, and the kind of weights."""
     (row, _), _ = run(small_config(gradient_clip=1.0, eval=Evaluation(nll_k=4)), few_digits())
     assert set(row) == {
         "epoch",
@@ -186,15 +187,15 @@ def test_what_a_row_holds():
     assert json.loads(json.dumps(row)) == row
 
 
-def test_times_are_positive():
-    """A row also says how long its epoch took, and how fast it was."""
+def test_row_of_an_epoch_has_positive_times():
+    """A row has the time of its epoch and its speed."""
     result = next(train(small_config(), few_digits()))
     for name in ("time/train_seconds", "time/evaluation_seconds", "time/examples_per_second"):
         assert result.row[name] > 0
 
 
-def test_training_figures_are_means_over_examples():
-    """An epoch's figures weigh a smaller last batch by its size: with nothing learned they are the whole split's."""
+def test_training_metrics_with_a_small_last_batch_are_means_over_examples():
+    """A smaller last batch is weighted by its size. With a zero rate the metrics equal those of the whole split."""
     config = small_config(
         optimizer=SGD(lr=1e-30), batch_size=40, objective=Elbo(beta=1.0), network=Mlp(hidden=()), epochs=1
     )
@@ -208,7 +209,7 @@ def test_training_figures_are_means_over_examples():
     assert row["train/reconstruction"] == pytest.approx(scores["val/reconstruction"], rel=0.01)
 
 
-def test_every_example_is_seen_once_an_epoch(monkeypatch):
+def test_order_of_every_epoch_has_each_example_once(monkeypatch):
     """Each epoch draws all examples, in an order of its own."""
     seen = []
     batch = vae.data.pixels.Pixels.batch
@@ -226,7 +227,7 @@ def test_every_example_is_seen_once_an_epoch(monkeypatch):
     assert orders[0] != list(range(96))
 
 
-def test_nothing_held_out_nothing_scored():
+def test_train_without_validation_has_no_held_out_metrics():
     """With ``validation: 0`` rows have no val/ and no measure; what was trained on is there for pictures."""
     data = dataclasses.replace(few_digits(), validation=None)
     result = next(train(small_config(), data))
@@ -236,8 +237,8 @@ def test_nothing_held_out_nothing_scored():
     assert result.diverged is None
 
 
-def test_what_was_evaluated_is_what_is_yielded():
-    """The row's scores are those of the model that comes with it, on the examples that come with it."""
+def test_result_of_an_epoch_has_the_evaluated_model_and_examples():
+    """The row's scores equal those of the model in the result on the examples in the result."""
     config = small_config(ema_decay=0.5, optimizer=Adam(lr=1e-2))
     data = few_digits()
     for result in train(config, data):
@@ -249,14 +250,14 @@ def test_what_was_evaluated_is_what_is_yielded():
         assert all(torch.equal(kept[name], tensor) for name, tensor in raw_weights(result.model).items())
 
 
-def test_training_learns():
+def test_train_on_digits_raises_the_held_out_elbo():
     """On the real digits the held-out ELBO rises, from all starting points of the optimizer's choice."""
     rows, _ = run(small_config(optimizer=Adam(lr=1e-2), epochs=10, network=Mlp(hidden=(32,))), few_digits())
     assert rows[-1]["val/elbo"] > rows[0]["val/elbo"] + 100
     assert rows[-1]["train/loss"] < rows[0]["train/loss"] - 100
 
 
-def test_the_average_is_what_is_evaluated(monkeypatch):
+def test_average_of_weights_is_what_is_evaluated(monkeypatch):
     """EMA by hand: from the starting weights, each step a share 1 − min(decay, (1 + t)/(10 + t)) of the new ones."""
     config = small_config(ema_decay=0.4, batch_size=96, epochs=6, optimizer=Adam(lr=1e-2))  # one step an epoch
     data = few_digits()
@@ -280,8 +281,8 @@ def test_the_average_is_what_is_evaluated(monkeypatch):
     assert len(scored) == 6
 
 
-def test_the_raw_weights_come_back():
-    """Averaging changes what is scored, not what is trained: raw weights are those of a run without it."""
+def test_raw_weights_after_an_epoch_with_an_average_are_restored():
+    """An average changes the scores but not the training: raw weights equal those of a run without it."""
     averaged, plain = (small_config(ema_decay=decay, epochs=3, optimizer=Adam(lr=1e-2)) for decay in (0.9, None))
     rows, tensors = run(averaged, few_digits())
     plain_rows, plain_tensors = run(plain, few_digits())
@@ -297,8 +298,8 @@ def test_the_raw_weights_come_back():
     assert all(torch.equal(tensors[f"model/{n}"], weight) for n, weight in raw_weights(model_left).items())
 
 
-def test_raw_weights_come_back_to_whoever_stops_early():
-    """A run left in the middle has its own weights in the model, not the average."""
+def test_raw_weights_after_an_early_stop_are_restored():
+    """A run that is stopped between two epochs has its raw weights in the model, not the average."""
     results = train(small_config(ema_decay=0.9), few_digits())
     result = next(results)
     raw = {name: tensor.clone() for name, tensor in result.state.tensors.items() if name.startswith("model/")}
@@ -307,7 +308,7 @@ def test_raw_weights_come_back_to_whoever_stops_early():
     assert all(torch.equal(raw[f"model/{n}"], weight) for n, weight in raw_weights(result.model).items())
 
 
-def test_held_out_noise_is_not_the_trials_own(monkeypatch):
+def test_held_out_noise_with_another_trial_seed_is_the_same(monkeypatch):
     """Two trials with other seeds but the same weights have the same held-out scores; another eval.seed not."""
     weights = build(small_config(), few_digits()).state_dict()
     real = vae.run.build
@@ -335,8 +336,8 @@ def test_held_out_noise_is_not_the_trials_own(monkeypatch):
     assert score(seed=0, eval_seed=1, **binary) != score(seed=0, **binary)
 
 
-def test_clipping_bounds_the_gradient():
-    """A bound below the norm scales the step; one far above it changes nothing; the norm told is the one before."""
+def test_gradient_clip_below_the_norm_scales_the_step():
+    """A bound far above the norm changes nothing. The row has the norm before clipping."""
     common = {"optimizer": SGD(lr=1e-3), "batch_size": 96, "epochs": 1}
     start = raw_weights(build(small_config(), few_digits()))
     free, clipped, loose = (
@@ -349,7 +350,7 @@ def test_clipping_bounds_the_gradient():
     assert math.sqrt(moved) == pytest.approx(0.5e-3, rel=1e-3)
 
 
-def test_bfloat16_is_close_to_float32():
+def test_train_in_bfloat16_is_close_to_float32():
     """Autocast changes the digits of training, not its course; weights and scores stay in float32."""
     common = {"optimizer": Adam(lr=1e-2), "epochs": 4, "network": Mlp(hidden=(16,))}
     full, _ = run(small_config(**common), few_digits())
@@ -360,7 +361,7 @@ def test_bfloat16_is_close_to_float32():
 
 
 @torch.no_grad()
-def test_the_kl_of_bfloat16_is_a_float32():
+def test_kl_under_bfloat16_is_computed_in_float32():
     """Near the prior the KL is a small difference of large numbers, which bfloat16 would lose."""
     config = small_config(precision="bfloat16", conditioning=OnLabel(), prior=LabelConditional())
     model = build(config, few_digits())
@@ -376,8 +377,8 @@ def test_the_kl_of_bfloat16_is_a_float32():
 
 
 @pytest.mark.parametrize("compiled", [False, True])
-def test_compile_compiles_the_models_terms(monkeypatch, compiled):
-    """torch.compile is used when asked for, on the step's forward pass, and not otherwise."""
+def test_train_with_compile_compiles_the_terms_of_the_model(monkeypatch, compiled):
+    """torch.compile is called on the forward pass of the step, and only with ``compile``."""
     asked = []
     monkeypatch.setattr(torch, "compile", lambda function: asked.append(function.__name__) or function)
     rows, _ = run(small_config(compile=compiled), few_digits())
@@ -386,8 +387,8 @@ def test_compile_compiles_the_models_terms(monkeypatch, compiled):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_every_trial_of_a_process_is_compiled(monkeypatch):
-    """Torch compiles a function eight times and then no more, and a worker trains many shapes one after the other."""
+def test_train_after_many_compilations_still_compiles(monkeypatch):
+    """Torch stops compiling a function after eight times, and a worker trains many shapes in turn."""
     ran = []
 
     def backend(graph, inputs):
@@ -409,7 +410,7 @@ def test_every_trial_of_a_process_is_compiled(monkeypatch):
     [{}, {"conditioning": OnLabel(), "prior": LabelConditional(), "ema_decay": 0.9}, {"gradient_clip": 1.0}],
     ids=["vae", "cvae-ema", "clip"],
 )
-def test_compiled_equals_eager(changes):
+def test_compiled_run_equals_the_eager_run_to_rounding(changes):
     """torch.compile changes the order of sums, and no result by more than that."""
     config = small_config(optimizer=Adam(lr=1e-2), epochs=3, batch_size=40, **changes)
     eager, _ = run(config, few_digits())
@@ -419,15 +420,15 @@ def test_compiled_equals_eager(changes):
             assert other[name] == pytest.approx(row[name], rel=1e-3)
 
 
-def test_a_batch_larger_than_the_data_is_the_data():
-    """One step an epoch, with all there is."""
+def test_train_with_a_batch_larger_than_the_data_takes_one_step_an_epoch():
+    """Each step uses all examples."""
     large, exact = (run(small_config(batch_size=size), few_digits())[0] for size in (10_000, 96))
     assert large[-1]["step"] == 2
     assert large[-1]["val/elbo"] == exact[-1]["val/elbo"]
 
 
 @pytest.mark.parametrize("batch_size", [1, 5, 6])
-def test_odd_sizes_train(batch_size):
+def test_train_with_odd_batch_sizes_works(batch_size):
     """One example a step, a last batch of one, and images of no power of two."""
     data = noise_images((1, 3, 5), levels=3, classes=2, train=6, validation=1)
     rows, _ = run(small_config(batch_size=batch_size), data)
@@ -435,8 +436,8 @@ def test_odd_sizes_train(batch_size):
     assert math.isfinite(rows[-1]["val/elbo"])
 
 
-def test_the_data_is_not_written_to():
-    """Training leaves the images and labels that all trials of a process share as they are."""
+def test_train_on_shared_data_does_not_write_to_it():
+    """Images and labels, which all trials of a process share, do not change."""
     data = few_digits()
     before = [data.train.digest, data.validation.digest]
     for changes in (
@@ -449,8 +450,8 @@ def test_the_data_is_not_written_to():
     assert after == before
 
 
-def test_held_out_pixels_do_not_depend_on_training():
-    """What is scored is the same draw whether or not anything else was drawn."""
+def test_held_out_pixels_after_other_draws_are_the_same():
+    """The binarisation of held-out pixels does not depend on other random draws."""
     config = small_config(data=Digits(binarisation="dynamic"), likelihood=Bernoulli())
     first = held_out(config, few_digits()).batch(slice(None))
     training = pixels_of(few_digits().train, config, 16, torch.device("cpu"), held_out=False)

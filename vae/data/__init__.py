@@ -1,14 +1,14 @@
-"""Data sets: which examples train, select and test, as integer pixels or real values.
+"""Data sets: the examples for training, validation and test, as integer pixels or real values.
 
-A set is one file and one line in :data:`DataConfig`, or, as ``kind: external``, a class anywhere else. It has
+A data set is one file and one line in :data:`DataConfig`, or a class outside the project with ``kind: external``. It has
 
 * ``kind``: its name in records;
-* ``validation``, ``split_seed``, ``dequantise`` (:class:`DataFields` has them) and ``binarisation``;
-* ``load(directory, *, train) -> Content``: the training or the test part, always the same, read from below the data
-  directory or made; a :class:`DataError` of one line where it can't be.
+* ``validation``, ``split_seed`` and ``dequantise``, which :class:`DataFields` defines, and ``binarisation``;
+* ``load(directory, *, train) -> Content``: returns the training or the test part, which is always the same. It is read
+  from the data directory or generated. If this fails, it raises a :class:`DataError` of one line.
 
-:class:`Content` says what else is known of it: its levels, how many labels it has, how many examples to hold out, and
-whether it is memory-mapped. ``vae.data.pixels`` turns it into what a model sees.
+:class:`Content` also holds the levels, the number of labels, the number of examples to hold out, and whether the images
+are memory-mapped. ``vae.data.pixels`` converts them to a model's input.
 """
 
 from __future__ import annotations
@@ -69,9 +69,9 @@ _IMAGE_DIMENSIONS = 4
 
 
 def data_directory(data_dir: Path | None) -> Path:
-    """The absolute path of ``data_dir``, or of $RESEARCH_DATA_DIR, or of ./data, in that order.
+    """Return the absolute path of ``data_dir``, else of $RESEARCH_DATA_DIR, else of ./data.
 
-    A driver resolves it once for its workers, whose working directory is another.
+    A driver resolves it once for its workers, because they have another working directory.
     """
     named = Path(data_dir or os.environ.get("RESEARCH_DATA_DIR") or "data").expanduser()
     candidates = [folder / named for folder in working_directories()]
@@ -79,10 +79,10 @@ def data_directory(data_dir: Path | None) -> Path:
 
 
 def load_training(config: DataConfig, data_dir: Path | None) -> TrainingData:
-    """The training part of ``config``'s set, divided by its split seed. Kept in memory for the next caller.
+    """Return the training part of ``config``'s set, divided by its split seed. It is cached in memory.
 
     Raises:
-        DataError: one line; the set is missing or corrupt, or ``validation`` leaves nothing to train on.
+        DataError: The set is missing or corrupt, or ``validation`` leaves nothing to train on.
 
     """
     directory = data_directory(data_dir)
@@ -90,10 +90,10 @@ def load_training(config: DataConfig, data_dir: Path | None) -> TrainingData:
 
 
 def load_test(config: DataConfig, data_dir: Path | None) -> Split:
-    """The test part of ``config``'s set: the same for every split seed.
+    """Return the test part of ``config``'s set, which is the same for every split seed.
 
     Raises:
-        DataError: one line; the set is missing or corrupt.
+        DataError: The set is missing or corrupt.
 
     """
     content = _content(config)
@@ -103,8 +103,17 @@ def load_test(config: DataConfig, data_dir: Path | None) -> Split:
     return _load_test(content, directory, _origin(config, directory))
 
 
+def clear_cache() -> None:
+    """Drop all cached sets, so that the next call reads its files again.
+
+    A file that has changed is always read again. Call this if a file inside a folder has changed.
+    """
+    _load_training.cache_clear()
+    _load_test.cache_clear()
+
+
 def _origin(config: DataConfig, directory: Path) -> tuple[object, ...]:
-    """Return what tells two sets of the same relative name apart: where names are looked for, and the file's state.
+    """Return the cache key of a set besides its config: the searched folders and the state of its file.
 
     The working directory of a notebook can change, and a file can be written again between two calls. For a folder it is
     the state of every folder in it, which changes when a file comes or goes. A file that is rewritten in place inside a
@@ -116,7 +125,7 @@ def _origin(config: DataConfig, directory: Path) -> tuple[object, ...]:
         return folders
     states = []
     for folder in folders:
-        with contextlib.suppress(OSError, ValueError):  # not there, or no name at all: the reader says so
+        with contextlib.suppress(OSError, ValueError):  # A missing file or a bad name is reported by the reader.
             place = folder / name
             for one in [place, *(Path(below) for below, _, _ in os.walk(place))]:
                 state = one.stat()
@@ -125,13 +134,13 @@ def _origin(config: DataConfig, directory: Path) -> tuple[object, ...]:
 
 
 def _content(config: DataConfig) -> DataConfig:
-    """``config`` without what only changes how its pixels are seen: what a loaded set is remembered by."""
+    """Return ``config`` without the fields that change only the conversion to a model's input. It is part of the cache key."""
     if isinstance(config, External):
         return config
     return dataclasses.replace(config, binarisation="none", dequantise=False)
 
 
-# Trials that follow each other in one process share one copy. Two, so that a comparison of two sets fits.
+# Successive trials in one process share one copy. Two sets are cached, so that a comparison of two sets fits.
 @lru_cache(maxsize=2)
 def _load_training(config: DataConfig, directory: Path, origin: tuple[object, ...]) -> TrainingData:
     del origin  # only tells cached sets apart
@@ -172,7 +181,12 @@ def _digest(content: Content) -> str:
 
 
 def _checked(config: DataConfig, content: Content) -> Content:
-    """``content``, if it is what it must be: a reader's mistake would else be a wrong number much later."""
+    """Return ``content`` if it is valid. Otherwise a mistake of a reader would become a wrong number much later.
+
+    Raises:
+        DataError: Images, labels or names have a wrong shape, type or range.
+
+    """
     images, labels, levels = content.images, content.labels, content.levels
     count = len(images) if content.rows is None else len(content.rows)
     dtype = torch.uint8 if levels > 0 else torch.float32
@@ -228,6 +242,7 @@ __all__ = [
     "Svhn",
     "TorchvisionSet",
     "TrainingData",
+    "clear_cache",
     "data_directory",
     "load_test",
     "load_training",

@@ -1,12 +1,12 @@
-"""Arrays from files: ``.npz``, ``.npy``, Parquet and CSV; tables or images, labelled or not, real values or integers."""
+"""Arrays from ``.npz``, ``.npy``, Parquet and CSV files: tables or images, with or without labels, of any numbers."""
 
 from __future__ import annotations
 
 import tokenize
 import zipfile
 import zlib
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor
 
 from vae.config import FractionBelowOne, NonNegativeInt, part
-from vae.data.dataset import Binarisation, Content, DataError, DataFields, locate
+from vae.data.dataset import Array, Binarisation, Content, DataError, DataFields, locate
 from vae.data.labels import label_number, number_labels
 from vae.data.splits import held_out
 from vae.data.support import check_finite, check_whole
@@ -24,15 +24,13 @@ from vae.durable import DATA, check_file, open_file
 if TYPE_CHECKING:
     from pathlib import Path
 
-MEMORY_LIMIT = 2 << 30  # bytes; an .npy file that is larger is memory-mapped
-_TEST_SEED = 0  # no setting: every sweep's test figures are of the same rows
+MEMORY_LIMIT = 2 << 30  # bytes; a larger .npy file is memory-mapped
+_TEST_SEED = 0  # a constant, so that the test figures of every sweep are of the same rows
 _TABLE, _GREY, _COLOUR = 2, 3, 4  # dimensions of an array
 _CHANNELS = {1, 3, 4}
 _BYTE = 255
 
-_Array = np.ndarray[Any, np.dtype[Any]]
-
-# What numpy and zipfile raise for a file that is not what its name says.
+# The errors of numpy and zipfile for a file whose content does not match its name.
 UNREADABLE = (
     *(
         OSError,
@@ -53,20 +51,25 @@ UNREADABLE = (
 class Arrays(DataFields):
     """A file of examples: a table [N, D], grey images [N, H, W], or images [N, C, H, W] or [N, H, W, C].
 
-    ``path``: from the data directory, or from where the program runs. ``values`` and ``labels`` name an array of an
-    ``.npz``; of a CSV file or Parquet ``labels`` is a column, and all others are values (``values`` is not used). An
-    ``.npy`` has labels where ``labels`` names another ``.npy``. Labels are whole numbers from 0, or names; the values
-    that occur are numbered in natural order (2 before 10), and keep their names. The index that pandas writes beside the
-    columns of a table is left out. ``layout``: where an image's channels are, if 1, 3 or 4 of them don't show it.
+    ``path`` is relative to the data directory, or to the working directory. ``values`` and ``labels`` name arrays of an
+    ``.npz``. In a CSV or Parquet file ``labels`` is a column, and all other columns are values; ``values`` is not used. For
+    an ``.npy``, ``labels`` is the name of another ``.npy``. ``layout`` says where an image's channels are. It is needed only
+    if the shape does not show it, by 1, 3 or 4 channels.
 
-    uint8 is whole numbers 0..``levels`` (255 unless given), bool 0..1; so is anything with ``levels``. All else is
-    real values, as they are or scaled, dimension by dimension, by the training part's own range (``unit``: to
-    [0, 1], which test may leave) or moments (``standardise``). A column of a table D wide is a pixel of 1×1×D.
+    Labels are whole numbers from 0, or names. The values that occur are numbered in natural order (2 before 10), and keep
+    their names. The index that pandas writes into a table is left out.
 
-    ``test_path``: a file for the test part; else ``test_fraction`` of the rows, drawn once and for all.
-    ``train_label``: train and select on examples of this label alone, given by its name; test keeps all (anomaly
-    detection). ``reading``: 1 is how version 0.1.0 took files: whole numbers are their own labels, names are numbered
-    in the order of their text, and an index is a column of values. Records of that version mean 1.
+    uint8 values are whole numbers 0..``levels``, by default 255, and bool values are 0..1. With ``levels`` any values are
+    whole numbers. All other values are real. ``scaling`` leaves them as they are, or scales each dimension by the range of
+    the training part (``unit``, to [0, 1], which the test part may leave) or by its moments (``standardise``). A table of D
+    columns is an image of 1×1×D.
+
+    ``test_path`` is a file for the test part. Without it, a fixed random ``test_fraction`` of the rows is the test part.
+    With ``train_label`` only examples of this label, given by its name, are used for training and validation. The test part
+    keeps all labels, as anomaly detection needs it.
+
+    ``reading`` 1 is the rule of version 0.1.0: whole numbers are their own labels, names are numbered in the order of their
+    text, and an index is a column of values. Records of that version mean 1.
     """
 
     kind: Literal["arrays"] = "arrays"
@@ -84,7 +87,7 @@ class Arrays(DataFields):
     reading: Literal[1, 2] = 2
 
     def __post_init__(self) -> None:
-        """Refuse what contradicts itself."""
+        """Refuse fields that contradict each other."""
         if self.levels is not None and self.scaling != "none":
             raise ValueError(
                 f"scaling must be 'none' with levels, got {self.scaling!r} and {self.levels}: whole numbers stay as they are"
@@ -93,13 +96,13 @@ class Arrays(DataFields):
             raise ValueError(f"train_label {self.train_label!r} needs labels, which names them; got none")
 
     def load(self, directory: Path, *, train: bool) -> Content:
-        """The training or the test part.
+        """Return the training or the test part.
 
         Raises:
-            DataError: one line; a file is missing or is not what it should be.
+            DataError: A file is missing or invalid.
 
         """
-        # Both files, whichever part is asked for: what is wrong with the second is said before the first is trained on.
+        # Both files are read for either part, so that a mistake in the second is reported before training.
         first = self._read(directory, self.path)
         second = None if self.test_path is None else self._read(directory, self.test_path)
         files = [first] if second is None else [first, second]
@@ -126,25 +129,25 @@ class Arrays(DataFields):
             )
         usual = int(len(chosen) * self.validation_fraction)
         labels = labels[chosen]
-        told: dict[str, Any] = {"validation": usual, "label_names": names}
-        told["notes"] = tuple(note for one in files for note in one.notes)
+        notes = tuple(note for one in files for note in one.notes)
+        whole = Content(file.values, labels, levels, classes, validation=usual, label_names=names, notes=notes)
         if file.mapped:
-            return Content(file.values, labels, levels, classes, mapped=True, rows=chosen, **told)
+            return replace(whole, mapped=True, rows=chosen)
         images = file.values if len(chosen) == len(file.values) else file.values[chosen]
         if levels > 0:
             images = images.to(torch.uint8)  # bool, or wider
         elif self.scaling != "none":
-            # In the file's own precision: a float32 of a time in seconds is good to two minutes.
+            # Computed in float64: float32 holds a time in seconds only to two minutes.
             shift, scale = self._scaling(first.values[kept].double())
             images = (images.double() - shift) / scale
         images = images.contiguous() if levels > 0 else images.float().contiguous()
-        return Content(images, labels, levels, classes, **told)
+        return replace(whole, images=images)
 
     def trained_number(self, names: tuple[str, ...], classes: int) -> int:
         """Return the number of ``train_label``, which must be set, in data of these labels.
 
         Raises:
-            DataError: there is no such label.
+            DataError: There is no such label.
 
         """
         assert self.train_label is not None, "asked by the caller"
@@ -156,7 +159,7 @@ class Arrays(DataFields):
             raise DataError(f"{error}; no training example of {self.path} has it") from None
 
     def _levels(self, files: list[_File]) -> int:
-        """0 for real values; checked."""
+        """Return the levels of the files, 0 for real values, after a check of their values."""
         first = files[0].values.dtype
         levels = self.levels or 0
         if not levels and self.scaling == "none":
@@ -181,7 +184,7 @@ class Arrays(DataFields):
             scale = train.amax(0) - shift
         else:
             shift, scale = train.mean(0), train.std(0, correction=0)
-            # A constant's mean is off by rounding, and its deviation is that.
+            # The mean of a constant has a rounding error, which would become its deviation.
             scale = torch.where(train.amax(0) > train.amin(0), scale, 0.0)
         return shift, torch.where(scale > 0, scale, 1.0)
 
@@ -195,7 +198,7 @@ class Arrays(DataFields):
                 case ".npy":
                     mapped = path.stat().st_size > MEMORY_LIMIT
                     values = read_array(path, mapped=mapped)
-                    # A test file's labels can't have the training file's name.
+                    # With a test file there would have to be two files of labels, but ``labels`` names one.
                     if self.labels is not None and self.test_path is None:
                         labels = read_array(locate(directory, self.labels, "file"))
                 case ".npz":
@@ -223,8 +226,8 @@ class Arrays(DataFields):
         check_finite(images, str(path), columns)
         return _File(path, images, labels, columns, mapped, notes)
 
-    def _as_images(self, values: _Array, path: Path) -> Tensor:
-        """[N, C, H, W]: uint8, bool, float32 or, for anything else, float64."""
+    def _as_images(self, values: Array, path: Path) -> Tensor:
+        """Return ``values`` as images [N, C, H, W] in uint8, bool or float32, and all other types in float64."""
         if values.dtype.kind not in "fiub":
             raise DataError(f"{path}: values must be numbers, got {values.dtype}")
         if values.dtype not in {np.dtype(np.uint8), np.dtype(np.bool_), np.dtype(np.float32)}:
@@ -254,19 +257,19 @@ class Arrays(DataFields):
 
 @dataclass(frozen=True, eq=False)
 class _File:
-    """A file's content, in its own precision."""
+    """The content of a file, in its own precision."""
 
     path: Path
     values: Tensor  # [N, C, H, W]: uint8, bool, float32 or float64
-    labels: _Array | None  # [N]: whole numbers or strings
-    columns: list[str] | None  # of a table with names
+    labels: Array | None  # [N]: whole numbers or strings
+    columns: list[str] | None  # the names of a table's columns
     mapped: bool
     notes: tuple[str, ...]  # a line for each column that is not used
 
 
-def read_array(path: Path, *, mapped: bool = False) -> _Array:
-    """The array in an ``.npy`` file; raises ``UNREADABLE``, or DataError for an archive."""
-    # "c": what torch would write, if it did, stays in this process.
+def read_array(path: Path, *, mapped: bool = False) -> Array:
+    """Return the array in an ``.npy`` file; raise one of ``UNREADABLE``, or ``DataError`` for an archive."""
+    # Mode "c" is copy-on-write, so writes of this process never reach the file.
     check_file(path)
     array = np.load(path, mmap_mode="c" if mapped else None, allow_pickle=False)
     if not isinstance(array, np.ndarray):
@@ -274,15 +277,15 @@ def read_array(path: Path, *, mapped: bool = False) -> _Array:
     return array
 
 
-def _from_npz(path: Path, values: str, labels: str | None) -> tuple[_Array, _Array | None]:
-    # Opened here: numpy leaves a damaged archive's file open.
+def _from_npz(path: Path, values: str, labels: str | None) -> tuple[Array, Array | None]:
+    # Opened here, because numpy does not close the file of a damaged archive.
     with open_file(path, DATA) as stream, np.load(stream, allow_pickle=False) as file:
         for name in (values, labels):
             if name is None:
                 continue
             if name not in file.files:
                 raise DataError(f"{path} has no array {name!r}: it has {', '.join(file.files)}")
-            # What an archive says of its members' sizes holds: no more is read of them.
+            # An archive's member is read only up to the size in its header, so the header can be trusted here.
             size = max((m.file_size for m in file.zip.infolist() if m.filename in {name, f"{name}.npy"}), default=0)
             if size > MEMORY_LIMIT:
                 raise DataError(
@@ -297,7 +300,7 @@ def _from_npz(path: Path, values: str, labels: str | None) -> tuple[_Array, _Arr
 
 
 def _check_alike(first: _File, second: _File) -> None:
-    """The test part must be of the training part's dimensions, in its order."""
+    """Refuse a test file whose columns or shape differ from the training file's."""
     if first.columns != second.columns and first.columns is not None and second.columns is not None:
         ours, theirs = next(
             ((a, b) for a, b in zip(first.columns, second.columns, strict=False) if a != b), (None, None)

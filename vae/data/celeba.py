@@ -23,9 +23,10 @@ _PARTS = {"0": "train", "1": "validation", "2": "test"}
 class CelebA(DataFields):
     """202,599 aligned faces, 178×218 (Liu et al. 2015): 162,770 train, 19,867 validation, 19,962 test, as published.
 
-    Read from ``celeba/img_align_celeba`` and ``celeba/list_eval_partition.txt``. Cut to ``crop`` × ``crop`` around the
-    middle (148 is usual) and averaged down to ``size``. ``attribute``: one of ``list_attr_celeba.txt``, as a label of
-    0 or 1. With a ``validation`` count, that many of the 182,637 others are drawn instead of the published ones.
+    The files are ``celeba/img_align_celeba`` and ``celeba/list_eval_partition.txt``. Images are cut to ``crop`` × ``crop``
+    around the centre (148 is usual) and averaged down to ``size``. ``attribute`` is one of ``list_attr_celeba.txt``, as a
+    label 0 or 1. With a ``validation`` count, the validation part is drawn from the 182,637 faces that are not for test,
+    instead of the published one.
     """
 
     kind: Literal["celeba"] = "celeba"
@@ -35,10 +36,10 @@ class CelebA(DataFields):
     binarisation: Binarisation = "none"
 
     def load(self, directory: Path, *, train: bool) -> Content:
-        """Training and validation faces, or the test faces.
+        """Return the faces for training and validation, or those for test.
 
         Raises:
-            DataError: one line; a file is missing or not what it should be.
+            DataError: A file is missing or invalid.
 
         """
         root = directory / "celeba"
@@ -99,7 +100,7 @@ class CelebA(DataFields):
 
 
 def _read_table(path: Path, directory: Path, header: int = 0) -> dict[str, list[str]]:
-    """Rows of a CelebA text file, by file name."""
+    """Return the rows of a CelebA text file, by file name."""
     try:
         lines = read_text(path, LARGE_TEXT).splitlines()[header:]
     except (OSError, UnicodeDecodeError) as error:

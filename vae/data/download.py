@@ -1,7 +1,7 @@
-"""Fetching a set with torchvision so that a failure is quick, quiet, and leaves nothing behind.
+"""Downloading a set with torchvision so that a failure is fast and quiet, and leaves no files.
 
-torchvision writes straight into its final place, with no time limit, and draws progress bars. Here it writes
-into a staging directory, from which complete files are renamed into place.
+torchvision writes directly into the final folder, without a timeout, and draws progress bars. Here it writes into a
+staging directory, and complete files are moved from there.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ from vae.data.dataset import DataError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-_PROBE_SECONDS = 5.0  # for any server to accept a connection, looking its name up included
-_STALL_SECONDS = 15.0  # for a server that accepted one to send its next byte
+_PROBE_SECONDS = 5.0  # timeout for a connection to any server, including the name lookup
+_STALL_SECONDS = 15.0  # timeout for the next byte of a connected server
 
 _LOG = logging.getLogger(__name__)
 
 
 class DownloadError(DataError):
-    """Why a set could not be fetched. The caller adds which set, and what to do."""
+    """A set could not be downloaded. The message has the reason; the caller adds the set and the remedy."""
 
 
 def download(fetch: Callable[[Path], object], urls: Sequence[str], files: Sequence[Path], directory: Path) -> None:
-    """Put ``files`` (relative paths) into ``directory``, which is made if need be.
+    """Download ``files`` (relative paths) into ``directory``, which is created if needed.
 
-    ``fetch`` is called with an empty directory and must leave the files there, under the same relative paths,
-    or raise. ``urls`` are those that it uses: it is not called when none of their servers answers.
+    ``fetch`` is called with an empty directory. It must write the files there, under the same relative paths, or raise. It
+    uses ``urls``, and is not called if none of their servers answers.
 
     Raises:
-        DownloadError: nothing was fetched, and nothing is left behind.
+        DownloadError: The download failed. It leaves no files.
 
     """
     if refusal := _refusal(urls):
@@ -52,7 +52,7 @@ def download(fetch: Callable[[Path], object], urls: Sequence[str], files: Sequen
         with _staging(directory) as staging, _quiet_and_timed():
             fetch(staging)
             for file in files:
-                (staging / file).stat()  # all or none: a missing one is found before any is moved
+                (staging / file).stat()  # all or none: a missing file is found before any is moved
             for file in files:
                 (directory / file).parent.mkdir(parents=True, exist_ok=True)
                 (staging / file).replace(directory / file)
@@ -62,7 +62,7 @@ def download(fetch: Callable[[Path], object], urls: Sequence[str], files: Sequen
 
 @contextlib.contextmanager
 def _staging(directory: Path) -> Iterator[Path]:
-    """A temporary directory beside the files' final place; on failure, ``directory`` too is as it was."""
+    """Yield a temporary directory in ``directory``. After a failure the folders that were created are removed."""
     made = [p for p in (directory, *directory.parents) if not p.exists()]
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -70,7 +70,7 @@ def _staging(directory: Path) -> Iterator[Path]:
             yield Path(staging)
     except BaseException:
         for path in made:
-            # Not ours to remove if somebody else has put something there meanwhile.
+            # rmdir fails, as it should, if another process has put a file there meanwhile.
             with contextlib.suppress(OSError):
                 path.rmdir()
         raise
@@ -78,7 +78,7 @@ def _staging(directory: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _quiet_and_timed() -> Iterator[None]:
-    """No progress bars, and no wait without an end: torchvision has a setting for neither."""
+    """Suppress progress bars and set a timeout. torchvision has no setting for either."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_STALL_SECONDS)
     try:
@@ -89,10 +89,10 @@ def _quiet_and_timed() -> Iterator[None]:
 
 
 def _refusal(urls: Sequence[str]) -> str | None:
-    """Why no server of ``urls`` can be reached, or None when one can.
+    """Return the reason why no server of ``urls`` can be reached, or None if one can.
 
-    All are tried at once, in threads, because neither a name look-up nor a server's list of addresses can be
-    given a time limit. Behind a proxy it is the proxy that connects, so nothing is tried.
+    All servers are tried at once, in threads, because a name lookup has no timeout. Behind a proxy nothing is tried,
+    because only the proxy connects.
     """
     if {"http", "https"} & urllib.request.getproxies().keys():
         return None
@@ -113,7 +113,7 @@ def _refusal(urls: Sequence[str]) -> str | None:
 
 
 def _probe(url: str, answers: queue.Queue[str | None]) -> None:
-    """Puts None when the server of ``url`` accepts a connection, else the reason."""
+    """Put None into ``answers`` if the server of ``url`` accepts a connection, else the reason."""
     server = urlsplit(url)
     port = server.port or (443 if server.scheme == "https" else 80)
     try:

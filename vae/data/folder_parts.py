@@ -1,4 +1,4 @@
-"""Folders that are called train, validation and test: which of them a set's images are divided into."""
+"""The recognition of folders for training, validation and test."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _TOKENS = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+")
 
 
 def part_called(name: str) -> Part | None:
-    """Return the part that a folder's name means in any spelling (``Train``, ``test_set``, ``val2017``), or None."""
+    """Return the part that a folder's name stands for, in any spelling (``Train``, ``test_set``, ``val2017``), or None."""
     words = [word.lower() for word in _TOKENS.findall(name)]
     whole = "".join(words)
     parts = {
@@ -38,13 +38,14 @@ def part_called(name: str) -> Part | None:
 
 
 def divided(root: Path, images: Iterable[Path]) -> tuple[dict[Part, Path], tuple[str, ...]]:
-    """Return the folders that are the parts of ``root``, none where its folders are labels, and what is not used.
+    """Return the folders of ``root`` that are parts, and a line for each thing that is not used.
 
-    ``images`` are all files of images below ``root``. The folders are parts where one is called training, and another
-    validation or test; or where training is the only folder. A label may be called "train" among other labels.
+    ``images`` are all image files below ``root``. The folders are parts if one is for training and another for validation or
+    test, or if the only folder is for training. Otherwise they are labels and no parts are returned, because a label can
+    have the name "train", too.
 
     Raises:
-        DataError: two folders are the same part, training is missing, or parts lie below the labels.
+        DataError: Two folders are for the same part, training is missing, or parts lie below the labels.
 
     """
     below = [file.relative_to(root).parts for file in images]
@@ -53,7 +54,7 @@ def divided(root: Path, images: Iterable[Path]) -> tuple[dict[Part, Path], tuple
         top = parts[0] if len(parts) > 1 else ""
         counts[top] = counts.get(top, 0) + 1
     folders = sorted(name for name in counts if name)
-    for exact in ("train", "test"):  # an empty one is refused by name later
+    for exact in ("train", "test"):  # an empty folder is refused later, with its name
         if exact not in counts and (root / exact).is_dir():
             folders.append(exact)
     called: dict[Part, list[str]] = {}
@@ -90,7 +91,7 @@ def divided(root: Path, images: Iterable[Path]) -> tuple[dict[Part, Path], tuple
 
 
 def _refuse_parts_below(root: Path, below: Iterable[tuple[str, ...]], *, inside: Part | None = None) -> None:
-    """Refuse ``root/cat/train`` and ``root/cat/val``: the labels would mix the parts."""
+    """Refuse parts below a label, such as ``root/cat/train`` and ``root/cat/val``, because labels would mix the parts."""
     children: dict[str, set[str]] = {}
     for parts in below:
         if len(parts) > 2:  # noqa: PLR2004 - a folder in a folder

@@ -1,10 +1,10 @@
-"""IDX files, the format of MNIST and its kin: checked against their own header before a byte is kept.
+"""IDX files, the format of MNIST and similar sets. Their length is checked against their header.
 
-Read here and not by torchvision, which trusts the header, checks no size unless an assertion is on, names no
-file in its errors, and cannot read what is still compressed in a directory that cannot be written to.
+They are read here and not by torchvision. It trusts the header, checks sizes only by assertions, does not name the file
+in its errors, and can't read compressed files in a read-only directory.
 
-Format: two zero bytes, a type code (8 is unsigned byte), the number of dimensions, each dimension as a
-big-endian 32-bit count, then the values (LeCun, Cortes & Burges, "The MNIST database").
+The format is two zero bytes, a type code (8 is unsigned byte), the number of dimensions, each dimension as a big-endian
+32-bit count, and the values (LeCun, Cortes & Burges, "The MNIST database").
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ _CHUNK = 1 << 20
 
 
 def locate(path: Path) -> Path | None:
-    """``path``, or ``path``.gz where only that exists, or None."""
+    """Return ``path``, or ``path``.gz if only that exists, or None."""
     compressed = path.with_name(path.name + ".gz")
     return next((p for p in (path, compressed) if p.exists() or p.is_symlink()), None)
 
 
 def read_idx(path: Path, dimensions: int) -> Tensor:
-    """The values of an IDX file of unsigned bytes, raw or .gz: a uint8 tensor of ``dimensions`` dimensions.
+    """Return the values of an IDX file of unsigned bytes, raw or .gz, as a uint8 tensor of ``dimensions`` dimensions.
 
-    Memory is bounded by the bytes that are really there, whatever the header claims.
+    Memory is bounded by the real size of the file, even if the header claims more.
 
     Raises:
-        DataError: the file is unreadable, has another type or number of dimensions, is empty, or is not
-            exactly as long as its header says.
+        DataError: The file is unreadable or empty, has another type or number of dimensions, or its length does not match
+            its header.
 
     """
     if not path.is_file():
@@ -91,7 +91,7 @@ def _read_compressed(file: gzip.GzipFile, path: Path, dimensions: int) -> Tensor
 
 
 def _read_header(file: IO[bytes] | gzip.GzipFile, path: Path, dimensions: int) -> tuple[int, ...]:
-    """The counts in the header, each at least 1."""
+    """Return the counts in the header, each at least 1."""
     length = 4 + 4 * dimensions
     header = file.read(length)
     magic = bytes((0, 0, _UNSIGNED_BYTE, dimensions))

@@ -1,4 +1,4 @@
-"""Image files decoded once into one array, kept beside the data, and memory-mapped when larger than memory allows."""
+"""Decoding of image files into one array, which is cached with the data and memory-mapped if it is large."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import struct
 import tempfile
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from vae.data.dataset import DataError
 from vae.durable import check_file
@@ -22,13 +23,13 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 MEMORY_LIMIT = 2 << 30  # bytes; a larger array stays on disk
-WORTH_KEEPING = 2_000  # files: fewer are decoded again each time
+WORTH_KEEPING = 2_000  # files from which on the array is cached; fewer files are decoded each time
 _BYTE = 255
-_ORIENTATION, _LYING = 0x0112, {5, 6, 7, 8}  # Exif's tag, and its values of pictures that are turned by 90 degrees
-# What Pillow raises for files that are damaged.
+_ORIENTATION, _LYING = 0x0112, {5, 6, 7, 8}  # Exif's tag, and its values for pictures that are turned by 90 degrees
+# The errors of Pillow for damaged files.
 _UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, TypeError, IndexError, struct.error, zlib.error, MemoryError)
-_Pixels = np.ndarray[Any, np.dtype[np.uint8]]
-_SUBFILE_TYPE, _REDUCED = 254, 1  # TIFF's tag, and its bit of a smaller copy of another frame
+_Pixels = NDArray[np.uint8]
+_SUBFILE_TYPE, _REDUCED = 254, 1  # TIFF's tag, and its bit for a smaller copy of another frame
 Background = Literal["white", "black", "grey"]
 _SHADES: dict[Background, int] = {"white": 255, "grey": 128, "black": 0}
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
@@ -43,20 +44,20 @@ def decode(
     directory: Path,
     flat: Flat | None = None,
 ) -> tuple[torch.Tensor, bool]:
-    """uint8 [N, C, H, W] of ``files``, each as ``prepare`` makes it, and whether it is memory-mapped.
+    """Return the images of ``files`` after ``prepare``, uint8 [N, C, H, W], and True if they are memory-mapped.
 
-    ``settings`` names what ``prepare`` does: with names, sizes and times of the files it is the kept array's key.
-    ``flat`` is the background that ``prepare`` uses. Drawings that it hides are refused.
+    ``settings`` describes what ``prepare`` does. With the names, sizes and times of the files it is the key of the cache.
+    ``flat`` is the background that ``prepare`` uses. Drawings that are invisible on it are refused.
 
     Raises:
-        DataError: naming the first file that can't be read as an image.
+        DataError: A file can't be read as an image. The message names the first one.
 
     """
     size = len(files) * int(np.prod(shape))
     mapped = size > MEMORY_LIMIT
     if not mapped and len(files) < WORTH_KEEPING:
         values = np.empty((len(files), *shape), np.uint8)
-        _fill(values, files, prepare)
+        fill(values, files, prepare)
         if flat is not None:
             flat.refuse_hidden(files[0].parent)
         return torch.from_numpy(values), False
@@ -77,7 +78,7 @@ def decode(
 def _kept(path: Path, shape: tuple[int, ...], *, mapped: bool) -> _Pixels | None:
     """Return the cached pixels of an earlier run; None if there are none, or if they are damaged."""
     try:
-        # "c": what torch would write, if it did, stays in this process.
+        # Mode "c" is copy-on-write, so writes of this process never reach the file.
         check_file(path)
         values: _Pixels = np.load(path, mmap_mode="c" if mapped else None, allow_pickle=False)
     except (OSError, ValueError, EOFError):
@@ -92,26 +93,26 @@ def _keep(
     prepare: Callable[[Image], Image],
     flat: Flat | None,
 ) -> None:
-    """Whole or not at all: other processes may be looking for it."""
+    """Write the cached array completely or not at all, because other processes may look for it."""
     handle, name = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
     os.close(handle)
     try:
         array = np.lib.format.open_memmap(name, "w+", np.uint8, (len(files), *shape))
-        _fill(array, files, prepare)
+        fill(array, files, prepare)
         if flat is not None:
             flat.refuse_hidden(files[0].parent)
         array.flush()
-        Path(name).chmod(0o644)  # of a shared data directory everybody may profit
+        Path(name).chmod(0o644)  # readable for all users of a shared data directory
         Path(name).replace(path)
     finally:
         Path(name).unlink(missing_ok=True)
 
 
 def image_size(file: Path) -> tuple[int, int]:
-    """Height and width of the upright picture, from the file's header.
+    """Return height and width of the upright picture, from the file's header.
 
     Raises:
-        DataError: it is no image.
+        DataError: The file is not an image.
 
     """
     from PIL import Image  # noqa: PLC0415 - image files alone need it
@@ -125,10 +126,10 @@ def image_size(file: Path) -> tuple[int, int]:
 
 
 def grey_pixels(file: Path) -> _Pixels:
-    """A picture's shades of grey, [H, W]; transparent pixels are black.
+    """Return a picture's shades of grey, [H, W]. Transparent pixels are black.
 
     Raises:
-        DataError: it is no image of one frame and 8 bits.
+        DataError: The file is not an image with one frame and 8 bits.
 
     """
     from PIL import Image  # noqa: PLC0415 - image files alone need it
@@ -141,7 +142,13 @@ def grey_pixels(file: Path) -> _Pixels:
         raise _unreadable(file, error) from None
 
 
-def _fill(values: _Pixels, files: Sequence[Path], prepare: Callable[[Image], Image]) -> None:
+def fill(values: _Pixels, files: Sequence[Path], prepare: Callable[[Image], Image]) -> None:
+    """Decode ``files`` into ``values`` [N, C, H, W], each image after ``prepare``.
+
+    Raises:
+        DataError: A file can't be read as an image.
+
+    """
     from PIL import Image  # noqa: PLC0415 - image files alone need it
 
     for index, file in enumerate(files):
@@ -155,14 +162,14 @@ def _fill(values: _Pixels, files: Sequence[Path], prepare: Callable[[Image], Ima
 
 
 class Flat:
-    """Puts images with transparency on a background of one shade, and counts those of which nothing is seen there.
+    """Puts images with transparency on a background of one shade, and counts those that are invisible on it.
 
-    Images without transparency, or with an alpha channel that is opaque everywhere, are left as they are. Files with
-    several frames are refused.
+    Images without transparency, or with an alpha channel that is opaque everywhere, are not changed. Files with several
+    frames are refused.
     """
 
     def __init__(self, background: Background) -> None:
-        """Nothing is counted yet."""
+        """Start with no images counted."""
         self.background: Background = background
         self.transparent = 0
         self.hidden = 0
@@ -171,7 +178,7 @@ class Flat:
         """Return ``image``, or a copy without transparency.
 
         Raises:
-            ValueError: it holds several frames.
+            ValueError: The file has several frames.
 
         """
         from PIL import Image as Images  # noqa: PLC0415 - image files alone need it
@@ -188,15 +195,15 @@ class Flat:
         seen = Images.alpha_composite(ground, with_alpha).convert("RGB")
         self.transparent += 1
         self.hidden += low != high and all(least == most for least, most in map(_extrema, seen.split()))
-        if _ORIENTATION in (exif := image.getexif()):  # how the camera was held goes with the pixels
+        if _ORIENTATION in (exif := image.getexif()):  # the orientation of the camera stays with the pixels
             seen.getexif()[_ORIENTATION] = exif[_ORIENTATION]
         return seen
 
     def refuse_hidden(self, folder: Path) -> None:
-        """Refuse a background on which nothing is seen of any image with transparency.
+        """Refuse a background on which all images with transparency are invisible.
 
         Raises:
-            DataError: naming ``folder`` and the other backgrounds.
+            DataError: They are. The message names ``folder`` and the other backgrounds.
 
         """
         if self.hidden and self.hidden == self.transparent:
@@ -214,12 +221,12 @@ def _extrema(channel: Image) -> tuple[int, int]:
 
 def _refuse_deeper(image: Image) -> None:
     if image.mode.startswith(("I", "F")):
-        # Pillow would cut its values off at 255 and say nothing.
+        # Pillow would silently clip its values at 255.
         raise ValueError(f"its pixels are {image.mode!r}, not 8 bits; save it with 8 bits")
 
 
 def _refuse_frames(image: Image) -> None:
-    """Refuse animations and stacks. A camera's preview, and a TIFF's smaller copies, are no frames of their own."""
+    """Refuse animations and stacks. A camera's preview and a TIFF's smaller copies do not count as frames."""
     frames = getattr(image, "n_frames", 1)
     if frames == 1 or image.format == "MPO":
         return
@@ -240,7 +247,7 @@ def _unreadable(file: Path, error: Exception) -> DataError:
 
 
 def _place(directory: Path) -> Path:
-    """A folder for kept arrays: in the data directory, or the user's cache where that can't be written."""
+    """Return the folder for cached arrays: in the data directory, or in the user's cache if that can't be written."""
     for folder in (
         directory / ".decoded",
         Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "vae-research",

@@ -1,4 +1,4 @@
-"""Any folder of images; folders in it are labels, as torchvision's ImageFolder has it."""
+"""Any folder of images. Its sub-folders are labels, as in torchvision's ImageFolder."""
 
 from __future__ import annotations
 
@@ -30,19 +30,22 @@ _HASH_RANGE = 1 << 32
 
 @part
 class ImageFolder(DataFields):
-    """Images below ``path`` (from the data directory, or from where the program runs), 8 bits, in order of their names.
+    """All images with 8 bits below ``path``, in the order of their names.
 
-    ``size``: each is resized so that its shorter side fits, and cut to size × size around its middle; None: all must
-    be of one size. ``colour``: three channels, else one. ``background``: what is seen through transparent pixels.
-    Sub-folders are labels, numbered in natural order (2 before 10), and keep their names; without any there are none.
+    ``path`` is relative to the data directory, or to the working directory. With ``size`` each image is resized so that its
+    shorter side fits, and cut to size × size around its centre. Without it all images must have one size. ``colour`` gives
+    three channels, else there is one. ``background`` is the shade behind transparent pixels.
 
-    If ``path`` has folders for training and for validation or test, in any spelling (``train``, ``Training``,
-    ``val``, ``test_set``), those are the parts. Where there is none for test, ``test_fraction`` of the training files
-    are the test part, chosen by a hash of their names: adding files moves none from one part to the other.
-    Images in a folder for validation select where ``validation`` is not given.
+    Sub-folders are labels. They are numbered in natural order (2 before 10) and keep their names. Without sub-folders there
+    are no labels.
 
-    ``reading``: 1 is how version 0.1.0 took files: labels in the order of their text, only ``train`` and ``test`` as
-    parts, transparency dropped, the first of several frames. Records of that version mean 1.
+    If ``path`` has a folder for training and one for validation or test, in any spelling (``train``, ``Training``, ``val``,
+    ``test_set``), these are the parts. Without a folder for test, ``test_fraction`` of the training files are the test part.
+    They are chosen by a hash of their names, so that new files do not move others between the parts. The images in a folder
+    for validation are the validation part, unless ``validation`` is given.
+
+    ``reading`` 1 is the rule of version 0.1.0: labels in the order of their text, only ``train`` and ``test`` as parts,
+    transparency dropped, the first of several frames. Records of that version mean 1.
     """
 
     kind: Literal["image_folder"] = "image_folder"
@@ -56,15 +59,15 @@ class ImageFolder(DataFields):
     reading: Literal[1, 2] = 2
 
     def load(self, directory: Path, *, train: bool) -> Content:
-        """The training or the test part.
+        """Return the training or the test part.
 
         Raises:
-            DataError: one line; there is no such folder, or an image is not what it should be.
+            DataError: There is no such folder, or an image is invalid.
 
         """
         root = locate(directory, self.path, "folder")
         parts, notes = self._parts(root)
-        # Sizes and labels are those of all parts, whichever is asked for.
+        # Sizes and labels are always those of all parts.
         everything = [(file, file.relative_to(top), name) for name, top in parts for file in _images_below(top)]
         names, labels = self._labelled([(file, below) for file, below, _ in everything])
         height, width = (self.size, self.size) if self.size else _common_size([file for file, _, _ in everything])
@@ -115,7 +118,10 @@ class ImageFolder(DataFields):
         return parts, (*notes, *_other_files(root))
 
     def _labelled(self, files: list[tuple[Path, Path]]) -> tuple[list[str], Tensor]:
-        """Return the labels' names, none where all files lie flat, and int64 [N] by (file, name below its part)."""
+        """Return the names of the labels, and the labels int64 [N], of (file, name below its part).
+
+        There are no names if no file lies in a sub-folder.
+        """
         found = {below.parts[0] for _, below in files if len(below.parts) > 1}
         if not found:
             return [], torch.zeros(len(files), dtype=torch.int64)
@@ -151,7 +157,7 @@ def _images_below(root: Path) -> list[Path]:
 
 
 def _other_files(root: Path) -> tuple[str, ...]:
-    """Return a line about the files that are no images by their names; none for hidden ones."""
+    """Return a line about the files whose names are not those of images. Hidden files are ignored."""
     endings = Counter(
         path.suffix.lower() or "without an ending"
         for path in root.rglob("*")

@@ -1,15 +1,15 @@
-"""Labels: how the values in a file become numbers, what the numbers are called, and which values are no labels."""
+"""Labels: the numbering of the values in a file, their names, and the refusal of values that are no labels."""
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from vae.config import nearest
-from vae.data.dataset import DataError
+from vae.data.dataset import Array, DataError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,37 +17,35 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-_Array = np.ndarray[Any, np.dtype[Any]]
-
 _LARGEST_NUMBER = 100_000  # a larger whole number is an identifier, not a label
-_FEW = 100  # labels: so many may have one example each
-_MANY = 10_000  # labels: more need several examples each
+_FEW = 100  # number of labels that may have one example each
+_MANY = 10_000  # number of labels above which each needs several examples
 _SEVERAL = 10
 _SHOWN = 8
-# The texts that pandas and numpy write for a value that is missing.
+# The texts that pandas and numpy write for a missing value.
 _MISSING = ("", "nan", "NaN", "<NA>", "NaT")
 _DIGITS = re.compile(r"([0-9]+)")
 
 
-def natural(text: str) -> tuple[Any, ...]:
-    """Return the sort key of the natural order: runs of digits compare as numbers, so that "2" stands before "10"."""
+def natural(text: str) -> tuple[tuple[int, str], ...]:
+    """Return the sort key of the natural order. Runs of digits compare as numbers, so "2" stands before "10"."""
     parts = _DIGITS.split(text)
-    # A number compares by its length without leading zeros and then by its digits: int() refuses thousands of digits.
+    # A number compares by its length without leading zeros, then by its digits, because int() refuses thousands of digits.
     runs = [(len(part.lstrip("0")), part.lstrip("0")) if i % 2 else (0, part) for i, part in enumerate(parts)]
     return (*runs, (0, text))
 
 
 def number_labels(
-    labels: Sequence[_Array], paths: Sequence[Path], *, reading: int
+    labels: Sequence[Array], paths: Sequence[Path], *, reading: int
 ) -> tuple[list[Tensor], int, tuple[str, ...]]:
     """Return the int64 labels of each file, the number of classes, and the classes' names.
 
-    The values that occur in any of the files are numbered from 0 in natural order. The names are empty where each name
-    is its number. ``reading`` 1 is the rule of version 0.1.0: whole numbers stay as they are, and names are numbered in
-    the order of their text.
+    The values that occur in any of the files are numbered from 0 in natural order. The names are empty if each name is its
+    number. ``reading`` 1 is the rule of version 0.1.0: whole numbers stay as they are, and names are numbered in the order
+    of their text.
 
     Raises:
-        DataError: a label is missing, or the values are no classes.
+        DataError: A label is missing, or the values are no classes.
 
     """
     checked = [_whole_or_text(array, path, reading) for array, path in zip(labels, paths, strict=True)]
@@ -64,15 +62,15 @@ def number_labels(
 
 
 def unless_numbers(names: Sequence[str]) -> tuple[str, ...]:
-    """Return ``names``, or nothing where each name is its number."""
+    """Return ``names``, or an empty tuple if each name is its number."""
     return () if list(names) == [str(i) for i in range(len(names))] else tuple(names)
 
 
 def check_classes(classes: int, examples: int, what: str) -> None:
-    """Refuse labels that are the values of something else, such as an identifier.
+    """Refuse labels that are values of another kind, such as identifiers.
 
     Raises:
-        DataError: most labels have one example, or there are tens of thousands with few examples each.
+        DataError: Most labels have one example, or there are more than 10,000 with few examples each.
 
     """
     if (classes > _FEW and 2 * classes > examples) or (classes > _MANY and _SEVERAL * classes > examples):
@@ -83,18 +81,18 @@ def check_classes(classes: int, examples: int, what: str) -> None:
 
 
 def label_name(names: Sequence[str], number: int) -> str:
-    """Return what label ``number`` is called: its number, where the labels have no names."""
+    """Return the name of label ``number``, which is its number if the labels have no names."""
     return names[number] if number < len(names) else str(number)
 
 
 def label_number(label: int | str, names: Sequence[str], count: int, option: str) -> int:
-    """Return the number of ``label``: one of ``names``, or a number where the labels have none.
+    """Return the number of ``label``, which is one of ``names``, or a number if the labels have no names.
 
-    Letters' case is ignored where that leaves one label. A number is also taken as a place in ``names`` where no name
-    is a number.
+    The case of letters is ignored if exactly one label then fits. If no name is a number, a number is also accepted as a
+    position in ``names``.
 
     Raises:
-        DataError: there is no such label; ``option`` is what the message begins with.
+        DataError: There is no such label. The message begins with ``option``.
 
     """
     known = list(names) or [str(number) for number in range(count)]
@@ -116,12 +114,12 @@ def label_number(label: int | str, names: Sequence[str], count: int, option: str
 
 
 def listed(names: Sequence[str]) -> str:
-    """Return the first ``names`` in quotes, and how many more there are."""
+    """Return the first ``names`` in quotes, and the number of the others."""
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(repr(name[:80]) for name in names[:_SHOWN]) + more
 
 
-def _numbers(labels: Sequence[_Array], names: list[str]) -> list[Tensor]:
+def _numbers(labels: Sequence[Array], names: list[str]) -> list[Tensor]:
     place = {name: index for index, name in enumerate(names)}
     result = []
     for array in labels:
@@ -131,8 +129,8 @@ def _numbers(labels: Sequence[_Array], names: list[str]) -> list[Tensor]:
     return result
 
 
-def _whole_or_text(labels: _Array, path: Path, reading: int) -> _Array:
-    """Return int64 from 0, or texts."""
+def _whole_or_text(labels: Array, path: Path, reading: int) -> Array:
+    """Return ``labels`` as int64 from 0, or as texts."""
     if labels.dtype.kind in "OSU":
         try:
             texts = labels.astype(np.str_)

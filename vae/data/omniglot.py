@@ -23,9 +23,9 @@ _FOLDERS = {True: "images_background", False: "images_evaluation"}
 class Omniglot(DataFields):
     """Handwritten characters of 50 alphabets (Lake et al. 2015): 19,280 train (964 characters), 13,180 test (659 others).
 
-    Read from ``omniglot-py/images_background`` and ``images_evaluation``. The 105×105 drawings are averaged down to
-    ``size`` × ``size``, ink 255. Labels are the characters in order of their folders: the test part's are others.
-    A tenth of train is for validation.
+    The files are below ``omniglot-py/images_background`` and ``images_evaluation``. The 105×105 drawings are averaged down
+    to ``size`` × ``size``; ink is 255. Labels are the characters in the order of their folders. The test part has other
+    characters. A tenth of the training part is for validation.
     """
 
     kind: Literal["omniglot"] = "omniglot"
@@ -33,10 +33,10 @@ class Omniglot(DataFields):
     binarisation: Binarisation = "dynamic"
 
     def load(self, directory: Path, *, train: bool) -> Content:
-        """The background or the evaluation characters.
+        """Return the background characters for training, or the evaluation characters for test.
 
         Raises:
-            DataError: one line; the folder is missing, or a drawing can't be read.
+            DataError: The folder is missing, or a drawing can't be read.
 
         """
         root = directory / "omniglot-py" / _FOLDERS[train]

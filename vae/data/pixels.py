@@ -1,8 +1,8 @@
-"""The conversion of integer pixels to a model's input: x in [0, 1], binarised or dequantised as the config says.
+"""The conversion of integer pixels to a model's input: x in [0, 1], binarised or dequantised by the config.
 
-Images rest in memory as uint8 rows, on the device that trains; a batch becomes floating point only when it is
-used. Held-out images are binarised or dequantised once, with the evaluation seed, so that every trial of a
-sweep is scored on the same numbers.
+Images stay in memory as uint8 rows on the training device. A batch becomes floating point only when it is used. Held-out
+images are binarised or dequantised once, with the evaluation seed, so that every trial of a sweep is scored on the same
+numbers.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 
 
 class Pixels:
-    """The examples of one split as rows, ready to be drawn by index.
+    """The examples of one split as rows that can be indexed.
 
-    ``dynamic`` binarisation and dequantisation draw anew at every call of :meth:`batch` from torch's global
-    generator; everything else is a fixed function of the split and ``eval_seed``. Of a memory-mapped split only the
-    rows of a batch are ever read; its fixed draws are made again, row by row, whenever a row is asked for.
+    ``dynamic`` binarisation and dequantisation of training examples draw from torch's global generator at every call of
+    :meth:`batch`. Everything else is a fixed function of the split and ``eval_seed``. From a memory-mapped split only the
+    rows of a batch are read. Its fixed draws are repeated, row by row, whenever a row is read.
     """
 
     def __init__(
@@ -46,15 +46,20 @@ class Pixels:
         held_out: bool,
         rule: SubsetRule = "permuted",
     ) -> None:
-        """Rows of ``split``; ``held_out`` fixes what training would draw anew; ``rule``: see :meth:`subset`."""
+        """Make the rows of ``split``. With ``held_out`` all draws are fixed. ``rule`` is for :meth:`subset`.
+
+        Raises:
+            DataError: Binarisation or dequantisation of real values.
+
+        """
         self.rule: SubsetRule = rule
-        self.split_seed: int = getattr(data, "split_seed", 0)  # an external set with its own validation may have none
+        self.split_seed: int = getattr(data, "split_seed", 0)  # an external set may lack it
         self.divisor = float(levels or 1)
         self.draw: str | None = None
         self.split = split
         self.device = device
         self.labels = split.labels.to(device)
-        self.rows: Tensor | None = None  # in memory; None where the set is memory-mapped
+        self.rows: Tensor | None = None  # the rows in memory; None if the set is memory-mapped
         binarisation, dequantise = data.binarisation, data.dequantise
         if levels == 0 and (binarisation != "none" or dequantise):
             what = "data.dequantise" if dequantise else f"data.binarisation {binarisation!r}"
@@ -85,16 +90,16 @@ class Pixels:
         return len(self.labels)
 
     def batch(self, index: Tensor | slice, generators: Sequence[torch.Generator] | None = None) -> Tensor:
-        """x [B, D], float32, of the examples at ``index``: in [0, 1], or real values as they are.
+        """Return x [B, D] of the examples at ``index``, float32: in [0, 1], or real values without scaling.
 
-        ``generators`` draw in place of torch's global one, each for its equal share of the rows.
+        ``generators`` replace torch's global generator. Each one draws for an equal share of the rows.
         """
         if self.rows is None:
             x = self.split.rows(index if isinstance(index, slice) else index.cpu()).flatten(1).float().to(self.device)
         elif isinstance(index, slice):
             x = self.rows[index].float()
         else:
-            # index_select copies whole rows: several times faster on a CPU than indexing with a tensor.
+            # index_select copies whole rows, which is several times faster on a CPU than indexing with a tensor.
             x = self.rows.index_select(0, index).float()
         if self.draw is None:
             return x if self.divisor == 1.0 else x.div_(self.divisor)
@@ -108,15 +113,15 @@ class Pixels:
                 share.uniform_(generator=generator)
         if self.draw == "dequantised":
             return x.add_(uniform).div_(self.divisor)
-        return (uniform < x.div_(self.divisor)).float()  # a third of torch.bernoulli's time on a CPU
+        return (uniform < x.div_(self.divisor)).float()  # takes a third of the time of torch.bernoulli on a CPU
 
     def subset(self, count: int) -> Tensor:
-        """Return the indices of ``count`` examples that stand for all, int64 on the device; see ``splits.subset``."""
+        """Return the indices of a subset of ``count`` examples, int64 on the device; see ``splits.subset``."""
         chosen = splits.subset(len(self), count, rule=self.rule, seed=self.split_seed, split=self.split.name)
         return chosen.to(self.device)
 
     def mean(self) -> Tensor:
-        """Mean of x over examples, [D], in float64 while summing."""
+        """Return the mean of x over examples, [D]. The sum is in float64."""
         total = torch.zeros(math.prod(self.split.shape), dtype=torch.float64)
         if self.rows is not None:
             total = self.rows.sum(0, dtype=torch.float64)
@@ -129,9 +134,10 @@ class Pixels:
 
 
 class _FixedUniform:
-    """Uniform draws for the rows of a memory-mapped set: the same each time, and kept nowhere.
+    """Uniform draws for the rows of a memory-mapped set. They are the same each time and are not stored.
 
-    Philox counts: the draws of row i start at counter i · 2¹⁹², so that a row's need no other's (Salmon et al. 2011).
+    Philox is a counter-based generator (Salmon et al. 2011). The draws of row i start at counter i · 2¹⁹², so they do not
+    depend on other rows.
     """
 
     def __init__(self, seed: int, stream: str, split: Split) -> None:
@@ -140,7 +146,7 @@ class _FixedUniform:
         self.dimensions = math.prod(split.shape)
 
     def of(self, index: Tensor | slice) -> Tensor:
-        """[B, D], float32 in [0, 1), for the rows at ``index``."""
+        """Return the draws for the rows at ``index``, [B, D], float32 in [0, 1)."""
         rows = range(self.size)[index] if isinstance(index, slice) else index.tolist()
         drawn = np.empty((len(rows), self.dimensions), np.float32)
         for row, out in zip(rows, drawn, strict=True):
@@ -150,7 +156,7 @@ class _FixedUniform:
 
 
 def pixels_of(split: Split, config: TrainConfig, levels: int, device: torch.device, *, held_out: bool) -> Pixels:
-    """The rows of ``split`` as ``config`` wants them seen."""
+    """Return the examples of ``split`` in the form that ``config`` asks for."""
     return Pixels(
         split,
         config.data,
@@ -163,7 +169,7 @@ def pixels_of(split: Split, config: TrainConfig, levels: int, device: torch.devi
 
 
 def _binarise_in_place(rows: Tensor, levels: int, uniform: torch.Generator) -> Tensor:
-    """Each pixel v becomes 1 with probability v / levels. In blocks: the draws need not fit in memory at once."""
+    """Set each pixel v to 1 with probability v / levels, else to 0. Blocks keep the draws small in memory."""
     for block in rows.split(4096):
         block.copy_(torch.rand(block.shape, generator=uniform) * levels < block)
     return rows

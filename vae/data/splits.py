@@ -1,4 +1,4 @@
-"""Which examples are held out, and which of them stand for all: fixed functions of a seed."""
+"""The division of a set, and subsets of its parts, as fixed functions of a seed."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ SubsetRule = Literal["first", "permuted"]
 
 
 def held_out(total: int, count: int, seed: int, stream: str, *, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Indices (kept, held out) of ``total`` examples, ``count`` of them held out; int64, each sorted.
+    """Return the indices of kept and of held-out examples, ``count`` of ``total`` held out; int64, each sorted.
 
-    The first ``count`` of a permutation drawn by the generator ``vae.seeds.generator(seed, stream)``. With
-    ``labels`` the permutation is drawn label by label, and each label's share is its share of the whole to
-    within one example.
+    The held-out examples are the first ``count`` of a permutation by the generator ``vae.seeds.generator(seed, stream)``.
+    With ``labels`` the permutation is drawn for each label, and each label keeps its share to within one example.
+
+    Raises:
+        DataError: ``count`` leaves no example.
+
     """
     if count >= total:
         message = f"data.validation must be below {total}, the set's training examples, got {count}"
@@ -35,11 +38,12 @@ def held_out(total: int, count: int, seed: int, stream: str, *, labels: Tensor |
 
 
 def subset(total: int, count: int, *, rule: SubsetRule, seed: int, split: str) -> Tensor:
-    """Return which of a split's ``total`` examples are used where ``count`` of them are enough, int64 [min(count, total)].
+    """Return the indices of a subset of ``count`` of a split's ``total`` examples, int64 [min(count, total)].
 
-    ``permuted``: the first ``count`` of one permutation of the split called ``split``, drawn from ``seed``. A file is
-    often sorted by label, and its first examples are then of one class. A smaller subset is the start of a larger one.
-    ``first``: the first ``count`` in file order. A ``count`` that covers the split gives all in file order, by both.
+    ``permuted`` takes the first ``count`` of a permutation that is drawn from ``seed`` and the split's name. A file is often
+    sorted by label, so its first examples can all be of one class. A smaller subset is the start of a larger one.
+
+    ``first`` takes the first ``count`` in file order. Both return all examples in file order if ``count`` covers the split.
     """
     if rule == "first" or count >= total:
         return torch.arange(min(count, total))
@@ -47,7 +51,7 @@ def subset(total: int, count: int, *, rule: SubsetRule, seed: int, split: str) -
 
 
 def shares(sizes: list[int], count: int) -> list[int]:
-    """``count`` divided in proportion to ``sizes``, by largest remainders, ties to the lower index."""
+    """Divide ``count`` in proportion to ``sizes`` by largest remainders. Ties go to the lower index."""
     total = sum(sizes)
     whole = [size * count // total for size in sizes]
     by_remainder = sorted(range(len(sizes)), key=lambda i: -(sizes[i] * count % total))

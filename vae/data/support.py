@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 def check_support(config: TrainConfig, split: Split, levels: int) -> None:
-    """Refuse values of ``split`` that ``config``'s likelihood gives no probability to. Integers need no look.
+    """Refuse values of ``split`` outside the support of ``config``'s likelihood. Integers need no check.
 
     Raises:
-        DataError: naming the set, the example, the dimension, the value, the rule and the remedy.
+        DataError: A value is outside. The message names set, example, dimension, value, rule and remedy.
 
     """
     if levels > 0 or config.likelihood.support != "unit":
@@ -39,14 +39,14 @@ def check_support(config: TrainConfig, split: Split, levels: int) -> None:
 
 
 def check_test_support(config: TrainConfig, levels: int, load: Callable[[], Split]) -> None:
-    """Refuse, before training, a test part that could not be scored after it.
+    """Refuse, before training, a test part that could not be scored after training.
 
-    It is a check of validity and no look: the test part is compared with the bounds of the likelihood's support, and
-    nothing of its values is shown. ``load`` gives the test part; it is called only where the likelihood has bounds and
-    the data are real values.
+    This is a check of validity and not an evaluation on the test part: its values are compared with the bounds of the
+    likelihood's support, and none of them is shown. ``load`` returns the test part. It is called only if the likelihood has
+    bounds and the data are real values.
 
     Raises:
-        DataError: a value of the test part has no probability.
+        DataError: A value of the test part is outside the support.
 
     """
     if levels > 0 or config.likelihood.support != "unit":
@@ -54,7 +54,7 @@ def check_test_support(config: TrainConfig, levels: int, load: Callable[[], Spli
     try:
         test = load()
     except DataError:
-        return  # there is no test part, and whoever asks for it is told so
+        return  # There is no test part. A later request for it is refused with the reason.
     for start in range(0, len(test), BLOCK):
         rows = test.rows(slice(start, min(start + BLOCK, len(test))))
         low, high = torch.aminmax(rows)
@@ -66,7 +66,7 @@ def check_test_support(config: TrainConfig, levels: int, load: Callable[[], Spli
 
 
 def _remedy(config: TrainConfig) -> str:
-    """Return what to change where values leave [0, 1]."""
+    """Return the remedy for values outside [0, 1], as the end of a message."""
     if getattr(config.data, "scaling", None) == "unit":
         return (
             "data.scaling 'unit' takes its range from the training part alone: use 'standardise' with likelihood.kind "
@@ -97,15 +97,15 @@ def check_finite(values: Tensor, source: str, columns: Sequence[str] | None = No
 
 
 def check_whole(values: Tensor, levels: int, source: str) -> None:
-    """Refuse what is no whole number in 0..``levels``, naming row and column, each from 0.
+    """Refuse values that are not whole numbers in 0..``levels``.
 
     Raises:
-        DataError: for the first of them.
+        DataError: For the first such value. The message names its row and column, each counted from 0.
 
     """
     for start in range(0, len(values), BLOCK):
         rows = values[start : start + BLOCK].flatten(1)
-        # What is right, so that NaN is not. uint8 and bool are whole and not negative.
+        # The valid values are selected, because NaN fails every comparison. uint8 and bool are whole and not negative.
         right = rows <= levels
         if rows.dtype not in {torch.uint8, torch.bool}:
             right &= (rows >= 0) & (rows == rows.floor())

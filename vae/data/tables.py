@@ -1,29 +1,30 @@
-"""Tables with named columns: CSV and Parquet, and which of their columns are no values."""
+"""Tables with named columns, CSV and Parquet, and the recognition of columns that are no values."""
 
 from __future__ import annotations
 
 import json
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vae.data.dataset import DataError
+from vae.data.dataset import Array, DataError
 from vae.durable import DATA, check_file, open_file
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-_Array = np.ndarray[Any, np.dtype[Any]]
+    import pyarrow as pa
+
 
 _DOUBLE = 8  # bytes
 _SEPARATORS = {";": "';'", "\t": "tabs", "|": "'|'", " ": "blanks"}
 _COMMA_DECIMAL = re.compile(r"\s*[-+]?\d[\d.]*,\d+\s*")
-_PANDAS_COPY = re.compile(r"Unnamed: \d+(\.\d+)*")  # what pandas calls an index that it wrote and read again
+_PANDAS_COPY = re.compile(r"Unnamed: \d+(\.\d+)*")  # pandas' name for an index that it wrote and read again
 _PANDAS_LEVEL = re.compile(r"__index_level_\d+__")
-_RESET = {"index", "level_0"}  # what reset_index() calls the row numbers
-# How files begin that are no text, and what they are.
+_RESET = {"index", "level_0"}  # the names of reset_index() for the row numbers
+# The first bytes of files that are not text, and their kind.
 _NO_TEXT = {
     b"\xff\xfe": "UTF-16: save it as UTF-8",
     b"\xfe\xff": "UTF-16: save it as UTF-8",
@@ -36,20 +37,20 @@ _NO_TEXT = {
 class Table:
     """The columns of a file."""
 
-    values: _Array  # [N, D] float64, what is missing is NaN
-    labels: _Array | None  # [N]
+    values: Array  # [N, D] float64; missing values are NaN
+    labels: Array | None  # [N]
     columns: list[str]  # the names of the values, D
-    left_out: tuple[str, ...] = ()  # one line for each column that is no value
+    left_out: tuple[str, ...] = ()  # one line for each column that is not used
 
 
 def read_table(path: Path, labels: str | None, *, limit: int, reading: int) -> Table:
-    """Read a CSV or Parquet file of at most ``limit`` bytes; ``labels`` is the column of labels.
+    """Read a CSV or Parquet file of at most ``limit`` bytes. ``labels`` is the name of the column of labels.
 
-    The index that pandas writes beside the columns is left out. ``reading`` 1 is the rule of version 0.1.0, where it is
-    a column of values.
+    The index that pandas writes into a table is left out. ``reading`` 1 is the rule of version 0.1.0, where the index is a
+    column of values.
 
     Raises:
-        DataError: one line; the file is no table of numbers.
+        DataError: The file is not a table of numbers.
 
     """
     table = _parsed(path, limit)
@@ -75,7 +76,7 @@ def read_table(path: Path, labels: str | None, *, limit: int, reading: int) -> T
     return Table(np.stack(columns, axis=1), found, kept, tuple(f"{path.name}: {why}" for why in indices.values()))
 
 
-def _parsed(path: Path, limit: int) -> Any:  # noqa: ANN401 - pyarrow has no types
+def _parsed(path: Path, limit: int) -> pa.Table:
     # Only tables need it.
     import pyarrow as pa  # noqa: PLC0415
     from pyarrow import csv, parquet  # noqa: PLC0415
@@ -106,18 +107,18 @@ def _parsed(path: Path, limit: int) -> Any:  # noqa: ANN401 - pyarrow has no typ
 
 
 def _first_lines(path: Path) -> list[str]:
-    """Return the first two lines that are not empty, of those in the first 64 KiB."""
+    """Return the first two lines of the first 64 KiB that are not empty."""
     with open_file(path, DATA) as file:
         text = file.read(1 << 16).decode("utf-8-sig", errors="replace")
     return [line for line in text.splitlines() if line.strip()][:2]
 
 
 def _other_separator(path: Path) -> str | None:
-    """Return what stands between the columns in place of commas, as far as the first two lines show it."""
+    """Return the separator of the columns if the first two lines show that it is not a comma, else None."""
     lines = _first_lines(path)
     for separator in _SEPARATORS:
         counts = {line.strip(" ").count(separator) for line in lines}
-        # A blank in a name is no separator: with blanks each line must be nothing but words.
+        # Blanks count as separators only if there is no comma, because a name can have blanks.
         if len(counts) == 1 and counts != {0} and not (separator == " " and "," in lines[0]):
             return separator
     return None
@@ -130,8 +131,8 @@ def _separated(path: Path, separator: str) -> DataError:
     )
 
 
-def _indices(table: Any, labels: str | None, *, is_csv: bool) -> dict[int, str]:  # noqa: ANN401 - pyarrow's
-    """Return a line for each column that is an index and no value, by its place."""
+def _indices(table: pa.Table, labels: str | None, *, is_csv: bool) -> dict[int, str]:
+    """Return a line for each column that is an index, by its position."""
     import pyarrow as pa  # noqa: PLC0415 - only tables need it
 
     names = table.column_names
@@ -157,7 +158,7 @@ def _indices(table: Any, labels: str | None, *, is_csv: bool) -> dict[int, str]:
 
 
 def _declared(metadata: bytes | None) -> set[str]:
-    """Return the columns that pandas' own metadata call the index; a range of rows is no column."""
+    """Return the columns that are the index by pandas' own metadata. A range of rows is not a column."""
     try:
         entries = json.loads(metadata or b"{}").get("index_columns", [])
         return {entry for entry in entries if isinstance(entry, str)}
@@ -165,11 +166,11 @@ def _declared(metadata: bytes | None) -> set[str]:
         return set()
 
 
-def _counts(values: _Array) -> bool:
+def _counts(values: Array) -> bool:
     return bool(np.array_equal(values, np.arange(len(values)))) and len(values) > 1
 
 
-def _labels(path: Path, name: str, column: Any) -> _Array:  # noqa: ANN401 - pyarrow's
+def _labels(path: Path, name: str, column: pa.ChunkedArray) -> Array:
     import pyarrow as pa  # noqa: PLC0415 - only tables need it
 
     if pa.types.is_dictionary(column.type):  # a categorical of pandas
@@ -182,16 +183,16 @@ def _labels(path: Path, name: str, column: Any) -> _Array:  # noqa: ANN401 - pya
     is_text = any(check(kind) for check in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view))
     if not (is_number or is_text or pa.types.is_binary(kind)):
         raise DataError(f"{path}: labels must be names or whole numbers, and column {name!r} holds {kind}")
-    array: _Array = column.to_numpy()
+    array: Array = column.to_numpy()
     return array
 
 
-def _numbers(path: Path, name: str, place: int, column: Any) -> _Array:  # noqa: ANN401 - pyarrow's
+def _numbers(path: Path, name: str, place: int, column: pa.ChunkedArray) -> Array:
     import pyarrow as pa  # noqa: PLC0415 - only tables need it
 
     kind = column.type
     if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind):
-        values: _Array = column.to_numpy().astype(np.float64)  # what is missing is NaN there
+        values: Array = column.to_numpy().astype(np.float64)  # missing values are NaN there
         return values
     called = repr(name) if name else f"{place + 1}, which has no name,"
     if pa.types.is_null(kind):

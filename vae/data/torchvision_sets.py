@@ -1,4 +1,4 @@
-"""MNIST and its kin, CIFAR-10 and SVHN, in torchvision's layout, from a data directory."""
+"""MNIST and similar sets, CIFAR-10 and SVHN, in torchvision's layout, from a data directory."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ EmnistSplit = Literal["balanced", "byclass", "bymerge", "letters", "digits", "mn
 
 
 class _InTorchvision:
-    """The common part of the sets below: the path of their files and the meaning of a byte."""
+    """The loading that the sets below share."""
 
-    def load(self: TorchvisionSet, directory: Path, *, train: bool) -> Content:  # type: ignore[misc] # it is one of these
-        """The training or the test part, in file order."""
+    def load(self: TorchvisionSet, directory: Path, *, train: bool) -> Content:  # type: ignore[misc] # every subclass is one
+        """Return the training or the test part, in file order."""
         images, labels = read(self, directory, train=train)
         usual = default_validation(self, len(images))
         return Content(images, labels, LEVELS, num_classes(self), validation=usual)
@@ -54,7 +54,7 @@ class FashionMnist(_InTorchvision, DataFields):
 
 @part
 class Kmnist(_InTorchvision, DataFields):
-    """70,000 cursive Japanese characters, 28×28 (Clanuwat et al. 2018), split as MNIST is."""
+    """70,000 cursive Japanese characters, 28×28 (Clanuwat et al. 2018), divided like MNIST."""
 
     kind: Literal["kmnist"] = "kmnist"
     binarisation: Binarisation = "dynamic"
@@ -62,9 +62,9 @@ class Kmnist(_InTorchvision, DataFields):
 
 @part
 class Emnist(_InTorchvision, DataFields):
-    """Handwritten letters and digits, 28×28 (Cohen et al. 2017), upright. A tenth of train is for validation.
+    """Handwritten letters and digits, 28×28 (Cohen et al. 2017), upright. A tenth of the training part is for validation.
 
-    ``emnist_split``: balanced (112,800 + 18,800 test, 47 classes), byclass (697,932 + 116,323, 62), bymerge
+    ``emnist_split`` is one of balanced (112,800 + 18,800 test, 47 classes), byclass (697,932 + 116,323, 62), bymerge
     (the same images, 47), letters (124,800 + 20,800, 26), digits (240,000 + 40,000, 10), mnist (60,000 +
     10,000, 10).
     """
@@ -86,7 +86,7 @@ class Cifar10(_InTorchvision, DataFields):
 class Svhn(_InTorchvision, DataFields):
     """99,289 colour house numbers, 3×32×32 (Netzer et al. 2011): 66,257 train, 7,000 validation, 26,032 test.
 
-    Its file is read by scipy.
+    scipy reads its file.
     """
 
     kind: Literal["svhn"] = "svhn"
@@ -96,7 +96,7 @@ class Svhn(_InTorchvision, DataFields):
 TorchvisionSet = Mnist | FashionMnist | Kmnist | Emnist | Cifar10 | Svhn
 _IdxSet = Mnist | FashionMnist | Kmnist | Emnist
 
-# torchvision's class, which is also its folder.
+# The names of torchvision's classes, which are also the names of the folders.
 _TORCHVISION_NAMES = {
     "mnist": "MNIST",
     "fashion_mnist": "FashionMNIST",
@@ -119,7 +119,7 @@ def num_classes(config: TorchvisionSet) -> int:
 
 
 def default_validation(config: TorchvisionSet, total: int) -> int:
-    """Return how many of ``total`` training examples to hold out: the set's usual number, at most a sixth."""
+    """Return the number of ``total`` training examples to hold out: the usual number of the set, at most a sixth."""
     match config:
         case Mnist() | FashionMnist() | Kmnist():
             usual = 10_000
@@ -133,12 +133,12 @@ def default_validation(config: TorchvisionSet, total: int) -> int:
 
 
 def read(config: TorchvisionSet, directory: Path, *, train: bool) -> tuple[Tensor, Tensor]:
-    """Images, uint8 [N, C, H, W], and labels, int64 [N], of the training or the test part, in file order.
+    """Return images, uint8 [N, C, H, W], and labels, int64 [N], of the training or the test part, in file order.
 
-    A set that is not in ``directory`` is downloaded to it. Nothing that is there is ever overwritten.
+    A set that is not in ``directory`` is downloaded to it. Existing files are never overwritten.
 
     Raises:
-        DataError: the set is missing and can't be downloaded, or one of its files is not what it should be.
+        DataError: The set is missing and can't be downloaded, or one of its files is invalid.
 
     """
     try:
@@ -167,8 +167,8 @@ def _read_idx_set(config: _IdxSet, directory: Path, *, train: bool) -> tuple[Ten
         raise DataError(message)
     first = 0
     if isinstance(config, Emnist):
-        images = images.transpose(2, 3).contiguous()  # its files hold columns where the others hold rows
-        first = 1 if config.emnist_split == "letters" else 0  # "a" is 1 there
+        images = images.transpose(2, 3).contiguous()  # its files are transposed
+        first = 1 if config.emnist_split == "letters" else 0  # the label of "a" is 1 there
     last = first + num_classes(config) - 1
     low, high = int(labels.min()), int(labels.max())
     if low < first or high > last:
@@ -193,7 +193,7 @@ def _present(path: Path) -> Path:
 
 
 def _ensure_idx_set(config: _IdxSet, directory: Path, *, train: bool) -> None:
-    """Download the set if no part of it is there. A part may be a user's own and is left alone."""
+    """Download the set if none of its files is there. Existing files may be the user's own and are not replaced."""
     files = _all_idx_files(config)
     missing = [file for file in files if locate(directory / file) is None]
     if missing == files:
@@ -217,7 +217,7 @@ def _download_idx_set(config: _IdxSet, directory: Path) -> None:
     wanted = _all_idx_files(config)
     if isinstance(config, Emnist):
         fetch, urls = partial(source, split=config.emnist_split, download=True), [source.url]
-        # The one archive, half a gigabyte, holds every split: keep them all.
+        # One archive of half a gigabyte holds all splits, so all of them are kept.
         every = [file for split in _EMNIST_CLASSES for file in _all_idx_files(Emnist(emnist_split=split))]
         files = [file for file in every if locate(directory / file) is None]
     else:
@@ -229,14 +229,14 @@ def _download_idx_set(config: _IdxSet, directory: Path) -> None:
 
 
 def _read_cifar10(config: Cifar10, directory: Path, *, train: bool) -> tuple[Tensor, Tensor]:
-    """The batches are pickles: torchvision opens them only when every file's MD5 sum is right."""
+    """Read CIFAR-10. Its batches are pickles, and torchvision opens them only if every file's MD5 sum is right."""
     from torchvision.datasets import CIFAR10  # noqa: PLC0415 - takes seconds
 
     listed = [*CIFAR10.train_list, *CIFAR10.test_list, (CIFAR10.meta["filename"], CIFAR10.meta["md5"])]
     sums = {Path(CIFAR10.base_folder, name): md5 for name, md5 in listed}
     _ensure_published(config, directory, sums, CIFAR10.url, partial(CIFAR10, download=True))
     with warnings.catch_warnings():
-        # The published pickles are Python 2's; numpy 2.4 comments on how they spell a dtype.
+        # The published pickles are from Python 2, and numpy 2.4 warns about the spelling of a dtype in them.
         warnings.simplefilter("ignore", category=np.exceptions.VisibleDeprecationWarning)
         pictures = CIFAR10(directory, train=train)
     return torch.from_numpy(pictures.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(pictures.targets)
@@ -259,7 +259,7 @@ def _ensure_published(
     url: str,
     fetch: Callable[[Path], object],
 ) -> None:
-    """Refuse a file whose MD5 sum is not the published one's; download those that are missing."""
+    """Refuse a file whose MD5 sum differs from the published one, and download missing files."""
     from torchvision.datasets.utils import check_md5  # noqa: PLC0415 - takes seconds
 
     missing = [file for file in sums if not os.path.lexists(directory / file)]

@@ -1,4 +1,4 @@
-"""−log p(x|z) of many z for few examples, without a gradient: what an importance-weighted estimate spends its time on."""
+"""−log p(x|z) for many z of few examples, without a gradient. Importance-weighted estimates spend their time on it."""
 
 from __future__ import annotations
 
@@ -8,32 +8,35 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from vae.likelihoods import OfSamples
+from vae.fast.cross_entropy import nll_of_seen, summed_cross_entropy
 from vae.likelihoods.bernoulli import BernoulliLikelihood
-from vae.likelihoods.cross_entropy import nll_of_seen, summed_cross_entropy
+from vae.likelihoods.binomial import BinomialLikelihood
 from vae.networks.mlp import MlpDecoder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from vae.likelihoods import Likelihood
     from vae.model import VAE
 
-# Rows that are decoded at once on a CPU: fewer waste the matrix products, more leave the cache (784 outputs a row).
+# Rows decoded at once on a CPU. Fewer rows make the matrix products slower; more rows leave the cache (784 outputs a row).
 ROWS_AT_ONCE = 500
-ROWS_ELSEWHERE = 2000  # bounds the memory
-# So many samples of one example make it worth asking which units of a decoder they leave idle.
-SAMPLES_OF_ONE = 200
+ROWS_ELSEWHERE = 2000  # rows decoded at once on another device, which bounds the memory
+SAMPLES_OF_ONE = 200  # samples of one example from which on it pays to look for the units that they leave idle
 
 
 class ManySamples:
-    """−log p(x|z) of many z for few examples, by a model whose weights stay as they are meanwhile."""
+    """Scores many z of few examples by a model whose weights stay the same meanwhile."""
 
     def __init__(self, model: VAE) -> None:
         self.model = model
 
     @cached_property
     def of_one(self) -> OfOne | None:
-        """Made when it is first asked for: its copy of the weights is of no use for few samples, or on a GPU."""
+        """Return the faster decoder, or None if the model's decoder has no such form.
+
+        It is made at its first use, because its copy of the weights is of no use for few samples or on a GPU.
+        """
         decoder = self.model.decoder
         return OfOne(decoder) if isinstance(decoder, MlpDecoder) and OfOne.knows(decoder) else None
 
@@ -50,13 +53,13 @@ class ManySamples:
         return torch.cat([self._scored(output, x) for output in outputs])
 
     def _nll_of_one(self, of_one: OfOne, z: Tensor, condition: Tensor | None, x: Tensor) -> Tensor:
-        """Z [S, L], and its example's condition [K] and x [D] -> [S] nats."""
+        """Score the samples z [S, L] of one example with condition [K] and x [D] -> [S] nats."""
         parts = z.split(ROWS_AT_ONCE)
         likelihood, scored = self.model.likelihood, self.model.conditioning.scored
-        if not isinstance(likelihood, BernoulliLikelihood) or scored is not None or not ((x == 0) | (x == 1)).all():
+        if type(likelihood) is not BernoulliLikelihood or scored is not None or not ((x == 0) | (x == 1)).all():
             decode = of_one.decoder(condition)
             return torch.cat([self._scored(decode(part).unsqueeze(1), x.unsqueeze(0))[:, 0] for part in parts])
-        decode = of_one.decoder(condition, times=2 * x - 1)  # puts out the logits of what x shows
+        decode = of_one.decoder(condition, times=2 * x - 1)  # Its outputs are the logits of the values that x has.
         found = []
         for part in parts:
             nll = nll_of_seen(decode(part))
@@ -64,20 +67,33 @@ class ManySamples:
         return torch.cat(found)
 
     def _scored(self, output: Tensor, x: Tensor) -> Tensor:
-        """[S, B, outputs_per_dimension × D], x [B, D] -> [S, B] nats. May overwrite ``output``."""
-        likelihood = self.model.likelihood
-        if self.model.conditioning.scored is None and isinstance(likelihood, OfSamples):
-            return likelihood.nll_of_samples(output, x)
+        """Score outputs [S, B, outputs_per_dimension × D] for x [B, D] -> [S, B] nats. May overwrite ``output``."""
+        if self.model.conditioning.scored is None:
+            nll = summed_nll(self.model.likelihood, output, x)
+            if nll is not None:
+                return nll
         return self.model.score(output.flatten(0, 1), x.repeat(len(output), 1)).view(len(output), -1)
+
+
+def summed_nll(likelihood: Likelihood, output: Tensor, x: Tensor) -> Tensor | None:
+    """Return −log p(x|z) summed over dimensions, [..., D], [B, D] -> [..., B] nats. May overwrite ``output``.
+
+    Returns None if there is no faster form for this likelihood. A subclass, which a user may have changed, has none.
+    """
+    if type(likelihood) is BernoulliLikelihood:
+        return summed_cross_entropy(output, x)
+    if type(likelihood) is BinomialLikelihood:
+        return likelihood.n * summed_cross_entropy(output, x) - likelihood.log_coefficients(x).sum(-1)
+    return None
 
 
 class OfOne:
     """The output of an MLP decoder for many z of one example, equal to the plain output to rounding.
 
-    z that are drawn from one q(z|x) lie close together, so that many ReLUs are off for all of them or on for all. The first put
-    out zeros, and are left out. The second are affine maps, and so is one after the other: what reads them can read what
-    they read, by the product of the two matrices. That is done where it leaves less to multiply. Nothing is approximated, and
-    a trained decoder of 400 units is left with six tenths of its products (docs/performance.md).
+    Samples of one q(z|x) lie close together, so many ReLUs are off for all samples, or on for all samples. A unit that is
+    off puts out zeros and is left out. A unit that is on is an affine map. The next layer can read that unit's inputs
+    directly, through the product of the two weight matrices. This is done where it saves multiplications. Nothing is
+    approximated. A trained decoder of 400 units keeps six tenths of its products (docs/performance.md).
     """
 
     @staticmethod
@@ -91,16 +107,18 @@ class OfOne:
         return all(bool(parameter.isfinite().all()) for parameter in decoder.parameters())
 
     def __init__(self, decoder: MlpDecoder) -> None:
-        """Hold the weights as [inputs, outputs]: taking some units' is then to copy whole rows.
+        """Copy the weights as [inputs, outputs], so that the weights of one unit are one row.
 
-        tanh h = 2 σ(2h) − 1, which takes half of tanh's time on a CPU: the twos and the one are put into weights and biases.
+        tanh h is computed as 2 σ(2h) − 1, which takes half the time on a CPU. The factors 2 and the −1 are folded into
+        weights and biases.
         """
         affine = [layer for layer in decoder.affine if isinstance(layer, nn.Linear)]
         self.takes_condition = decoder.takes_condition
         self.tanh = isinstance(decoder.activation, nn.Tanh)
         self.layers: list[tuple[Tensor, Tensor]] = []
         for index, layer in enumerate(affine):
-            weight = layer.weight.t().clone(memory_format=torch.contiguous_format)  # a copy always, as it is changed
+            # Always a copy, because it is changed below.
+            weight = layer.weight.t().clone(memory_format=torch.contiguous_format)
             bias: Tensor = layer.bias
             if self.tanh and index > 0:
                 read = weight[: affine[index - 1].out_features]
@@ -126,19 +144,20 @@ class OfOne:
         return partial(self._decode, layers)
 
     def _decode(self, layers: list[tuple[Tensor, Tensor]], z: Tensor) -> Tensor:
+        """Decode z [S, L] by ``layers``, each a weight [inputs, outputs] and a bias [outputs] -> [S, outputs]."""
         weight, bias = layers[0]
-        read = z.t()  # what a layer reads, [units, S]
+        read = z.t()  # the inputs of a layer, [units, S]
         for outer, shift in layers[1:]:
             h = torch.addmm(bias.unsqueeze(1), weight.t(), read)
             if self.tanh:
                 read, weight, bias = h.sigmoid_(), outer, shift
                 continue
-            off, on = h.amax(1) <= 0, h.amin(1) > 0  # together a fifth of what h.aminmax takes (torch 2.15, CPU)
+            off, on = h.amax(1) <= 0, h.amin(1) > 0  # together a fifth of the time of h.aminmax (torch 2.15, CPU)
             if (off | on).sum() - len(read) > len(h) // 8:
                 bends, on = (~(off | on)).nonzero()[:, 0], on.nonzero()[:, 0]
                 through = outer.index_select(0, on)
                 bias = torch.addmv(shift, through.t(), bias.index_select(0, on))
-                # In place, where torch.cat would copy them a second time.
+                # The halves are written in place; torch.cat would copy them a second time.
                 count = len(bends)
                 both = outer.new_empty(count + len(weight), outer.shape[1])
                 units = h.new_empty(count + len(read), h.shape[1])

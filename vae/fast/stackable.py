@@ -1,4 +1,4 @@
-"""Which configurations may train as one stack (``vae.fast.stacked``), and in words why others may not."""
+"""The rules for configurations that can train as one stack (``vae.fast.stacked``), and the reasons for all others."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from vae.data import TrainingData
     from vae.train_config import TrainConfig
 
-# What members must have in common: the shapes, and everything that is computed for all rows at once.
+# Fields that all members must share: they decide shapes, or things that are computed for all members at once.
 SHARED = (
     "data",
     "network",
@@ -34,7 +34,7 @@ SHARED = (
 
 
 def why_not(configs: Sequence[TrainConfig], device: str = "cpu") -> str | None:
-    """Why ``configs`` can't train as one stack on a device of type ``device``; None: they can."""
+    """Return the reason why ``configs`` can't train as one stack on a device of type ``device``; None if they can."""
     for config in configs:
         if (reason := _why_not_at_all(config, device)) is not None:
             return reason
@@ -67,15 +67,15 @@ def _why_not_at_all(config: TrainConfig, device: str) -> str | None:
     return None
 
 
-# Weights × examples in a batch up to which a stack is faster on a CPU. Measured with benchmarks/stacking.py; above it
-# the matrix products take the time, and a stack has as many of those (docs/performance.md).
+# Weights × batch size up to which a stack is faster on a CPU, measured with benchmarks/stacking.py. Above it most of the
+# time is in matrix products, and a stack has as many of those (docs/performance.md).
 SMALL = 12_000_000
 
 
 def pays(config: TrainConfig, data: TrainingData, device: str = "cpu") -> bool:
     """Return True if several seeds of ``config`` train faster as a stack. On a CPU this holds for small models only.
 
-    Compiled it was not measured, so that nothing compiled is stacked without being asked.
+    It returns False for compiled models, because those were not measured.
     """
     if config.compile or why_not([config], device) is not None:
         return False
@@ -87,7 +87,7 @@ def pays(config: TrainConfig, data: TrainingData, device: str = "cpu") -> bool:
 
 
 def groups(configs: Sequence[TrainConfig], device: str = "cpu") -> list[list[int]]:
-    """Positions in ``configs`` that may train together, each once, in the order of their first."""
+    """Return groups of positions in ``configs`` that can train together. Each position is in exactly one group."""
     found: list[list[int]] = []
     for position, config in enumerate(configs):
         for group in found:

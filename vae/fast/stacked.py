@@ -1,32 +1,36 @@
-"""Several runs as one: K models of one shape, batched matrix products, each with its own seed, β, rate and optimizer.
+"""Training several runs as one stack: K models of one shape with batched matrix products.
 
-A member is an ordinary :class:`vae.run.Run` whose weights are slices of the stack's. What differs from ``train`` is
-the step alone: one gather, one forward and one backward pass for all. Each member has the data order and the noise
-that it has alone, and is evaluated, saved and resumed as it is alone.
+A member is an ordinary :class:`vae.run.Run` with its own seed, β, learning rate and optimizer. Its weights are slices of
+the stack's weights. Only the step differs from ``vae.train``: one gather, one forward and one backward pass for all
+members. Each member has the data order and the noise that it has alone, and is evaluated, saved and resumed as alone.
+
+Each member equals its run alone to rounding, see
+``tests/vae/fast/test_stacked.py::test_member_of_a_stack_equals_the_run_alone``.
 """
 
 from __future__ import annotations
 
 import copy
 import time
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from vae.corruption import NoCorruption
-from vae.fast.recorded import Recorded, why_not_recorded
 from vae.fast.stackable import why_not
 from vae.fast.stacked_optimizers import slices, updates
+from vae.fast.training import compiled, launcher
 from vae.pause import in_mid_epoch
-from vae.run import EpochResult, Steps, begin, compiled, examples_of, finished_epoch, read, watched
+from vae.run import EpochResult, Steps, begin, examples_of, finished_epoch, read, watched
 from vae.state import StateError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+    from collections.abc import Collection, Generator, Sequence
 
     from vae.data import TrainingData
+    from vae.fast.training import Launcher
     from vae.model import VAE
     from vae.objectives import Elbo
     from vae.run import Run
@@ -42,15 +46,16 @@ def train_stacked(
     resume: Sequence[TrainState | None] | None = None,
     device: torch.device | str = "cpu",
 ) -> Generator[Results, Collection[int] | None, None]:
-    """Train all of ``configs`` on ``data`` in step, yielding after every epoch the results of those still training.
+    """Train all of ``configs`` on ``data`` in step. Yield the results of the members that still train after every epoch.
 
-    Keys are positions in ``configs``. Positions that are sent in answer stop there: ``epochs.send({2})``. A member
-    leaves after its last epoch, or when it diverges; the others don't notice. Members may be resumed from different
-    epochs. ``time/train_seconds`` is a member's equal share of the stack's.
+    The keys of the results are positions in ``configs``. Send positions to stop those members: ``epochs.send({2})``. A
+    member leaves after its last epoch, or when it diverges; this does not affect the others. Members can be resumed from
+    different epochs. ``time/train_seconds`` of a member is an equal share of the stack's time.
 
     Raises:
-        ValueError: the configs can't be stacked, with the reason.
-        ConfigError, StateError: as ``vae.train.train``; or a state is of the middle of an epoch.
+        ValueError: The configs can't be stacked. The message has the reason.
+        ConfigError: As in ``vae.train.train``.
+        StateError: As in ``vae.train.train``, or a state is of the middle of an epoch.
 
     """
     device = torch.device(device)
@@ -65,12 +70,12 @@ def train_stacked(
         for position, (config, state) in enumerate(zip(configs, states, strict=True))
     }
     stack: _Stack | None = None
-    recorded: Recorded | None = None
     while alive := {position: run for position, run in runs.items() if run.epoch < run.config.epochs}:
         if stack is None or stack.runs != list(alive.values()):
             stack = _Stack(list(alive.values()), device)
-            recorded = stack.recorded()
-        all_steps = stack.epoch(recorded)
+            # Not an attribute of the stack: a reference cycle would hold a GPU's memory until Python collects it.
+            launch = launcher(stack.step, stack.runs, device, stack.generators)
+        all_steps = stack.epoch(launch)
         with ExitStack() as opened:
             results = {
                 position: opened.enter_context(finished_epoch(run, steps))
@@ -84,7 +89,8 @@ def train_stacked(
 class _Stack:
     """K runs that take their steps together.
 
-    All weights are one table [K, P], a row a run, of which the stacked layers' weights and each run's own are slices.
+    All weights are one table [K, P] with a row for each run. The weights of the stacked layers and of each run are slices
+    of it.
     """
 
     def __init__(self, runs: list[Run], device: torch.device) -> None:
@@ -104,13 +110,8 @@ class _Stack:
         self.free_bits = torch.tensor([_objective(run).free_bits for run in runs], device=device)
         self.terms = compiled(self.model) if runs[0].config.compile else self.model.terms
 
-    def recorded(self) -> Recorded | None:
-        """Its step recorded, where it can be. Not kept here: a cycle would hold a GPU's memory until it is collected."""
-        unrecorded = next(filter(None, (why_not_recorded(run, self.device) for run in self.runs)), None)
-        return Recorded(self.step, self.device, self.generators) if unrecorded is None else None
-
-    def epoch(self, recorded: Recorded | None) -> list[Steps]:
-        """One epoch of steps of every run, those of ``recorded`` if there is one; what each one's left behind."""
+    def epoch(self, launch: Launcher) -> list[Steps]:
+        """Take the steps of one epoch of every run by ``launch``; return the results of each run's steps."""
         started = time.perf_counter()
         runs, model, config = self.runs, self.model, self.runs[0].config
         for run, generator in zip(runs, self.generators, strict=True):
@@ -123,13 +124,12 @@ class _Stack:
         schedule = self.updates.begin(rates)
         values = watched()
         model.train()
-        take: Callable[..., Mapping[str, Tensor]] = recorded or self.step
-        with nullcontext() if recorded is None else recorded.stream_of_its_own():
-            # Once an epoch: a copy at every step would make a GPU wait.
+        with launch.stream():
+            # Copied once an epoch, because a copy at every step would make a GPU wait.
             betas_there = torch.tensor(betas, device=self.device)
             for batch, its_betas, its_schedule in zip(batches, betas_there, schedule, strict=True):
-                # Member after member, as all that follows.
-                found = take(batch.reshape(-1), its_betas, *its_schedule)
+                # The examples of one member follow those of the member before, here and in all tensors of the step.
+                found = launch.take(batch.reshape(-1), its_betas, *its_schedule)
                 for name, value in found.items():
                     values[name].append(value)
             by_step = read(values)  # [steps, K]
@@ -151,7 +151,7 @@ class _Stack:
         ]
 
     def step(self, index: Tensor, betas: Tensor, *schedule: Any) -> dict[str, Tensor]:  # noqa: ANN401 - the updates' own
-        """One step of all on the examples at ``index`` [K·B], with ``betas`` [K]; what the rows are made of, [K] each."""
+        """Take one step of all runs on the examples at ``index`` [K·B] with ``betas`` [K]; return values by name, [K] each."""
         runs, pixels = self.runs, self.runs[0].examples.training
         config, size = runs[0].config, len(index) // len(runs)
         x = pixels.batch(index, self.generators)
@@ -172,13 +172,13 @@ class _Stack:
         return found if norms is None else found | {"gradient_norm": norms}
 
     def _terms(self, x: Tensor, condition: Tensor | None, noise: Tensor, seen: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Reconstruction [K, B] and KL [K, B, L]: every part works row by row, so that it needn't know of K."""
+        """Return reconstruction [K, B] and KL [K, B, L]. Parts treat each row alike, so they do not need to know K."""
         terms = self.terms(x, condition, noise, seen)
         members = len(self.runs)
         return terms.reconstruction.view(members, -1), terms.kl.unflatten(0, (members, -1))
 
     def _counted(self, kl: Tensor) -> Tensor:
-        """``Elbo.counted`` of each member: [K, B, L] -> [K]."""
+        """Return ``Elbo.counted`` of each member: KL [K, B, L] -> [K] nats."""
         counted = kl.sum((1, 2)) / kl.shape[1]
         if not any(_objective(run).free_bits > 0 for run in self.runs):
             return counted
@@ -196,7 +196,7 @@ def _objective(run: Run) -> Elbo:
 
 
 class _StackedLinear(nn.Module):
-    """K affine layers as one."""
+    """K affine layers as one layer."""
 
     def __init__(self, layers: Sequence[nn.Linear]) -> None:
         super().__init__()
@@ -206,14 +206,15 @@ class _StackedLinear(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         """[K·B, in] -> [K·B, out]."""
-        out: Tensor = _Affine.apply(h.unflatten(0, (self.members, -1)), self.weight, self.bias)
+        out: Tensor = StackedAffine.apply(h.unflatten(0, (self.members, -1)), self.weight, self.bias)
         return out.flatten(0, 1)
 
 
-class _Affine(torch.autograd.Function):
+class StackedAffine(torch.autograd.Function):
     """h Wᵀ + b of K members: [K, B, in], [K, out, in], [K, out] -> [K, B, out].
 
-    Its own, because ``baddbmm`` gives the gradient of Wᵀ, and turning it round is a copy of all weights.
+    The backward pass is written out, because that of ``baddbmm`` returns the gradient of Wᵀ, whose transposition copies all
+    weights.
     """
 
     @staticmethod
@@ -233,7 +234,7 @@ class _Affine(torch.autograd.Function):
 
 
 class _StackedDropout(nn.Module):
-    """Dropout on the CPU that draws from each member's generator what ``nn.Dropout`` draws from torch's."""
+    """Dropout on the CPU that draws from each member's generator the numbers that ``nn.Dropout`` draws from torch's."""
 
     def __init__(self, p: float, generators: Sequence[torch.Generator]) -> None:
         super().__init__()
@@ -249,7 +250,7 @@ class _StackedDropout(nn.Module):
 
 
 def _stack_layers(stacked: VAE, models: Sequence[VAE], generators: Sequence[torch.Generator]) -> None:
-    """Replace every layer of ``stacked`` that has weights, or draws, by the stack of those of ``models``."""
+    """Replace every layer of ``stacked`` that has weights or random draws by the stack of the layers of ``models``."""
     for name, module in list(stacked.named_modules()):
         if isinstance(module, nn.Linear):
             stacked.set_submodule(name, _StackedLinear([cast("nn.Linear", m.get_submodule(name)) for m in models]))

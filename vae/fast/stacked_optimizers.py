@@ -1,7 +1,7 @@
-"""The update of a stack's members: each by its own optimizer, or all by one Adam over one table of weights.
+"""The update of a stack's weights: by each member's own optimizer, or by one Adam over one table of weights.
 
-On a CPU each member keeps the optimizer that it has alone, so that it computes what it computes alone to the last bit. On a
-GPU that would be K launches of a kernel at every step, which is most of what a step of a small model costs there.
+On a CPU each member keeps its own optimizer, so its results equal those of the run alone bit for bit. On a GPU this would
+launch K kernels at every step, which would be most of the time of a small model's step.
 """
 
 from __future__ import annotations
@@ -32,37 +32,40 @@ class Updates(Protocol):
         """Begin an epoch of this many steps; return the arguments of :meth:`step` at each step besides the gradients."""
 
     def step(self, gradients: Sequence[Tensor], *schedule: Any) -> Tensor | None:  # noqa: ANN401 - its own, from begin
-        """One step of it: bound the gradients [K, ...] of each parameter, move the weights and the averages.
+        """Take one step: clip the gradients [K, ...] of each parameter, and update weights and averages.
 
-        Returns the norms of the members' gradients [K] where any member bounds its own; they mean something for those.
+        If any member clips its gradients, return the gradient norms [K]. They are valid for the members that clip.
         """
 
     def end(self) -> None:
-        """The epoch is over: the runs' steps, optimizers and averages are as if each had been alone."""
+        """End the epoch: bring the runs' step counts, optimizers and averages to the state that each would have alone."""
 
 
 def updates(runs: Sequence[Run], weights: Tensor) -> Updates:
-    """Those of ``runs``, whose weights are the rows of ``weights`` [K, P]."""
+    """Return the updates for ``runs``, whose weights are the rows of ``weights`` [K, P]."""
     together = weights.device.type != "cpu" and all(one_update(run.config.optimizer) for run in runs)
     return OneAdam(runs, weights) if together else OneByOne(runs)
 
 
 def one_update(config: OptimizerConfig) -> bool:
-    """Return True if members with this optimizer can be updated by one optimizer. They are on a GPU, where kinds are not mixed."""
+    """Return True if :class:`OneAdam` can update members with this optimizer.
+
+    On a GPU it does, and a stack there does not mix such members with others.
+    """
     return isinstance(config, Adam | AdamW) and not config.amsgrad
 
 
 class OneByOne:
-    """Each run's own optimizer and average, as ``vae.train`` has them."""
+    """Updates by each run's own optimizer and average, as in ``vae.train``."""
 
     def __init__(self, runs: Sequence[Run]) -> None:
-        """Changes ``runs``, step by step."""
+        """Update ``runs`` in place, step by step."""
         self.runs = runs
         self.weights: list[list[Tensor]] = [[*run.parameters] for run in runs]
         self.bounded = any(run.config.gradient_clip is not None for run in runs)
 
     def begin(self, rates: Rates) -> Schedule:
-        """See :class:`Updates`: the rates."""
+        """Return the rates; see :class:`Updates`."""
         return [(each,) for each in rates]
 
     def step(self, gradients: Sequence[Tensor], rates: Sequence[float]) -> Tensor | None:
@@ -81,19 +84,19 @@ class OneByOne:
         return norms
 
     def end(self) -> None:
-        """Nothing is left to do."""
+        """Do nothing: each step has already updated the runs."""
 
 
 class OneAdam:
-    """Adam and AdamW over a table, a row a run, each with its own rate, betas, eps, decay, bound and average.
+    """Adam and AdamW over a table with a row for each run, which has its own rate, betas, eps, decay, clipping and average.
 
-    Torch's fused Adam takes one rate for all that it updates. This is the same update (Kingma & Ba 2015, algorithm 1,
-    in the order of section 2's last remark) in seven operations for all rows. A row's arithmetic depends on no other
-    row. The moments and averages are tables here; those that the runs have, which checkpoints are made of, are slices.
+    Torch's fused Adam takes one rate for all weights. This is the same update in seven operations for all rows (Kingma &
+    Ba 2015, algorithm 1, in the order of the last remark of section 2). The arithmetic of a row does not depend on other
+    rows. Moments and averages are tables. The runs have slices of them, from which checkpoints are made.
     """
 
     def __init__(self, runs: Sequence[Run], weights: Tensor) -> None:
-        """``weights`` [K, P]: those of ``runs``, which this changes in place."""
+        """Update ``weights`` [K, P], the weights of ``runs``, in place."""
         self.runs = runs
         self.weights = weights
         self.gradients, self.scratch = torch.empty_like(weights), torch.empty_like(weights)
@@ -127,14 +130,14 @@ class OneAdam:
         self.steps = 0
 
     def begin(self, rates: Rates) -> Schedule:
-        """See :class:`Updates`. Everything goes to the device here, once an epoch: at a step it would have to wait."""
+        """Copy the schedule to the device, once an epoch; see :class:`Updates`. A copy at every step would make it wait."""
         self.steps = len(rates)
         settings, forgotten = [], []
         for done, its_rates in enumerate(rates, start=1):
             sizes, added, kept, shares = [], [], [], []
             for run, rate in zip(self.runs, its_rates, strict=True):
                 config, step = _adam(run), run.step + done
-                # Both corrections of the moments for their start at zero are in the size and in what eps is.
+                # The bias corrections of both moments are folded into the step size and into eps.
                 root = (1 - config.betas[1] ** step) ** 0.5
                 sizes.append(rate * root / (1 - config.betas[0] ** step))
                 added.append(config.eps * root)
@@ -152,7 +155,7 @@ class OneAdam:
         norms = None
         if self.clips:
             norms = torch.linalg.vector_norm(self.gradients, dim=1)
-            # As torch's clip_grad_norm_.
+            # The same formula as torch's clip_grad_norm_.
             self.gradients.mul_((self.bounds / (norms.unsqueeze(1) + 1e-6)).clamp(max=1))
         if self.penalised:
             self.gradients.addcmul_(self.weights, self.penalty)
@@ -177,12 +180,12 @@ class OneAdam:
                 run.optimizer.state[parameter]["step"].fill_(run.step)
 
     def _column(self, values: object) -> Tensor:
-        """[...] -> [..., 1] on the device, in float64 until the end."""
+        """Return ``values`` [...] as a float32 tensor [..., 1] on the device, rounded once from float64."""
         return torch.tensor(values, dtype=torch.float64).float().unsqueeze(-1).to(self.weights.device)
 
 
 def slices(table: Tensor, run: Run) -> list[Tensor]:
-    """[..., P] cut along its last axis as the parameters of ``run`` follow each other, in their shapes: [..., *shape]."""
+    """Cut ``table`` [..., P] along its last axis into the parameters of ``run``, in their order and shapes: [..., *shape]."""
     cut: tuple[Tensor, ...] = table.split([parameter.numel() for parameter in run.parameters], dim=-1)
     return [each.unflatten(-1, parameter.shape) for each, parameter in zip(cut, run.parameters, strict=True)]
 

@@ -1,13 +1,13 @@
-"""p(x|z): how a decoder's outputs score an example, in nats, with every constant in place.
+"""Likelihoods p(x|z). Each scores an example by a decoder's outputs, in nats, with all constants.
 
 Each likelihood is a config with
 
-* ``discrete``: a mass function rather than a density;
-* ``support``: what x must be: ``binary``, ``levels`` (integers 0..levels), ``unit`` ([0, 1]) or ``real``;
-* ``build(levels=...)``: the module, for data of integers 0..levels, or of real values where levels is 0.
+* ``discrete``: True for a mass function, False for a density;
+* ``support``: the values that x must have: ``binary``, ``levels`` (integers 0..levels), ``unit`` ([0, 1]) or ``real``;
+* ``build(levels=...)``: returns the module for data of integers 0..levels, or of real values if levels is 0.
 
-Each module has what :class:`Likelihood` lists. x is an integer divided by ``levels``, so in [0, 1]; real-valued data
-are as they are. Of several outputs for each dimension, the decoder's rows hold all first ones, then all second ones.
+Each module implements :class:`Likelihood`. Integer data are divided by ``levels``, so x is in [0, 1]. Real-valued data
+are not scaled. If a dimension has several outputs, a decoder's row holds all first outputs, then all second ones.
 """
 
 from __future__ import annotations
@@ -35,29 +35,26 @@ LikelihoodConfig = Annotated[
 
 
 class Likelihood(Protocol):
-    """B examples of D dimensions."""
+    """The interface of a likelihood for B examples of D dimensions."""
 
     outputs_per_dimension: int
 
     def nll(self, output: Tensor, x: Tensor) -> Tensor:
-        """[B, outputs_per_dimension × D], [B, D] -> [B, D], −log p(x_d|z) in nats."""
+        """Return −log p(x_d|z) in nats: outputs [B, outputs_per_dimension × D], x [B, D] -> [B, D]."""
 
     def mean(self, output: Tensor) -> Tensor:
-        """E[x|z], [B, D], on the scale of x."""
+        """Return E[x|z], [B, D], in the scale of x."""
 
     def output_bias(self, mean: Tensor) -> Tensor:
-        """The output bias at which the decoder, with nothing learned, predicts ``mean`` [D]."""
-
-    def diagnostics(self, output: Tensor) -> dict[str, Tensor]:
-        """Return further figures for the row, [B] each, for example the number of variances at their floor."""
+        """Return the output bias with which an untrained decoder predicts ``mean`` [D]."""
 
 
 @runtime_checkable
-class OfSamples(Protocol):
-    """A likelihood with a faster way to score many samples of few examples, where no gradient is asked for."""
+class Diagnosed(Protocol):
+    """The additional interface of a likelihood with figures of its own for the row."""
 
-    def nll_of_samples(self, output: Tensor, x: Tensor) -> Tensor:
-        """[S, B, outputs_per_dimension × D], [B, D] -> [S, B], −log p(x|z) in nats. May overwrite ``output``."""
+    def diagnostics(self, output: Tensor) -> dict[str, Tensor]:
+        """Return further figures by name, [B] each, for example the share of variances at their floor."""
 
 
 __all__ = [
@@ -65,6 +62,7 @@ __all__ = [
     "Binomial",
     "Categorical",
     "ContinuousBernoulli",
+    "Diagnosed",
     "DiscretisedLogistic",
     "Gaussian",
     "Laplace",

@@ -1,4 +1,4 @@
-"""Independent Bernoulli pixels, parametrised by logits."""
+"""Independent Bernoulli pixels, parametrised by their logits."""
 
 from __future__ import annotations
 
@@ -9,15 +9,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vae.config import part
-from vae.likelihoods.cross_entropy import summed_cross_entropy
 
 
 @part
 class Bernoulli:
     """log p(x|z) = Σ_d x_d log σ(l_d) + (1 − x_d) log σ(−l_d).
 
-    A mass function on {0, 1}. On grey x in [0, 1] (``binarisation: expected``) it is the expected log-likelihood
-    of the image's random binarisations and nothing else: no log p(x), no bits per dimension (SCIENCE in
+    It is a mass function on {0, 1}. On grey x in [0, 1] (``binarisation: expected``) it is the expected log-likelihood
+    of the image's random binarisations. That is no log p(x) and has no bits per dimension (see
     ``docs/reading-the-numbers.md``).
     """
 
@@ -37,22 +36,13 @@ class BernoulliLikelihood(nn.Module):
     outputs_per_dimension = 1
 
     def nll(self, output: Tensor, x: Tensor) -> Tensor:
-        """[B, D] logits, [B, D] in [0, 1] -> [B, D] nats."""
+        """Return −log p(x_d|z) in nats: logits [B, D], x [B, D] in [0, 1] -> [B, D]."""
         return functional.binary_cross_entropy_with_logits(output, x, reduction="none")
 
-    def nll_of_samples(self, output: Tensor, x: Tensor) -> Tensor:
-        """See :class:`vae.likelihoods.OfSamples`."""
-        return summed_cross_entropy(output, x)
-
     def mean(self, output: Tensor) -> Tensor:
-        """Pixel probabilities [B, D]."""
+        """Return the pixel probabilities [B, D]."""
         return torch.sigmoid(output)
 
     def output_bias(self, mean: Tensor) -> Tensor:
-        """Log-odds of the data's mean, clipped as Burda et al. 2016's code does."""
+        """Return the log-odds of the data's mean, clipped as in the code of Burda et al. 2016."""
         return torch.logit(mean.clamp(1e-3, 1 - 1e-3))
-
-    def diagnostics(self, output: Tensor) -> dict[str, Tensor]:
-        """Nothing to watch."""
-        del output
-        return {}

@@ -1,4 +1,4 @@
-"""Binomial counts: the exact, normalised likelihood of integer pixels 0..n."""
+"""Binomial counts: a normalised likelihood of integer pixels 0..n."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vae.config import part
-from vae.likelihoods.cross_entropy import summed_cross_entropy
 from vae.likelihoods.support import integer_levels
 
 
@@ -26,12 +25,12 @@ class Binomial:
     support: ClassVar[str] = "levels"
 
     def build(self, *, levels: int) -> BinomialLikelihood:
-        """n = ``levels``."""
+        """Return the likelihood with n = ``levels``."""
         return BinomialLikelihood(integer_levels(self.kind, levels))
 
 
 class BinomialLikelihood(nn.Module):
-    """See :class:`Binomial`. ``n`` is the number of Bernoulli draws that each pixel counts."""
+    """See :class:`Binomial`. A pixel counts ``n`` Bernoulli draws."""
 
     outputs_per_dimension = 1
     log_coefficient: Tensor
@@ -39,31 +38,23 @@ class BinomialLikelihood(nn.Module):
     def __init__(self, n: int) -> None:
         super().__init__()
         self.n = n
-        # log C(n, k) for k = 0..n: a table, because lgamma at every pixel of every batch is slow.
+        # A table of log C(n, k) for k = 0..n, because lgamma at every pixel of every batch is slow.
         table = [math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) for k in range(n + 1)]
         self.register_buffer("log_coefficient", torch.tensor(table), persistent=False)
 
     def nll(self, output: Tensor, x: Tensor) -> Tensor:
-        """[B, D] logits, [B, D] counts divided by n -> [B, D] nats."""
+        """Return −log p(x_d|z) in nats: logits [B, D], counts divided by n [B, D] -> [B, D]."""
         cross_entropy = functional.binary_cross_entropy_with_logits(output, x, reduction="none")
-        return self.n * cross_entropy - self._log_coefficients(x)
+        return self.n * cross_entropy - self.log_coefficients(x)
 
-    def nll_of_samples(self, output: Tensor, x: Tensor) -> Tensor:
-        """See :class:`vae.likelihoods.OfSamples`."""
-        return self.n * summed_cross_entropy(output, x) - self._log_coefficients(x).sum(-1)
-
-    def _log_coefficients(self, x: Tensor) -> Tensor:
+    def log_coefficients(self, x: Tensor) -> Tensor:
+        """Return log C(n, n·x) of counts divided by n, in the shape of ``x``."""
         return self.log_coefficient[(x * self.n).round_().long()]
 
     def mean(self, output: Tensor) -> Tensor:
-        """Expected count divided by n, [B, D]."""
+        """Return the expected count divided by n, [B, D]."""
         return torch.sigmoid(output)
 
     def output_bias(self, mean: Tensor) -> Tensor:
-        """Log-odds of the data's mean."""
+        """Return the log-odds of the data's mean."""
         return torch.logit(mean.clamp(1e-3, 1 - 1e-3))
-
-    def diagnostics(self, output: Tensor) -> dict[str, Tensor]:
-        """Nothing to watch."""
-        del output
-        return {}

@@ -1,4 +1,4 @@
-"""Categorical pixels: a free probability for every integer value."""
+"""Categorical pixels: every integer value has a probability of its own."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class Categorical:
     support: ClassVar[str] = "levels"
 
     def build(self, *, levels: int) -> CategoricalLikelihood:
-        """``levels`` + 1 classes."""
+        """Return the likelihood with ``levels`` + 1 classes."""
         return CategoricalLikelihood(integer_levels(self.kind, levels))
 
 
 class CategoricalLikelihood(nn.Module):
-    """See :class:`Categorical`. The decoder gives all pixels' logits of value 0, then of 1, and so on."""
+    """See :class:`Categorical`. The decoder's row holds the logits of value 0 for all pixels, then of value 1, and so on."""
 
     def __init__(self, levels: int) -> None:
         super().__init__()
@@ -33,25 +33,20 @@ class CategoricalLikelihood(nn.Module):
         self.outputs_per_dimension = levels + 1
 
     def nll(self, output: Tensor, x: Tensor) -> Tensor:
-        """[B, (levels + 1)·D] logits, [B, D] integers divided by ``levels`` -> [B, D] nats."""
+        """Return −log p(x_d|z) in nats: logits [B, (levels + 1)·D], integers divided by ``levels`` [B, D] -> [B, D]."""
         logits: Tensor = output.unflatten(1, (self.levels + 1, -1))
         values = (x * self.levels).round().long().unsqueeze(1)
         return torch.logsumexp(logits, dim=1) - logits.gather(1, values).squeeze(1)
 
     def mean(self, output: Tensor) -> Tensor:
-        """E[k]/levels, [B, D]."""
+        """Return E[k]/levels, [B, D]."""
         weights = torch.softmax(output.unflatten(1, (self.levels + 1, -1)), dim=1)
         values = torch.linspace(0, 1, self.levels + 1, dtype=weights.dtype, device=weights.device)
         return torch.einsum("bkd,k->bd", weights, values)
 
     def output_bias(self, mean: Tensor) -> Tensor:
-        """Binomial log-probabilities with the data's mean: of all that have it, one that is smooth."""
+        """Return binomial log-probabilities with the data's mean. Many distributions have this mean; this one is smooth."""
         p = mean.clamp(1e-3, 1 - 1e-3)
         values = torch.arange(self.levels + 1, device=mean.device).unsqueeze(1)
         log_p: Tensor = torch.distributions.Binomial(self.levels, probs=p).log_prob(values)
         return log_p.flatten()
-
-    def diagnostics(self, output: Tensor) -> dict[str, Tensor]:
-        """Nothing to watch."""
-        del output
-        return {}

@@ -1,4 +1,4 @@
-"""Gaussian pixels: one variance, fixed or learned, or one for each pixel."""
+"""Gaussian pixels with one variance, fixed or learned, or with one for each pixel."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from vae.config import PositiveFloat, part
 
 @part
 class Gaussian:
-    """log p(x|z) = −½ Σ_d [(x_d − m_d)²/σ² + log σ² + log 2π]: a density, on the scale of x.
+    """log p(x|z) = −½ Σ_d [(x_d − m_d)²/σ² + log σ² + log 2π], a density in the scale of x.
 
-    ``variance`` is σ², or where it is learned its starting value. ``learned``: ``shared`` is one number for all
-    pixels, trained with the weights (σ-VAE, Rybkin et al. 2021, arXiv:2006.13202); ``per_pixel`` is put out by the
-    decoder for each pixel of each example. ``floor`` keeps a learned σ at or above one 256th of the data's range by
-    default: where pixels are constant the density is unbounded (Mattei & Frellsen 2018).
+    ``variance`` is σ², or its starting value if it is learned. With ``learned`` ``shared`` it is one number for all pixels,
+    trained with the weights (σ-VAE, Rybkin et al. 2021, arXiv:2006.13202). With ``per_pixel`` the decoder puts it out for
+    each pixel of each example. A learned σ is at least ``floor``, by default one 256th of the data's range, because the
+    density of constant pixels is unbounded (Mattei & Frellsen 2018).
     """
 
     kind: Literal["gaussian"] = "gaussian"
@@ -35,7 +35,7 @@ class Gaussian:
 
 
 class GaussianLikelihood(nn.Module):
-    """See :class:`Gaussian`: one variance for all pixels."""
+    """See :class:`Gaussian`. It has one variance for all pixels."""
 
     outputs_per_dimension = 1
     log_variance: Tensor
@@ -50,27 +50,22 @@ class GaussianLikelihood(nn.Module):
         self.floor = 2.0 * math.log(config.floor) if config.learned == "shared" else -math.inf
 
     def nll(self, output: Tensor, x: Tensor) -> Tensor:
-        """[B, D] means, [B, D] -> [B, D] nats; may be negative, as for any density."""
+        """Return −log p(x_d|z) in nats: means [B, D], x [B, D] -> [B, D]. It may be negative, as for any density."""
         log_variance = self.log_variance.clamp(min=self.floor)
         constant = log_variance + math.log(2 * math.pi)
         return 0.5 * ((x - output).square() * torch.exp(-log_variance) + constant)
 
     def mean(self, output: Tensor) -> Tensor:
-        """The means themselves, [B, D]."""
+        """Return the means, which are the outputs, [B, D]."""
         return output
 
     def output_bias(self, mean: Tensor) -> Tensor:
-        """The data's mean."""
+        """Return the data's mean."""
         return mean
-
-    def diagnostics(self, output: Tensor) -> dict[str, Tensor]:
-        """Nothing to watch."""
-        del output
-        return {}
 
 
 class PerPixelGaussianLikelihood(nn.Module):
-    """See :class:`Gaussian`: the decoder puts out all means, then all log variances."""
+    """See :class:`Gaussian`. The decoder's row holds all means, then all log variances."""
 
     outputs_per_dimension = 2
 
@@ -80,21 +75,21 @@ class PerPixelGaussianLikelihood(nn.Module):
         self.floor = 2.0 * math.log(config.floor)
 
     def nll(self, output: Tensor, x: Tensor) -> Tensor:
-        """[B, 2·D], [B, D] -> [B, D] nats."""
+        """Return −log p(x_d|z) in nats: outputs [B, 2·D], x [B, D] -> [B, D]."""
         mean, log_variance = output.chunk(2, dim=1)
-        # The outputs are deviations from the configured variance, so that a new network starts there.
+        # The outputs are deviations from the configured variance, so that a new network starts with that variance.
         log_variance = (log_variance + self.start).clamp(min=self.floor)
         return 0.5 * ((x - mean).square() * torch.exp(-log_variance) + log_variance + math.log(2 * math.pi))
 
     def mean(self, output: Tensor) -> Tensor:
-        """The means, [B, D]."""
+        """Return the means, [B, D]."""
         return output.chunk(2, dim=1)[0]
 
     def output_bias(self, mean: Tensor) -> Tensor:
-        """The data's mean, and the configured variance."""
+        """Return the data's mean, and 0 for the configured variance."""
         return torch.cat([mean, torch.zeros_like(mean)])
 
     def diagnostics(self, output: Tensor) -> dict[str, Tensor]:
-        """``at_floor``: the fraction of each example's pixels whose σ is held by the floor, [B]."""
+        """Return ``at_floor`` [B], the fraction of each example's pixels whose σ is at the floor."""
         log_variance = output.chunk(2, dim=1)[1] + self.start
         return {"at_floor": (log_variance <= self.floor).float().mean(1)}

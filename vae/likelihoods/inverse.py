@@ -1,4 +1,4 @@
-"""Which parameter has a given mean, for distributions whose mean has no closed inverse."""
+"""The parameter with a given mean, for distributions whose mean has no closed inverse."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-_STEPS = 60  # halvings: what is left of the interval is below float64's resolution
+_STEPS = 60  # halvings, after which the interval is below float64's resolution
 
 
 def parameter_of_mean(mean_of: Callable[[Tensor], Tensor], mean: Tensor, *, low: float, high: float) -> Tensor:
-    """The parameters [D] in ``low``..``high`` at which ``mean_of``, increasing in each of them, is ``mean`` [D].
+    """Return the parameters [D] in ``low``..``high`` at which ``mean_of`` is ``mean`` [D]. It must increase in each of them.
 
-    By bisection in float64, which needs no slope and so survives where a mean saturates. It runs once for a model.
+    Bisection in float64 needs no slope, so it also works where a mean saturates. It runs once for a model.
     """
     target = mean.double()
     below, above = torch.full_like(target, low), torch.full_like(target, high)

@@ -1,4 +1,4 @@
-"""Laplace pixels with one scale, fixed or learned."""
+"""Laplace pixels with one scale, which is fixed or learned."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from vae.config import PositiveFloat, part
 
 @part
 class Laplace:
-    """log p(x|z) = −Σ_d [|x_d − m_d|/b + log 2b]: a density; its mean is the median that absolute errors fit.
+    """log p(x|z) = −Σ_d [|x_d − m_d|/b + log 2b], a density. Its mean m is also its median, which fits absolute errors.
 
-    ``scale`` is b, or where ``learned`` is ``shared`` its starting value, kept at or above ``floor``.
+    ``scale`` is b. If ``learned`` is ``shared``, it is the starting value of b, and b is at least ``floor``.
     """
 
     kind: Literal["laplace"] = "laplace"
@@ -47,19 +47,14 @@ class LaplaceLikelihood(nn.Module):
         self.floor = math.log(config.floor) if config.learned == "shared" else -math.inf
 
     def nll(self, output: Tensor, x: Tensor) -> Tensor:
-        """[B, D] locations, [B, D] -> [B, D] nats."""
+        """Return −log p(x_d|z) in nats: locations [B, D], x [B, D] -> [B, D]."""
         log_scale = self.log_scale.clamp(min=self.floor)
         return (x - output).abs() * torch.exp(-log_scale) + log_scale + math.log(2)
 
     def mean(self, output: Tensor) -> Tensor:
-        """The locations themselves, [B, D]."""
+        """Return the locations, which are the outputs, [B, D]."""
         return output
 
     def output_bias(self, mean: Tensor) -> Tensor:
-        """The data's mean."""
+        """Return the data's mean."""
         return mean
-
-    def diagnostics(self, output: Tensor) -> dict[str, Tensor]:
-        """Nothing to watch."""
-        del output
-        return {}

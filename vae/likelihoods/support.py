@@ -6,10 +6,10 @@ from vae.config import ConfigError
 
 
 def integer_levels(kind: str, levels: int) -> int:
-    """``levels``, the data's largest integer value.
+    """Return ``levels``, the data's largest integer value.
 
     Raises:
-        ConfigError: the data are real numbers (0 levels), on which a mass function has nothing to say.
+        ConfigError: The data are real numbers (0 levels), for which a mass function is not defined.
 
     """
     if levels < 1:

@@ -1,8 +1,9 @@
-"""The functions inside a model: an encoder from x to the posterior's parameters, a decoder from z to the likelihood's.
+"""Networks. Each has an encoder from x to the posterior's parameters, and a decoder from z to the likelihood's.
 
-Each network is a config with ``build(sizes)``: encoder [B, D] -> [B, posterior_outputs] and decoder [B, L] ->
-[B, outputs_per_dimension × D], called with a condition [B, K] beside, or None. A decoder that can start at the data's
-mean has ``set_output_bias``. Sizes come from the data, never from here.
+Each network is a config with ``build(sizes)``, which returns two modules. The encoder maps x [B, D] to
+[B, posterior_outputs], and the decoder maps z [B, L] to [B, outputs_per_dimension × D]. Both take a condition [B, K] or
+None as a second argument. A decoder that can start at the data's mean has ``set_output_bias``. A network does not choose
+its input and output sizes: they come from the data and from the other parts.
 """
 
 from __future__ import annotations

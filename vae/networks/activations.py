@@ -1,4 +1,4 @@
-"""Activations by their usual names."""
+"""Activation functions by name."""
 
 from __future__ import annotations
 
@@ -22,5 +22,5 @@ _MODULES: dict[str, type[nn.Module]] = {
 
 
 def activation(name: Activation) -> nn.Module:
-    """A fresh module of the activation called ``name``."""
+    """Return a new module of the activation ``name``."""
     return _MODULES[name]()

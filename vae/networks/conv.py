@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 @part
 class Conv:
-    """Each entry of ``channels`` is a convolution that halves height and width; then one dense layer.
+    """A convolution of stride 2 for each entry of ``channels``, which halves height and width, and then one dense layer.
 
-    The decoder mirrors the encoder with transposed convolutions. Stride 2; with ``kernel: 4`` even sizes halve
-    exactly, with 3 or 5 they halve rounding up; the decoder comes back to the data's own size in any case.
+    The decoder mirrors the encoder with transposed convolutions. With ``kernel: 4`` even sizes are halved exactly. With 3
+    or 5 the halves are rounded up. The decoder always returns to the size of the data.
     """
 
     kind: Literal["conv"] = "conv"
@@ -35,17 +35,17 @@ class Conv:
     dropout: FractionBelowOne = 0.0
 
     def build(self, sizes: Sizes) -> tuple[nn.Module, nn.Module]:
-        """Encoder and decoder.
+        """Return encoder and decoder.
 
         Raises:
-            ConfigError: the images are too small for so many halvings.
+            ConfigError: The images are too small to be halved that often.
 
         """
         return ConvEncoder(self, sizes), ConvDecoder(self, sizes)
 
 
 def _sizes_by_level(config: Conv, height: int, width: int) -> list[tuple[int, int]]:
-    """(H, W) of the data and after each convolution."""
+    """Return (H, W) of the data and after each convolution."""
     padding = (config.kernel - 1) // 2
     sizes = [(height, width)]
     for level in range(len(config.channels)):
@@ -129,7 +129,7 @@ class ConvDecoder(nn.Module):
         self.convolutions = nn.ModuleList()
         for level, (wide, narrow) in enumerate(zip(config.channels[::-1], outputs, strict=True)):
             small, large = spatial[-1 - level], spatial[-2 - level]
-            # What a transposed convolution of stride 2 adds so that the size comes out as it went in.
+            # The padding with which the transposed convolution restores the size before the encoder's convolution.
             missing = [
                 big - ((side - 1) * 2 - 2 * padding + config.kernel) for side, big in zip(small, large, strict=True)
             ]
@@ -167,9 +167,9 @@ class ConvDecoder(nn.Module):
         return flat
 
     def set_output_bias(self, mean: Tensor, bias_of: Callable[[Tensor], Tensor]) -> None:
-        """Start from predicting each channel's mean of ``mean`` [D]: a channel's pixels share one bias.
+        """Set the output bias so that the decoder predicts the mean of each channel of ``mean`` [D] at first.
 
-        ``bias_of`` is the likelihood's ``output_bias``.
+        The pixels of a channel share one bias. ``bias_of`` is the likelihood's ``output_bias``.
         """
         output = self.convolutions[-1]
         assert isinstance(output, nn.ConvTranspose2d)

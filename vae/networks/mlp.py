@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 
 @part
 class Mlp:
-    """Hidden layers of the encoder, first to last; the decoder mirrors them unless it has its own.
+    """Fully connected layers. ``hidden`` are the widths of the encoder's hidden layers, from first to last.
 
-    ``hidden: []`` makes both maps affine: with a Gaussian likelihood, probabilistic PCA's model.
+    The decoder has them in reverse order, or ``decoder_hidden`` if it is given. With ``hidden: []`` both maps are affine;
+    with a Gaussian likelihood this is the model of probabilistic PCA.
     """
 
     kind: Literal["mlp"] = "mlp"
@@ -40,12 +41,12 @@ class Mlp:
             )
 
     def build(self, sizes: Sizes) -> tuple[nn.Module, nn.Module]:
-        """Encoder and decoder."""
+        """Return encoder and decoder."""
         return MlpEncoder(self, sizes), MlpDecoder(self, sizes)
 
 
 class _Layers(nn.Module):
-    """Affine layers, between them normalisation, activation and dropout; the condition where it belongs."""
+    """Affine layers with normalisation, activation and dropout between them. Some layers also get the condition."""
 
     def __init__(self, widths: Sequence[int], config: Mlp, condition: int, *, everywhere: bool) -> None:
         super().__init__()
@@ -92,7 +93,10 @@ class MlpDecoder(_Layers):
         super().__init__(widths, config, sizes.decoder_condition, everywhere=sizes.condition_everywhere)
 
     def set_output_bias(self, mean: Tensor, bias_of: Callable[[Tensor], Tensor]) -> None:
-        """Start from predicting ``mean`` [D], whatever z is; ``bias_of`` is the likelihood's ``output_bias``."""
+        """Set the output bias so that the decoder predicts ``mean`` [D] at first.
+
+        ``bias_of`` is the likelihood's ``output_bias``.
+        """
         output = self.affine[-1]
         assert isinstance(output, nn.Linear)
         with torch.no_grad():

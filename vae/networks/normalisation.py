@@ -10,8 +10,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 VectorNormalisation = Literal["none", "batch", "layer"]
 ImageNormalisation = Literal["none", "batch", "group"]
 
-_GROUPS = 8  # at most
-_GROUP_CHANNELS = 4  # in a group, at least: where the image is down to one pixel, a group of one channel is constant
+_GROUPS = 8  # the largest number of groups
+_GROUP_CHANNELS = 4  # the smallest number of channels in a group: with one channel and one pixel, a group is constant
 
 
 def vector_normalisation(name: VectorNormalisation, width: int) -> nn.Module | None:
@@ -28,7 +28,7 @@ def vector_normalisation(name: VectorNormalisation, width: int) -> nn.Module | N
 def image_normalisation(name: ImageNormalisation, channels: int) -> nn.Module | None:
     """Return a layer for [B, channels, H, W]: batch or group normalisation (Wu & He 2018); None for none.
 
-    Of the numbers of groups that divide the channels, the largest that the bounds above allow; else one group.
+    The number of groups is the largest divisor of ``channels`` within the bounds above, or 1.
     """
     match name:
         case "none":

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 class ResNet:
     """Pre-activation residual blocks (He et al. 2016b, arXiv:1603.05027), ``blocks`` for each entry of ``channels``.
 
-    The first level keeps the images' size; each later one begins by halving it, rounding up. Then one dense layer. The
-    decoder mirrors the encoder, growing by nearest neighbours to exactly the size that the encoder had.
+    The first level keeps the images' size. Each later level first halves it, rounding up. One dense layer follows. The
+    decoder mirrors the encoder. It grows by nearest neighbours to exactly the sizes that the encoder had.
     """
 
     kind: Literal["resnet"] = "resnet"
@@ -37,17 +37,17 @@ class ResNet:
     dropout: FractionBelowOne = 0.0
 
     def build(self, sizes: Sizes) -> tuple[nn.Module, nn.Module]:
-        """Encoder and decoder.
+        """Return encoder and decoder.
 
         Raises:
-            ConfigError: the images are too small for so many halvings.
+            ConfigError: The images are too small to be halved that often.
 
         """
         return ResNetEncoder(self, sizes), ResNetDecoder(self, sizes)
 
 
 class Block(nn.Module):
-    """x + f(x), f: normalise, activate, convolve, twice. The condition joins f's input, never the shortcut."""
+    """x + f(x), where f normalises, activates and convolves, twice. The condition joins the input of f, not the shortcut."""
 
     def __init__(self, config: ResNet, channels_in: int, channels_out: int, condition: int, *, stride: int = 1) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class Block(nn.Module):
 
 
 def _sizes_by_level(config: ResNet, height: int, width: int) -> list[tuple[int, int]]:
-    """(H, W) at each level."""
+    """Return (H, W) at each level."""
     sizes = [(height, width)]
     for level in range(1, len(config.channels)):
         if min(sizes[-1]) < 2:  # noqa: PLR2004 - a side of 1 can't be halved
@@ -129,7 +129,7 @@ class ResNetDecoder(nn.Module):
             config.dense + everywhere, config.channels[-1] * self.spatial[-1][0] * self.spatial[-1][1]
         )
         self.blocks = nn.ModuleList()
-        self.sizes: list[tuple[int, int]] = []  # of each block's input
+        self.sizes: list[tuple[int, int]] = []  # the size of each block's input
         before = config.channels[-1]
         for level in reversed(range(len(config.channels))):
             for _ in range(config.blocks):
@@ -153,7 +153,10 @@ class ResNetDecoder(nn.Module):
         return flat
 
     def set_output_bias(self, mean: Tensor, bias_of: Callable[[Tensor], Tensor]) -> None:
-        """Start from predicting each channel's mean of ``mean`` [D]; ``bias_of`` is the likelihood's ``output_bias``."""
+        """Set the output bias so that the decoder predicts the mean of each channel of ``mean`` [D] at first.
+
+        ``bias_of`` is the likelihood's ``output_bias``.
+        """
         assert self.output.bias is not None
         with torch.no_grad():
             self.output.bias.copy_(bias_of(mean.reshape(self.image_channels, -1).mean(1)))

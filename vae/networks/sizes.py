@@ -8,17 +8,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Sizes:
-    """The numbers that a network must fit; none of them is the network's own choice."""
+    """The sizes that a network must fit. The network chooses none of them."""
 
     shape: tuple[int, int, int]  # C, H, W
     latent: int  # L
-    posterior_outputs: int  # what the posterior needs of the encoder: 2·L for a diagonal Gaussian
-    outputs_per_dimension: int  # what the likelihood needs of the decoder
-    encoder_condition: int = 0  # length of the condition that the encoder is given; 0: none
-    decoder_condition: int = 0  # the same for the decoder
-    condition_everywhere: bool = False  # it enters every layer, not the first alone
+    posterior_outputs: int  # outputs of the encoder for the posterior: 2·L for a diagonal Gaussian
+    outputs_per_dimension: int  # outputs of the decoder for each dimension of x
+    encoder_condition: int = 0  # length of the encoder's condition; 0 for none
+    decoder_condition: int = 0  # length of the decoder's condition; 0 for none
+    condition_everywhere: bool = False  # True if the condition enters every layer, not only the first
 
     @property
     def dimensions(self) -> int:
-        """D = C·H·W."""
+        """Return D = C·H·W."""
         return math.prod(self.shape)

@@ -1,8 +1,8 @@
-"""The objectives that training minimises: functions of the terms that a model yields.
+"""The objectives that training minimises. Each is a function of the terms of a model's bound.
 
-Each objective is a config that answers what :class:`vae.objectives.loss.Objective` lists. One with a network of its
-own to train against has ``adversary(latent_size)`` and ``adversary_loss(batch)`` besides, and an ``optimizer``; one of
-which something changes from step to step, as β in a warm-up, has ``settings_at(progress)``.
+Each objective is a config that implements :class:`vae.objectives.loss.Objective`. An objective that trains an adversary
+against the model also implements :class:`vae.objectives.loss.Adversarial`. An objective with a setting that changes from
+step to step, such as β in a warm-up, also implements :class:`vae.objectives.loss.Scheduled`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""β-TCVAE: the KL taken apart into what x and z share, what dimensions share, and what is left."""
+"""β-TCVAE: the KL divided into mutual information, total correlation and dimension-wise KL."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ Estimator = Literal["weighted", "stratified"]
 class BetaTcvae(Unannealed):
     """Reconstruction + α·I(x; z) + β·TC(z) + γ·Σ_d KL(q(z_d) ‖ p(z_d)) (Chen et al. 2018, arXiv:1802.04942, eq. 4).
 
-    ``estimator``: of log q(z) from a batch of B of N examples. ``weighted`` is Chen et al.'s minibatch weighted
-    sampling with 1/B in place of 1/(N·B): a constant apart from theirs, the same gradient. ``stratified`` is their
-    minibatch stratified sampling averaged over which example is the odd one out: each example's own posterior
-    weighs 1/N, each other (N − 1)/(N·(B − 1)), which is unbiased. Both are exact when the batch is the whole set.
+    ``estimator`` estimates log q(z) from a batch of B of N examples. ``weighted`` is minibatch weighted sampling of
+    Chen et al. with 1/B in place of 1/(N·B). It differs from theirs by a constant and has the same gradient.
+    ``stratified`` is their minibatch stratified sampling, averaged over the choice of the special example. The posterior
+    of the example itself weighs 1/N, and each other one (N − 1)/(N·(B − 1)), which is unbiased. Both are exact if the
+    batch is the whole set.
     """
 
     kind: Literal["beta_tcvae"] = "beta_tcvae"
@@ -39,7 +40,7 @@ class BetaTcvae(Unannealed):
     priors: ClassVar[tuple[str, ...]] = ("standard_normal",)
 
     def loss(self, batch: Batch) -> Loss:
-        """The three terms, weighed."""
+        """Return the reconstruction plus the three weighted terms, in nats per example."""
         posterior = cast("Diagonal", batch.terms.posterior)
         z = batch.terms.z[0]
         information, correlation, dimension_wise = decompose(z, posterior, batch.examples, self.estimator)
@@ -54,13 +55,13 @@ class BetaTcvae(Unannealed):
 
 
 def decompose(z: Tensor, posterior: Diagonal, examples: int, estimator: Estimator) -> tuple[Tensor, Tensor, Tensor]:
-    """Mutual information, total correlation and dimension-wise KL to N(0, I), each a scalar in nats.
+    """Return mutual information, total correlation and dimension-wise KL to N(0, I), each a scalar in nats.
 
-    z [B, L], one draw of each posterior of the batch; ``examples``: N. They sum to the batch's mean of
-    log q(z|x) − log p(z).
+    ``z`` [B, L] is one draw from each posterior of the batch, and ``examples`` is N. The three terms sum to the batch's
+    mean of log q(z|x) − log p(z).
     """
     size = len(z)
-    # [B, B, L]: code i under posterior j, dimension by dimension.
+    # The log density of code i under posterior j by dimension, [B, B, L].
     pairs = posterior.log_density_by_dimension(z.unsqueeze(1))
     log_weight = log_weights(size, examples, estimator, z.device)
     log_q_given_x = posterior.log_density(z)
@@ -71,7 +72,7 @@ def decompose(z: Tensor, posterior: Diagonal, examples: int, estimator: Estimato
 
 
 def log_weights(size: int, examples: int, estimator: Estimator, device: torch.device | str = "cpu") -> Tensor:
-    """Log weight [B, B] of posterior j in the estimate of q(z_i); each row's weights sum to 1."""
+    """Return the log weight of posterior j in the estimate of q(z_i), [B, B]. The weights of each row sum to 1."""
     if estimator == "weighted" or size == 1:
         return torch.full((size, size), -math.log(size), device=device)
     weights = torch.full((size, size), (examples - 1) / (examples * (size - 1)), device=device)

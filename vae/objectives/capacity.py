@@ -1,4 +1,4 @@
-"""Capacity annealing: the KL is pulled to a target that grows."""
+"""Capacity annealing: the KL is held near a target that grows."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 @part
 class Capacity:
-    """Minimises reconstruction + γ·|KL − C|; C grows linearly from 0 to ``capacity`` nats over ``epochs`` epochs.
+    """Minimises reconstruction + γ·|KL − C| (Burgess et al. 2018, arXiv:1804.03599, eq. 8).
 
-    Burgess et al. 2018, arXiv:1804.03599, eq. 8; KL is the batch's mean.
+    C grows linearly from 0 to ``capacity`` nats over ``epochs`` epochs. KL is the mean over the batch.
     """
 
     kind: Literal["capacity"] = "capacity"
@@ -28,21 +28,21 @@ class Capacity:
     posteriors: ClassVar[tuple[str, ...]] = ("diagonal", "full_covariance")
 
     def settings_at(self, progress: Progress) -> dict[str, float]:
-        """C for the step at ``progress``, in nats."""
+        """Return C for the step at ``progress``, in nats."""
         return {"capacity": self.capacity * min(1.0, progress.step / (self.epochs * progress.steps_per_epoch))}
 
     def loss(self, batch: Batch) -> Loss:
-        """Reconstruction + γ·|KL − C|."""
+        """Return reconstruction + γ·|KL − C|, in nats per example."""
         target = batch.settings_of(self)["capacity"]
         distance = (batch.terms.kl.sum() / len(batch.terms.kl) - target).abs()
         return Loss(batch.terms.reconstruction.mean() + self.gamma * distance, {"capacity_distance": distance})
 
     def annealing_epochs(self, epochs: int) -> int:
-        """Until the capacity is reached."""
+        """Return the number of epochs until the capacity is reached, rounded up."""
         del epochs
         return math.ceil(self.epochs)
 
     def cycle_epochs(self, epochs: int) -> float | None:
-        """Nothing cycles."""
+        """Return None: there is no cycle."""
         del epochs
         return None

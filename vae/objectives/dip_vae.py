@@ -1,4 +1,4 @@
-"""DIP-VAE: the codes' covariance over the data is pulled to the identity."""
+"""DIP-VAE: a penalty pulls the covariance of the codes over the data towards the identity."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class DipVae(Unannealed):
     """Reconstruction + β·KL + λ_od·Σ_{i≠j} C_ij² + λ_d·Σ_i (C_ii − 1)² (Kumar et al. 2018, arXiv:1711.00848, eq. 6 and 7).
 
-    ``version`` I: C = Cov[μ(x)]. II: C = Cov[μ(x)] + E[Σ(x)], the covariance of z. Over the batch.
+    In ``version`` I, C = Cov[μ(x)]. In version II, C = Cov[μ(x)] + E[Σ(x)], the covariance of z. Both are over the batch.
     """
 
     kind: Literal["dip_vae"] = "dip_vae"
@@ -31,7 +31,7 @@ class DipVae(Unannealed):
     posteriors: ClassVar[tuple[str, ...]] = ("diagonal",)
 
     def loss(self, batch: Batch) -> Loss:
-        """The ELBO's terms and the penalty."""
+        """Return reconstruction + β·KL + penalty, in nats per example."""
         posterior = batch.terms.posterior
         covariance = covariance_of(posterior.mean)
         if self.version == "II":
@@ -45,6 +45,6 @@ class DipVae(Unannealed):
 
 
 def covariance_of(codes: Tensor) -> Tensor:
-    """[B, L] -> [L, L], divided by B as a batch of the paper's expectations is."""
+    """Return the covariance of codes [B, L] -> [L, L]. It is divided by B, like the expectations of the paper."""
     centred = codes - codes.mean(0)
     return centred.T @ centred / len(codes)

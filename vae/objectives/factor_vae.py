@@ -1,4 +1,4 @@
-"""FactorVAE: the total correlation, estimated by a network that tells codes from codes with shuffled dimensions."""
+"""FactorVAE: a discriminator between codes and codes with shuffled dimensions estimates the total correlation."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 class FactorVae(Unannealed):
     """Reconstruction + KL + γ·TC(z), TC by the density-ratio trick (Kim & Mnih 2018, arXiv:1802.05983, eq. 2 and 3).
 
-    The discriminator (``hidden`` layers, leaky ReLU 0.2) has its own ``optimizer``; both are part of the state that
-    a run resumes from. It is trained on the same batch's codes, as Locatello et al. 2019's code does; the paper draws
-    a second batch.
+    The discriminator has ``hidden`` layers with leaky ReLU of slope 0.2, and its own ``optimizer``. Both are part of the
+    state that a run resumes from. It is trained on the codes of the same batch, as in the code of Locatello et al. 2019.
+    The paper draws a second batch.
     """
 
     kind: Literal["factor_vae"] = "factor_vae"
@@ -35,11 +35,11 @@ class FactorVae(Unannealed):
     posteriors: ClassVar[tuple[str, ...]] = ("diagonal", "full_covariance")
 
     def adversary(self, latent_size: int) -> nn.Module:
-        """The discriminator: [B, L] -> the logit [B] of a code being no shuffled one."""
+        """Return the discriminator: codes [B, L] -> the logits [B] that a code is not shuffled."""
         return Discriminator(latent_size, self.hidden)
 
     def loss(self, batch: Batch) -> Loss:
-        """The model's side: TC is the discriminator's mean log-odds of the codes."""
+        """Return the loss of the model, in nats per example. TC is the mean of the discriminator's logits of the codes."""
         assert batch.adversary is not None, "the training loop makes one"
         correlation = batch.adversary(batch.terms.z[0]).mean()
         kl = batch.terms.kl.sum() / len(batch.terms.kl)
@@ -47,7 +47,7 @@ class FactorVae(Unannealed):
         return Loss(total, {"total_correlation": correlation})
 
     def adversary_loss(self, batch: Batch) -> Tensor:
-        """The discriminator's side: cross-entropy of codes against codes whose dimensions are shuffled apart."""
+        """Return the loss of the discriminator: its cross-entropy for codes and for shuffled codes."""
         assert batch.adversary is not None, "the training loop makes one"
         z = batch.terms.z[0].detach()
         real, shuffled = batch.adversary(z), batch.adversary(shuffle_dimensions(z))
@@ -71,6 +71,6 @@ class Discriminator(nn.Module):
 
 
 def shuffle_dimensions(z: Tensor) -> Tensor:
-    """Each dimension of z [B, L] permuted over the batch by itself: draws of Π_d q(z_d)."""
+    """Permute each dimension of z [B, L] over the batch independently. The result is drawn from Π_d q(z_d)."""
     order = torch.rand(z.shape, device=z.device).argsort(dim=0)
     return z.gather(0, order)

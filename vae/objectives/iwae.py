@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class Iwae(Unannealed):
     """Minimises −log 1/k Σ_i p(x, z_i) / q(z_i|x) (Burda et al. 2016, arXiv:1509.00519, eq. 8).
 
-    ``doubly_reparameterised``: the encoder's gradient without its score term, whose signal to noise does not fall
+    With ``doubly_reparameterised`` the encoder's gradient has no score term, so its signal-to-noise ratio does not fall
     with k (Tucker et al. 2019, arXiv:1810.04152, eq. 8). The value of the loss is the same.
     """
 
@@ -34,11 +34,11 @@ class Iwae(Unannealed):
 
     @property
     def samples(self) -> int:  # type: ignore[override] # a draw for each weight
-        """k."""
+        """Return k."""
         return self.k
 
     def loss(self, batch: Batch) -> Loss:
-        """−log of the mean weight, averaged over the batch."""
+        """Return −log of the mean importance weight, averaged over the batch, in nats per example."""
         terms = batch.terms
         z, posterior = terms.z, terms.posterior
         if self.doubly_reparameterised:
@@ -49,12 +49,12 @@ class Iwae(Unannealed):
         if not self.doubly_reparameterised:
             return Loss(-bound.mean(), {"iwae_bound": bound.mean()})
         share = torch.softmax(log_weight.detach(), dim=0)
-        # Decoder and prior get Σ w̃ ∇log w. What reaches the encoder goes through z and gets w̃ once more.
+        # Decoder and prior get Σ w̃ ∇log w. The encoder's gradient passes through z, where it is multiplied by w̃ again.
         z.register_hook(lambda gradient: share.unsqueeze(-1) * gradient)
         surrogate = -(share * log_weight).sum(0).mean()
         return Loss(_value_of(-bound.mean(), surrogate), {"iwae_bound": bound.mean()})
 
 
 def _value_of(value: Tensor, gradient: Tensor) -> Tensor:
-    """A scalar with the value of one and the gradient of the other."""
+    """Return a scalar with the value of ``value`` and the gradient of ``gradient``."""
     return gradient + (value - gradient).detach()

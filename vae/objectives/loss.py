@@ -24,29 +24,32 @@ class Progress(NamedTuple):
 
 @dataclass(frozen=True)
 class Batch:
-    """A batch as the model sees it: its terms, and what they came from."""
+    """The input of an objective: the terms of a batch, and what they were computed from."""
 
     model: VAE
     terms: Terms
-    condition: Tensor | None
+    condition: Tensor | None  # [B, K]
     progress: Progress
     examples: int  # N, the number of training examples
     adversary: nn.Module | None = None
-    settings: Mapping[str, float | Tensor] = field(default_factory=dict)  # those of the training loop's objective
+    settings: Mapping[str, float | Tensor] = field(
+        default_factory=dict
+    )  # of the objective that is trained, for this step
 
     def settings_of(self, objective: Scheduled) -> Mapping[str, float | Tensor]:
-        """Return the settings of ``objective`` for this step, as scalars on the device where the step is recorded.
+        """Return the settings of ``objective`` for this step.
 
-        There numbers would ever be those of the step that was recorded (``vae.fast.recorded``).
+        Inside a captured CUDA graph they are scalar tensors on the device, because a Python number would keep its value
+        from capture time (``vae.fast.recorded``).
         """
         return {**objective.settings_at(self.progress), **self.settings}
 
 
 @dataclass(frozen=True)
 class Loss:
-    """``total``: what is minimised, nats per example. ``terms`` go into the row as ``train/<name>``.
+    """The output of an objective. ``total`` is minimised, in nats per example.
 
-    Terms are scalars of this batch and averaged over the epoch.
+    ``terms`` are further scalars of the batch. Their averages over the epoch go into the row as ``train/<name>``.
     """
 
     total: Tensor
@@ -54,28 +57,28 @@ class Loss:
 
 
 class Objective(Protocol):
-    """The interface between the training loop and an objective's config, also a user's own."""
+    """The interface between the training loop and an objective's config. A user's own objective implements it too."""
 
     @property
     def samples(self) -> int:
-        """Draws of z for each example."""
+        """Return the number of draws of z for each example."""
 
     @property
     def importance_weighted(self) -> bool:
-        """True if the objective is another bound than the ELBO, so that models are ranked by ``val/nll_iwae``."""
+        """Return True if the objective is another bound than the ELBO, so that models are ranked by ``val/nll_iwae``."""
 
     @property
     def posteriors(self) -> tuple[str, ...]:
-        """The kinds of posterior that it makes sense with."""
+        """Return the kinds of posterior that the objective is defined for."""
 
     def loss(self, batch: Batch) -> Loss:
-        """The loss of a batch."""
+        """Return the loss of a batch."""
 
     def annealing_epochs(self, epochs: int) -> int:
-        """Epochs of a run of ``epochs`` before it may be judged."""
+        """Return the number of epochs, in a run of ``epochs``, before which the run must not be stopped early."""
 
     def cycle_epochs(self, epochs: int) -> float | None:
-        """The length of a cycle, at whose ends alone runs compare; None where nothing cycles."""
+        """Return the length of a cycle in epochs; None without a cycle. Runs compare only at the ends of cycles."""
 
 
 class Scheduled(Protocol):
@@ -90,10 +93,10 @@ class Adversarial(Protocol):
 
     @property
     def optimizer(self) -> OptimizerConfig:
-        """The optimizer of the adversary."""
+        """Return the config of the adversary's optimizer."""
 
     def adversary(self, latent_size: int) -> nn.Module:
-        """The network, drawn from torch's generator."""
+        """Return the network, with starting weights drawn from torch's generator."""
 
     def adversary_loss(self, batch: Batch) -> Tensor:
-        """Return the loss of the adversary, which is minimised after each step of the model; ``batch.adversary`` is the network."""
+        """Return the loss of the adversary, which is ``batch.adversary``. It is minimised after each step of the model."""

@@ -22,8 +22,8 @@ Kernel = Literal["rbf", "imq"]
 class InfoVae(Unannealed):
     """Reconstruction + (1 − α)·KL + (α + λ − 1)·MMD(q(z), p(z)) (Zhao et al. 2019, arXiv:1706.02262, eq. 6 and 3.2).
 
-    MMD is the unbiased estimate (Gretton et al. 2012, eq. 3) between a batch's codes and as many draws of the prior,
-    with ``kernel`` rbf exp(−d²/c) or imq c/(c + d²), c = 2·L·``scale``² (Tolstikhin et al. 2018, section 4).
+    MMD is the unbiased estimate (Gretton et al. 2012, eq. 3) between the codes of a batch and as many draws of the prior.
+    The ``kernel`` is rbf, exp(−d²/c), or imq, c/(c + d²), with c = 2·L·``scale``² (Tolstikhin et al. 2018, section 4).
     """
 
     kind: Literal["info_vae"] = "info_vae"
@@ -34,7 +34,7 @@ class InfoVae(Unannealed):
     posteriors: ClassVar[tuple[str, ...]] = ("diagonal", "full_covariance")
 
     def loss(self, batch: Batch) -> Loss:
-        """Reconstruction, KL and MMD, weighed."""
+        """Return the weighted sum of reconstruction, KL and MMD."""
         discrepancy = _to_prior(batch, self.kernel, self.scale)
         kl = batch.terms.kl.sum() / len(batch.terms.kl)
         total = batch.terms.reconstruction.mean() + (1 - self.alpha) * kl
@@ -45,7 +45,7 @@ class InfoVae(Unannealed):
 class WaeMmd(Unannealed):
     """Reconstruction + λ·MMD(q(z), p(z)) (Tolstikhin et al. 2018, arXiv:1711.01558, algorithm 2).
 
-    The encoder may be deterministic, as in the paper, and then has no ELBO. Kernel and estimate as in InfoVAE.
+    The encoder may be deterministic, as in the paper; the model then has no ELBO. Kernel and estimate are those of InfoVAE.
     """
 
     kind: Literal["wae_mmd"] = "wae_mmd"
@@ -53,10 +53,10 @@ class WaeMmd(Unannealed):
     kernel: Kernel = "imq"
     scale: PositiveFloat = 1.0
     posteriors: ClassVar[tuple[str, ...]] = ("deterministic", "diagonal", "full_covariance")
-    matches_prior: ClassVar[bool] = True  # so that samples of the prior can be decoded, ELBO or not
+    matches_prior: ClassVar[bool] = True  # samples of the prior can be decoded, with or without an ELBO
 
     def loss(self, batch: Batch) -> Loss:
-        """Reconstruction and MMD, weighed."""
+        """Return the weighted sum of reconstruction and MMD."""
         discrepancy = _to_prior(batch, self.kernel, self.scale)
         return Loss(batch.terms.reconstruction.mean() + self.weight * discrepancy, {"mmd": discrepancy})
 
@@ -68,7 +68,7 @@ def _to_prior(batch: Batch, kernel: Kernel, scale: float) -> Tensor:
 
 
 def mmd(a: Tensor, b: Tensor, kernel: Kernel, *, bandwidth: float) -> Tensor:
-    """The unbiased squared MMD of [n, L] and [m, L], a scalar; may be below 0. 0 where either has one row."""
+    """Return the unbiased squared MMD of [n, L] and [m, L], a scalar. It may be negative. It is 0 if either has one row."""
     if min(len(a), len(b)) < 2:  # noqa: PLR2004 - no pair to compare
         return (a.sum() + b.sum()) * 0.0
 

@@ -1,4 +1,4 @@
-"""Reconstruction alone, and penalties on the code: the autoencoders that are not variational."""
+"""Reconstruction with an optional penalty on the code, for autoencoders that are not variational."""
 
 from __future__ import annotations
 
@@ -24,33 +24,36 @@ class NoSparsity:
     kind: Literal["none"] = "none"
 
     def penalty(self, code: Tensor) -> Tensor | None:
-        """None."""
+        """Return None."""
         del code
         return None
 
 
 @part
 class L1:
-    """weight · Σ_d |z_d|, averaged over the batch."""
+    """The penalty weight · Σ_d |z_d|, averaged over the batch."""
 
     kind: Literal["l1"] = "l1"
     weight: NonNegativeFloat = 1e-2
 
     def penalty(self, code: Tensor) -> Tensor | None:
-        """[B, L] -> a scalar."""
+        """Return the penalty of codes [B, L], a scalar."""
         return self.weight * code.abs().sum(1).mean()
 
 
 @part
 class KlToRho:
-    """weight · Σ_d KL(Bernoulli(ρ) ‖ Bernoulli(ρ̂_d)), ρ̂_d the batch's mean of z_d in (0, 1) (Ng 2011, CS294A notes)."""
+    """The penalty weight · Σ_d KL(Bernoulli(ρ) ‖ Bernoulli(ρ̂_d)) (Ng 2011, CS294A notes).
+
+    ρ̂_d is the batch's mean of z_d, which lies in (0, 1).
+    """
 
     kind: Literal["kl_to_rho"] = "kl_to_rho"
     weight: NonNegativeFloat = 1.0
     rho: Annotated[float, Field(gt=0, lt=1)] = 0.05
 
     def penalty(self, code: Tensor) -> Tensor | None:
-        """[B, L] in (0, 1) -> a scalar."""
+        """Return the penalty of codes [B, L] in (0, 1), a scalar."""
         mean = code.mean(0).clamp(1e-6, 1 - 1e-6)
         kl = self.rho * torch.log(self.rho / mean) + (1 - self.rho) * torch.log((1 - self.rho) / (1 - mean))
         return self.weight * kl.sum()
@@ -68,7 +71,7 @@ class Reconstruction(Unannealed):
     posteriors: ClassVar[tuple[str, ...]] = ("deterministic",)
 
     def loss(self, batch: Batch) -> Loss:
-        """Reconstruction and penalty."""
+        """Return the reconstruction plus the penalty, in nats per example."""
         total = batch.terms.reconstruction.mean()
         penalty = self.sparsity.penalty(batch.terms.posterior.mean)
         if penalty is None:

@@ -1,4 +1,4 @@
-"""The answers of objectives without a schedule to questions about schedules."""
+"""The parts of an objective that are the same for all objectives without a schedule."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from typing import ClassVar
 
 
 class Unannealed:
-    """One sample of z, nothing annealed, no cycle."""
+    """An objective with one sample of z, no annealing and no cycle."""
 
     samples: ClassVar[int] = 1
     importance_weighted: ClassVar[bool] = False
 
     def annealing_epochs(self, epochs: int) -> int:
-        """Nothing to wait for."""
+        """Return 0: there is no annealing."""
         del epochs
         return 0
 
     def cycle_epochs(self, epochs: int) -> float | None:
-        """Nothing cycles."""
+        """Return None: there is no cycle."""
         del epochs
         return None

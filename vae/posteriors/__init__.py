@@ -1,10 +1,10 @@
-"""q(z|x): what the encoder's outputs say of the code.
+"""Posteriors q(z|x). Each turns the outputs of the encoder into a distribution over the code.
 
 Each posterior is a config with
 
-* ``num_outputs(latent_size)``: how many numbers it needs of the encoder;
-* ``read(outputs, latent_size)``: [B, num_outputs] -> a :class:`Posterior` for each example;
-* ``has_density``: False for a point, which has neither KL nor ELBO.
+* ``num_outputs(latent_size)``: the number of outputs that it needs from the encoder;
+* ``read(outputs, latent_size)``: returns a :class:`Posterior` for outputs [B, num_outputs];
+* ``has_density``: False for a deterministic code, which has neither a KL nor an ELBO.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ PosteriorConfig = Annotated[DiagonalGaussian | FullCovariance | Deterministic, F
 
 
 class Posterior(Protocol):
-    """A batch of posteriors: B examples, L latent dimensions; nats."""
+    """A batch of posteriors for B examples with L latent dimensions. Densities and KL are in nats."""
 
     @property
     def mean(self) -> Tensor:
-        """E[z], [B, L]."""
+        """Return E[z], [B, L]."""
 
     @property
     def variance(self) -> Tensor:
-        """Var[z] of each dimension, [B, L]."""
+        """Return Var[z] of each dimension, [B, L]."""
 
     def sample(self, noise: Tensor) -> Tensor:
-        """z from ε ~ N(0, I), both [..., B, L]."""
+        """Return z from ε ~ N(0, I), both [..., B, L]."""
 
     def log_density(self, z: Tensor) -> Tensor:
-        """log q(z|x), [..., B]."""
+        """Return log q(z|x), [..., B]."""
 
     def kl_to_standard_normal(self) -> Tensor:
-        """KL(q ‖ N(0, I)) by dimension, [B, L]; its sum over dimensions is the whole."""
+        """Return KL(q ‖ N(0, I)) by dimension, [B, L]. The sum over dimensions is the whole KL."""
 
     def kl_to_normal(self, mean: Tensor, log_variance: Tensor) -> Tensor:
-        """KL(q ‖ N(m, diag s²)) by dimension, [B, L]; m and log s² [L] or [B, L]."""
+        """Return KL(q ‖ N(m, diag s²)) by dimension, [B, L]. m and log s² are [L] or [B, L]."""
 
     def detach(self) -> Posterior:
         """Return the same distributions with detached parameters, so that no gradient flows through them."""

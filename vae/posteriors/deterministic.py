@@ -1,4 +1,4 @@
-"""A code without a distribution: the autoencoders that are not variational."""
+"""A deterministic code, for autoencoders that are not variational."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 class Deterministic:
     """z = f(x), one point (Rumelhart et al. 1986; Hinton & Salakhutdinov 2006).
 
-    There is no density over z: no KL, no ELBO, nothing that ranks with a model that has one. ``activation``:
-    what the encoder's last layer goes through; ``sigmoid`` gives the code in (0, 1) of sparse autoencoders.
+    There is no density over z, so there is no KL and no ELBO, and no ranking with a model that has them. ``activation`` is
+    applied to the encoder's outputs; ``sigmoid`` gives the code in (0, 1) of sparse autoencoders.
     """
 
     kind: Literal["deterministic"] = "deterministic"
@@ -26,11 +26,11 @@ class Deterministic:
     has_density: ClassVar[bool] = False
 
     def num_outputs(self, latent_size: int) -> int:
-        """The code itself: L."""
+        """Return L, the size of the code."""
         return latent_size
 
     def read(self, outputs: Tensor, latent_size: int) -> Point:
-        """[B, L] -> the code."""
+        """Return the code of outputs [B, L]."""
         del latent_size
         match self.activation:
             case "identity":
@@ -51,27 +51,27 @@ class Point:
 
     @property
     def variance(self) -> Tensor:
-        """0, [B, L]."""
+        """Return zeros, [B, L]."""
         return torch.zeros_like(self.mean)
 
     def sample(self, noise: Tensor) -> Tensor:
-        """The code, whatever ``noise`` is; its shape."""
+        """Return the code in the shape of ``noise``, [..., B, L]. The values of ``noise`` have no effect."""
         return self.mean.expand_as(noise)
 
     def log_density(self, z: Tensor) -> NoReturn:
-        """A point has none."""
+        """Raise ``TypeError``: a point has no density."""
         del z
         raise TypeError("a deterministic code has no density")
 
     def kl_to_standard_normal(self) -> Tensor:
-        """No term at all: [B, 0], whose sum adds nothing to a loss."""
+        """Return an empty term [B, 0], whose sum adds nothing to a loss."""
         return self.mean[:, :0]
 
     def kl_to_normal(self, mean: Tensor, log_variance: Tensor) -> Tensor:
-        """No term at all: [B, 0]."""
+        """Return an empty term [B, 0]."""
         del mean, log_variance
         return self.mean[:, :0]
 
     def detach(self) -> Point:
-        """No gradient through the code."""
+        """Return the same code, without a gradient."""
         return Point(self.mean.detach())

@@ -16,53 +16,53 @@ if TYPE_CHECKING:
 
 @part
 class DiagonalGaussian:
-    """q(z|x) = N(μ(x), diag σ²(x)) (Kingma & Welling 2014). The encoder gives μ, then log σ²."""
+    """q(z|x) = N(μ(x), diag σ²(x)) (Kingma & Welling 2014). The encoder's outputs are μ, then log σ²."""
 
     kind: Literal["diagonal"] = "diagonal"
     has_density: ClassVar[bool] = True
 
     def num_outputs(self, latent_size: int) -> int:
-        """μ and log σ²: 2·L."""
+        """Return 2·L, for μ and log σ²."""
         return 2 * latent_size
 
     def read(self, outputs: Tensor, latent_size: int) -> Diagonal:
-        """[B, 2·L] -> the posterior."""
+        """Return the posterior of outputs [B, 2·L]."""
         del latent_size
         return Diagonal(*outputs.chunk(2, dim=1))
 
 
 @dataclass(frozen=True, eq=False)
 class Diagonal:
-    """See :class:`DiagonalGaussian`; both [B, L]."""
+    """See :class:`DiagonalGaussian`. Mean and log variance are [B, L]."""
 
     mean: Tensor
     log_variance: Tensor
 
     @property
     def variance(self) -> Tensor:
-        """σ², [B, L]."""
+        """Return σ², [B, L]."""
         return torch.exp(self.log_variance)
 
     def sample(self, noise: Tensor) -> Tensor:
-        """μ + σ·ε."""
+        """Return μ + σ·ε, [..., B, L] like ``noise``."""
         return sample_normal(self.mean, self.log_variance, noise)
 
     def log_density(self, z: Tensor) -> Tensor:
-        """Σ_d log N(z_d; μ_d, σ²_d), [..., B]."""
+        """Return Σ_d log N(z_d; μ_d, σ²_d), [..., B]."""
         return self.log_density_by_dimension(z).sum(-1)
 
     def log_density_by_dimension(self, z: Tensor) -> Tensor:
-        """log N(z_d; μ_d, σ²_d), [..., B, L]."""
+        """Return log N(z_d; μ_d, σ²_d), [..., B, L]."""
         return log_normal(z, self.mean, self.log_variance)
 
     def kl_to_standard_normal(self) -> Tensor:
-        """Closed form (Kingma & Welling 2014, appendix B)."""
+        """Return the KL by its closed form, [B, L] (Kingma & Welling 2014, appendix B)."""
         return kl_to_standard_normal(self.mean, self.log_variance)
 
     def kl_to_normal(self, mean: Tensor, log_variance: Tensor) -> Tensor:
-        """Closed form."""
+        """Return the KL by its closed form, [B, L]."""
         return kl_between_normals(self.mean, self.log_variance, mean, log_variance)
 
     def detach(self) -> Diagonal:
-        """No gradient through μ and σ."""
+        """Return the same distribution, without a gradient through μ and σ."""
         return Diagonal(self.mean.detach(), self.log_variance.detach())

@@ -1,14 +1,7 @@
-"""p(z), or p(z|y): what the posterior is pulled towards, and what samples are drawn from.
+"""Priors p(z) or p(z|y). The KL pulls the posterior towards the prior, and samples are drawn from it.
 
-Each prior is a config with ``build(latent_size, label_size, dimensions)``, which makes a module with
-
-* ``closed_form``: whether ``kl`` is exact given x, or estimated from the codes z that were drawn;
-* ``kl(posterior, z, condition, encode)``: KL(q ‖ p) in nats, [B, L] by dimension, or [B, 1] where it does not divide;
-* ``log_density(z, condition, encode)``: log p(z), [..., B];
-* ``sample(noise, uniform, condition, encode)``: z of the prior from ε [B, L] and u [B], uniform on [0, 1);
-* ``standardise(mean, condition)``: posterior means in units in which activity is counted.
-
-``condition`` is the one-hot label [B, K] or None; ``encode`` maps x [B, D] to a posterior (for VampPrior alone).
+Each prior is a config with ``build(latent_size, label_size, dimensions)``, which returns a module that implements
+:class:`Prior`.
 """
 
 from __future__ import annotations
@@ -35,21 +28,21 @@ PriorConfig = Annotated[StandardNormal | LabelConditional | Mixture | Vamp, Fiel
 
 
 class Prior(Protocol):
-    """See the top of this file."""
+    """A prior. ``condition`` is the one-hot label [B, K] or None. ``encode`` maps x [B, D] to a posterior, for VampPrior."""
 
-    closed_form: bool
+    closed_form: bool  # True if ``kl`` is exact given x, False if it is estimated from the drawn codes z
 
     def kl(self, posterior: Posterior, z: Tensor, condition: Tensor | None, encode: Encode) -> Tensor:
-        """[B, L] or [B, 1] nats."""
+        """Return KL(q ‖ p) in nats: [B, L] by dimension, or [B, 1] if it does not divide. z [S, B, L] are draws from q."""
 
     def log_density(self, z: Tensor, condition: Tensor | None, encode: Encode) -> Tensor:
-        """[..., B] nats."""
+        """Return log p(z) in nats: z [..., B, L] -> [..., B]."""
 
     def sample(self, noise: Tensor, uniform: Tensor, condition: Tensor | None, encode: Encode) -> Tensor:
-        """[B, L]."""
+        """Return samples of the prior, [B, L], from ε ~ N(0, I) [B, L] and u ~ U[0, 1) [B]."""
 
     def standardise(self, mean: Tensor, condition: Tensor | None) -> Tensor:
-        """[B, L]."""
+        """Return posterior means [B, L] in the units in which active dimensions are counted."""
 
 
 __all__ = ["LabelConditional", "Mixture", "Prior", "PriorConfig", "StandardNormal", "Vamp"]

@@ -38,21 +38,21 @@ class StandardNormalPrior(nn.Module):
         self.register_buffer("zero", nn.Parameter().new_zeros(latent_size), persistent=False)
 
     def kl(self, posterior: Posterior, z: Tensor, condition: Tensor | None, encode: Encode) -> Tensor:
-        """KL(q ‖ N(0, I)) by dimension, [B, L] nats."""
+        """Return KL(q ‖ N(0, I)) by dimension, [B, L] nats."""
         del z, condition, encode
         return posterior.kl_to_standard_normal()
 
     def log_density(self, z: Tensor, condition: Tensor | None, encode: Encode) -> Tensor:
-        """log N(z; 0, I), [..., B]."""
+        """Return log N(z; 0, I), [..., B]."""
         del condition, encode
         return log_normal(z, self.zero, self.zero).sum(-1)
 
     def sample(self, noise: Tensor, uniform: Tensor, condition: Tensor | None, encode: Encode) -> Tensor:
-        """The noise itself."""
+        """Return ``noise``, [B, L]."""
         del uniform, condition, encode
         return noise
 
     def standardise(self, mean: Tensor, condition: Tensor | None) -> Tensor:
-        """The mean itself."""
+        """Return ``mean``, [B, L]."""
         del condition
         return mean

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import vae.data
+from vae.data import clear_cache
 
 
 class DataDirectory:
@@ -65,8 +65,7 @@ def data(tmp_path: Path) -> DataDirectory:
 @pytest.fixture(autouse=True)
 def _fresh_memory() -> None:
     """Each test reads its files anew."""
-    vae.data._load_training.cache_clear()
-    vae.data._load_test.cache_clear()
+    clear_cache()
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 import vae.data.image_files
-from vae.data import CelebA, DataError, ImageFolder, Omniglot, load_test, load_training
+from vae.data import CelebA, DataError, ImageFolder, Omniglot, clear_cache, load_test, load_training
 
 
 def picture(path, values, **how):
@@ -207,7 +207,7 @@ def test_parts_of_a_folder_are_disjoint_and_stay(folder):
     assert len(training | split_of(test.images)) == 60
     assert 8 <= len(test) <= 28  # 18 expected; five standard deviations are 18
     picture(folder / "pets" / "cat" / "a new one.png", noise(99, 6, 4, 3))
-    vae.data._load_test.cache_clear()
+    clear_cache()
     assert split_of(test.images) <= split_of(load_test(config, folder).images)
     other = load_test(ImageFolder(path="pets", test_fraction=0.3, split_seed=5), folder)
     assert len(other) - len(test) in {0, 1}
@@ -318,8 +318,8 @@ def kept(folder, monkeypatch):
     """The folder, of which decoded images are kept however few; and how many are decoded."""
     monkeypatch.setattr(vae.data.image_files, "WORTH_KEEPING", 1)
     decoded = []
-    fill = vae.data.image_files._fill
-    monkeypatch.setattr(vae.data.image_files, "_fill", lambda v, f, p: (decoded.append(len(f)), fill(v, f, p)))
+    fill = vae.data.image_files.fill
+    monkeypatch.setattr(vae.data.image_files, "fill", lambda v, f, p: (decoded.append(len(f)), fill(v, f, p)))
     return folder, decoded
 
 

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-import vae.data
-from vae.data import Arrays, DataError, ImageFolder, load_test, load_training
+from vae.data import Arrays, DataError, ImageFolder, clear_cache, load_test, load_training
 from vae.data.dataset import BLOCK, content_digest
 from vae.data.pixels import Pixels
 
@@ -22,8 +21,7 @@ WHOLE = Arrays(path="v.npy", labels="l.npy", validation=700)
 
 def load(config, folder):
     """Training, validation and test, read anew."""
-    vae.data._load_training.cache_clear()
-    vae.data._load_test.cache_clear()
+    clear_cache()
     data, test = load_training(config, folder), load_test(config, folder)
     return data, [data.train, data.validation, test]
 
@@ -140,7 +138,7 @@ def test_decoded_images_are_mapped(tmp_path, monkeypatch):
         (tmp_path / "f").mkdir(exist_ok=True)
         Image.fromarray(BYTES[place * 4 : place * 4 + 4].reshape(8, 6)).save(tmp_path / "f" / f"{place:02}.png")
     config = ImageFolder(path="f", colour=False, test_fraction=0, validation=5)
-    vae.data._load_training.cache_clear()
+    clear_cache()
     data = load_training(config, tmp_path)
     (copy,) = (tmp_path / ".decoded").iterdir()
     assert is_file(data.train.images, copy)

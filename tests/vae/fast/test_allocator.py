@@ -1,4 +1,4 @@
-"""Freed memory is kept: what was zeroed by the system once is not fetched from it again."""
+"""Freed memory is kept, so that the system does not zero the same pages again."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from tests.support.small import few_digits, small_config
 from vae.evaluate import importance_weighted_nll
 from vae.train import train
 
-pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's allocator is told anything")
+pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's allocator has these settings")
 
-# Blocks that glibc maps anew at each use when it is left alone, in the main thread and, as a Ray worker trains, in another.
+# By default glibc maps such blocks anew at each use: in the main thread, and in another one, in which a Ray worker trains.
 PAGES_FETCHED = """
 import ctypes, resource, sys, threading
 from vae.fast.allocator import keep_freed_memory
@@ -49,22 +49,22 @@ print(*seen)
 
 
 def pages_fetched(how):
-    """In each of two threads, by what uses blocks of 12 MiB in all, twenty times."""
+    """Return the page faults of a main and a second thread that use 12 MiB twenty times."""
     program = [sys.executable, "-c", PAGES_FETCHED, how]
     return [int(count) for count in subprocess.run(program, capture_output=True, text=True, check=True).stdout.split()]
 
 
-def test_freed_blocks_are_used_again():
-    """Twenty times 12 MiB are 60,000 pages of the system when each use asks for them again."""
+def test_keep_freed_memory_when_blocks_are_freed_uses_their_pages_again():
+    """Twenty times 12 MiB are 60,000 page faults by default, and few when freed memory is kept."""
     assert max(pages_fetched("kept")) < 1000
     assert max(pages_fetched("left alone")) > 10_000
 
 
-def test_who_asks_for_it(monkeypatch):
-    """A run, and an estimate of log p(x): for the library's user too, not in a sweep's workers alone."""
+def test_keep_freed_memory_is_called_by_training_and_by_estimates(monkeypatch):
+    """A run and an estimate of log p(x) set the allocator, in a user's own process as in a sweep's worker."""
     asked = []
-    monkeypatch.setattr("vae.run.keep_freed_memory", lambda: asked.append("train"))
-    monkeypatch.setattr("vae.evaluate.keep_freed_memory", lambda: asked.append("importance_weighted_nll"))
+    monkeypatch.setattr("vae.fast.training.keep_freed_memory", lambda: asked.append("train"))
+    monkeypatch.setattr("vae.fast.evaluation.keep_freed_memory", lambda: asked.append("importance_weighted_nll"))
     result = next(train(small_config(), few_digits()))
     assert asked == ["train"]
     importance_weighted_nll(result.model, result.examples, k=2, images=2, seed=0, split="validation")

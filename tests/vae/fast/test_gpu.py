@@ -1,6 +1,6 @@
-"""What only a GPU can show: recorded steps there are the loop's, draws included, and nothing waits within an epoch.
+"""Recorded steps on a GPU equal the plain loop, random draws included, and no step waits for the device.
 
-Skipped where there is none, as in CI; docs/performance.md says on which card they were seen to pass.
+These tests are skipped without a GPU, as in CI. docs/performance.md names the card on which they passed.
 """
 
 from __future__ import annotations
@@ -28,46 +28,45 @@ COMPILED = {"compile": True, "objective": Elbo(beta=4.0, beta_schedule=LinearWar
 
 
 class Counts(Counter):
-    """How often was recorded and repeated, the first time apart."""
+    """The numbers of captures and of replays after the first."""
 
-    strict = True  # a wait for the device in a step after the recording is an error
+    strict = True  # a step after the capture may not wait for the device
 
 
 @pytest.fixture
 def counted(monkeypatch):
     """See :class:`Counts`."""
     counts = Counts()
-    record, call = Recorded._record, Recorded.__call__
+    capture, take = Recorded._capture, Recorded.take
 
     def counting(self, inputs):
         counts["recorded"] += 1
-        record(self, inputs)
+        capture(self, inputs)
 
     def strict(self, *inputs):
         if self.recorded is None:
-            return call(self, *inputs)
+            return take(self, *inputs)
         counts["repeated"] += tuple(each.shape for each in inputs) == self.recorded
         before = torch.cuda.get_sync_debug_mode()
         torch.cuda.set_sync_debug_mode("error" if counts.strict else before)
         try:
-            return call(self, *inputs)
+            return take(self, *inputs)
         finally:
             torch.cuda.set_sync_debug_mode(before)
 
-    monkeypatch.setattr(Recorded, "_record", counting)
-    monkeypatch.setattr(Recorded, "__call__", strict)
+    monkeypatch.setattr(Recorded, "_capture", counting)
+    monkeypatch.setattr(Recorded, "take", strict)
     return counts
 
 
 def unrecorded(monkeypatch):
-    """From now on steps are launched kernel by kernel."""
-    for module in ("vae.train", "vae.fast.stacked"):
-        monkeypatch.setattr(f"{module}.why_not_recorded", lambda *_: "to compare")
+    """Launch all later steps kernel by kernel."""
+    monkeypatch.setattr("vae.fast.training.why_not_recorded", lambda *_: "to compare")
 
 
 @pytest.mark.parametrize("name", [*VARIANTS, "compiled"])
-def test_a_recorded_step_is_the_loops(name, counted, monkeypatch):
-    """Four epochs of 6 steps of 16 and one of 4: the rows and the state at the end are those of the plain loop."""
+def test_recorded_step_on_a_gpu_equals_the_plain_step(name, counted, monkeypatch):
+    """After four epochs of 6 batches of 16 and one of 4, rows and state equal those of the plain loop to rounding."""
     config = small_config(batch_size=16, epochs=4, seed=3, **(VARIANTS | {"compiled": COMPILED})[name])
     data = few_digits(train=100)
     counted.strict = name != "compiled"  # an epoch's last batch, of another size, is compiled after the recording
@@ -79,7 +78,7 @@ def test_a_recorded_step_is_the_loops(name, counted, monkeypatch):
 
 
 def members(count):
-    """Configs of one shape that differ in all that may differ."""
+    """Return configs of one shape that differ in everything that may differ."""
     return [
         small_config(
             **BINARY,
@@ -97,8 +96,8 @@ def members(count):
 
 
 @pytest.mark.parametrize("compiled", [False, True])
-def test_a_member_of_a_recorded_stack_is_the_run_alone(compiled, counted, monkeypatch):
-    """Each with its own draws, rate, β, bound and average."""
+def test_recorded_stack_on_a_gpu_equals_each_run_alone(compiled, counted, monkeypatch):
+    """Each member has the draws, rate, β, gradient bound and average that it has alone."""
     data = few_digits(train=100)
     configs = [dataclasses.replace(config, compile=compiled) for config in members(3)]
     counted.strict = not compiled
@@ -109,8 +108,8 @@ def test_a_member_of_a_recorded_stack_is_the_run_alone(compiled, counted, monkey
         same(member, run(dataclasses.replace(config, compile=False), data, device="cuda"), rel=1e-4)
 
 
-def test_a_member_that_leaves_is_not_noticed(counted):
-    """What is left is recorded anew, and goes on as it was."""
+def test_recorded_stack_after_a_member_left_continues_unchanged(counted):
+    """The other members are captured again and continue as before."""
     configs, data = members(3), few_digits(train=100)
     longer = [dataclasses.replace(config, epochs=2 if k == 1 else 4) for k, config in enumerate(configs)]
     rows, tensors = stacked(longer, data, device="cuda")
@@ -119,8 +118,8 @@ def test_a_member_that_leaves_is_not_noticed(counted):
     same((rows[2], tensors[2]), run(longer[2], data, device="cuda"), rel=1e-4)
 
 
-def test_left_in_mid_epoch_and_gone_on_with_it_is_the_same(counted, tmp_path):
-    """The generator's place among the draws is that of the steps taken, also of those that were repeated."""
+def test_recorded_run_paused_in_mid_epoch_resumes_equal(counted, tmp_path):
+    """The generator's state counts the draws of replayed steps too."""
     config = small_config(batch_size=16, epochs=4, seed=3, **VARIANTS["conv"])
     data = few_digits(train=100)
     expected, tensors = run(config, data, device="cuda")
@@ -134,8 +133,8 @@ def test_left_in_mid_epoch_and_gone_on_with_it_is_the_same(counted, tmp_path):
 
 
 @pytest.mark.parametrize("several", [False, True])
-def test_an_ended_run_gives_its_memory_back(several):
-    """At once, without Python's collector of cycles, which does not see a GPU's memory: a worker trains many in turn."""
+def test_recorded_run_after_its_end_frees_its_memory(several):
+    """The memory is freed at once, without Python's cycle collector, because a worker trains many runs in turn."""
     config, data = small_config(network=Mlp(hidden=(500,)), batch_size=16), few_digits(train=100)
     gc.collect()
     gc.disable()

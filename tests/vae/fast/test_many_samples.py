@@ -1,4 +1,4 @@
-"""Many samples of few examples, decoded and scored by less arithmetic: the same numbers."""
+"""Many samples of few examples are scored with less arithmetic and the same results."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from torch.utils.flop_counter import FlopCounterMode
 from tests.support.small import few_digits, held_out, small_config
 from vae.conditioning import OnLabel, OnQuadrants, Unconditional
 from vae.data import Digits
+from vae.fast.cross_entropy import nll_of_seen
 from vae.fast.many_samples import SAMPLES_OF_ONE, ManySamples, OfOne
 from vae.likelihoods import Bernoulli, Binomial, Gaussian
-from vae.likelihoods.cross_entropy import nll_of_seen
 from vae.networks import Conv, Mlp, Sizes
 from vae.train import build
 
 LATENT = 6
-# Of codes of one example: all units bend, some do, none does. Standard deviations.
+# Standard deviations of one example's codes at which all, some and no ReLU units change between off and on.
 SPREADS = {"wide": 3.0, "near": 0.05, "same": 0.0}
 
 
 def decoder_of(network, *, condition=0, everywhere=False):
-    """A decoder in float64, its weights and biases as random as the process is."""
+    """Return a decoder in float64 with random weights and biases."""
     sizes = Sizes(
         shape=(1, 5, 7),
         latent=LATENT,
@@ -38,7 +38,7 @@ def decoder_of(network, *, condition=0, everywhere=False):
 
 
 def codes(spread, count=300):
-    """Of one example."""
+    """Return codes of one example, [count, L]."""
     return (2 * torch.randn(LATENT) + spread * torch.randn(count, LATENT)).double()
 
 
@@ -47,8 +47,8 @@ def codes(spread, count=300):
 @pytest.mark.parametrize("activation", ["relu", "tanh"])
 @pytest.mark.parametrize("spread", SPREADS.values(), ids=SPREADS)
 @pytest.mark.parametrize("told", ["nothing", "first", "everywhere"])
-def test_a_decoder_of_one_examples_codes_puts_out_what_it_does_else(hidden, activation, spread, told):
-    """Whatever its depth, widths and condition, whether its units bend or not."""
+def test_decoder_of_one_example_equals_the_plain_decoder(hidden, activation, spread, told):
+    """This holds for any depth, width and condition, and for units that are off, on or neither."""
     condition = None if told == "nothing" else torch.randn(4).double()
     size = 0 if condition is None else 4
     network = Mlp(hidden=hidden, activation=activation)
@@ -65,8 +65,8 @@ def test_a_decoder_of_one_examples_codes_puts_out_what_it_does_else(hidden, acti
 
 @torch.no_grad()
 @pytest.mark.parametrize("hidden", [(200,), (200, 200)], ids=str)
-def test_units_that_do_not_bend_cost_nothing(hidden):
-    """With codes next to each other the products by the layers' outputs are left out: matrices of L columns remain."""
+def test_decoder_of_one_example_with_equal_codes_skips_idle_units(hidden):
+    """The products by the layers' outputs are left out, and matrices of L columns remain."""
     decoder = decoder_of(Mlp(hidden=hidden))
     decode = OfOne(decoder).decoder(None)
     with FlopCounterMode(display=False) as usual:
@@ -76,7 +76,7 @@ def test_units_that_do_not_bend_cost_nothing(hidden):
     widths = (LATENT, *hidden, 70)
     samples = 300
     assert usual.get_total_flops() == 2 * samples * sum(before * after for before, after in pairwise(widths))
-    # Each layer is asked for its units by z; beside that, matrices are multiplied with matrices, whatever the number of samples.
+    # Each layer computes its units from z. The remaining products of matrices do not depend on the number of samples.
     of_matrices = less.get_total_flops() - 2 * samples * LATENT * sum(widths[1:])
     assert of_matrices <= 2 * LATENT * sum(before * after for before, after in pairwise(widths[1:]))
 
@@ -85,8 +85,8 @@ def test_units_that_do_not_bend_cost_nothing(hidden):
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
 @pytest.mark.parametrize("layer", [0, 1])
 @pytest.mark.parametrize("where", ["weight", "bias"])
-def test_a_diverged_decoder_is_not_made_finite_by_leaving_units_out(where, layer, value):
-    """Its scores are no numbers where they are none one by one."""
+def test_many_samples_of_a_diverged_decoder_stay_not_finite(where, layer, value):
+    """Leaving units out must not hide a NaN or an infinity."""
     config = small_config(network=Mlp(hidden=(50,)))
     model = build(config, few_digits()).eval()
     x = held_out(config, few_digits()).batch(slice(0, 2))
@@ -116,8 +116,8 @@ def test_a_diverged_decoder_is_not_made_finite_by_leaving_units_out(where, layer
     ],
 )
 @pytest.mark.parametrize("samples", [1, 6, SAMPLES_OF_ONE - 1, SAMPLES_OF_ONE, 1203])
-def test_many_samples_are_scored_as_each_is(conditioning, likelihood, network, samples):
-    """Whatever a model is told and scores, whether its network and likelihood have a way of their own for many samples or not."""
+def test_many_samples_of_any_model_equal_the_plain_scores(conditioning, likelihood, network, samples):
+    """This holds with and without a faster form of the network and the likelihood, and for any conditioning."""
     data = Digits(binarisation="static" if isinstance(likelihood, Bernoulli) else "none")
     config = small_config(conditioning=conditioning, likelihood=likelihood, data=data, network=network)
     model = build(config, few_digits()).eval()
@@ -131,8 +131,8 @@ def test_many_samples_are_scored_as_each_is(conditioning, likelihood, network, s
 
 @torch.no_grad()
 @pytest.mark.parametrize("spread", [0.1, 30.0, 1000.0])
-def test_binary_pixels_too_unlikely_for_a_product_are_scored_as_each_is(spread):
-    """Where sixteen probabilities multiply to nothing the logits are summed instead; in the same call for some examples and not for others."""
+def test_many_samples_of_very_unlikely_pixels_equal_the_plain_scores(spread):
+    """If a product of sixteen probabilities underflows, logarithms are summed instead, for that example only."""
     config = small_config(network=Mlp(hidden=(64,)), likelihood=Bernoulli(), data=Digits(binarisation="static"))
     model = build(config, few_digits()).eval()
     model.decoder.affine[-1].bias.copy_(spread * torch.randn(64))

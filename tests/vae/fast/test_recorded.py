@@ -1,4 +1,4 @@
-"""Recorded steps: what is recorded and repeated computes what the training loop computes, and knows no number of its own."""
+"""A step that is captured and replayed computes what the plain step computes, and holds no number from its capture."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from vae.priors import LabelConditional, Mixture, Vamp
 from vae.run import begin
 
 BINARY = {"data": Digits(binarisation="dynamic"), "likelihood": Bernoulli()}
-# Every objective that is recorded, every kind of part, and everything that changes from step to step.
+# Every objective that can be captured, every kind of part, and everything that changes from step to step.
 VARIANTS = {
     "warm-up": {"objective": Elbo(beta=4.0, beta_schedule=LinearWarmup(epochs=2.5))},
     "cosine warm-up": {"objective": Elbo(beta=4.0, beta_schedule=CosineWarmup(epochs=2.5))},
@@ -73,15 +73,15 @@ VARIANTS = {
 
 
 class Traced:
-    """In the place of :class:`vae.fast.recorded.Recorded`, for a CPU: torch's tracer records what a CUDA graph would.
+    """Replaces :class:`vae.fast.recorded.Recorded` on a CPU: torch's tracer captures what a CUDA graph would.
 
-    Like a graph it keeps tensors by where they are and numbers as they were, and refuses to read a value back.
+    Like a graph it keeps the addresses of tensors and the values of numbers, and refuses to read a value back.
     """
 
     made: ClassVar[list[Traced]] = []
 
     def __init__(self, step, device, generators=()):
-        """As the real one."""
+        """Take the arguments of the real class."""
         del generators
         assert device.type == "cpu"
         self.step = step
@@ -89,12 +89,16 @@ class Traced:
         self.taken = self.repeated = 0
         self.made.append(self)
 
-    def stream_of_its_own(self):
-        """There is one."""
+    def stream(self):
+        """A CPU has one stream."""
         return nullcontext()
 
-    def __call__(self, *inputs):
-        """The second call is recorded while it is taken; later ones of its shapes are repetitions."""
+    def settings(self, schedule):
+        """Return the rows of ``schedule`` as tensors, like the real class."""
+        return torch.tensor(schedule).unbind()
+
+    def take(self, *inputs):
+        """Capture the second call, and replay it for later calls of the same shapes."""
         shapes = [each.shape for each in inputs]
         if shapes == self.shapes:
             self.repeated += 1
@@ -116,17 +120,16 @@ class Traced:
 
 @pytest.fixture
 def traced(monkeypatch):
-    """Steps are recorded on the CPU too; the recordings that were made."""
+    """Capture steps on the CPU too; return the list of the launchers that were made."""
     monkeypatch.setattr(Traced, "made", [])
-    for module in ("vae.train", "vae.fast.stacked"):
-        monkeypatch.setattr(f"{module}.Recorded", Traced)
-        monkeypatch.setattr(f"{module}.why_not_recorded", lambda *_: None)
+    monkeypatch.setattr("vae.fast.training.Recorded", Traced)
+    monkeypatch.setattr("vae.fast.training.why_not_recorded", lambda *_: None)
     return Traced.made
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_a_recorded_step_is_the_loops(name, traced, monkeypatch):
-    """Four epochs of 6 steps of 16 and one of 4: the rows and the state at the end are those of the plain loop."""
+def test_recorded_step_of_each_part_equals_the_plain_step(name, traced, monkeypatch):
+    """After four epochs of 6 batches of 16 and one of 4, rows and state equal those of the plain loop to rounding."""
     config = small_config(batch_size=16, epochs=4, seed=3, **VARIANTS[name])
     data = few_digits(train=100)
     found = run(config, data)
@@ -137,8 +140,8 @@ def test_a_recorded_step_is_the_loops(name, traced, monkeypatch):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_a_recorded_step_of_a_stack_is_the_stacks(seed, traced, monkeypatch):
-    """As above, of a stack with one update of all members, which have rates, β, bounds and averages of their own."""
+def test_recorded_step_of_a_stack_equals_the_plain_step(seed, traced, monkeypatch):
+    """The same holds for a stack with one update of all members, each with its own rate, β, gradient bound and average."""
     monkeypatch.setattr("vae.fast.stacked.updates", OneAdam)
     draw = random.Random(seed)
     configs = [
@@ -161,13 +164,13 @@ def test_a_recorded_step_of_a_stack_is_the_stacks(seed, traced, monkeypatch):
     rows, tensors = stacked(configs, data)
     (made,) = traced
     assert (made.taken, made.repeated) == (2 + 4, 4 * 6 - 2)
-    monkeypatch.setattr("vae.fast.stacked.why_not_recorded", lambda *_: "to compare")
+    monkeypatch.setattr("vae.fast.training.why_not_recorded", lambda *_: "to compare")
     for mine, its in zip(zip(rows, tensors, strict=True), zip(*stacked(configs, data), strict=True), strict=True):
         same(mine, its)
 
 
 def same(found, expected, rel=1e-5):
-    """Rows, and tensors at the end, that agree to rounding."""
+    """Assert that rows, and tensors at the end, agree to rounding."""
     for row, its in zip(found[0], expected[0], strict=True):
         close(row, its, rel)
     for key, tensor in expected[1].items():
@@ -175,7 +178,7 @@ def same(found, expected, rel=1e-5):
 
 
 def close(row, expected, rel):
-    """Rows whose numbers agree to rounding."""
+    """Assert that the numbers of two rows agree to rounding."""
     assert row.keys() == expected.keys()
     for key, value in expected.items():
         near = isinstance(value, float | list)
@@ -190,8 +193,8 @@ def close(row, expected, rel):
         ({"objective": External(path=f"{OUTSIDE}:Tempered")}, "at a step is not known"),
     ],
 )
-def test_what_is_not_recorded_is_told(changes, reason):
-    """In words, of a GPU; what is left is recorded."""
+def test_why_not_recorded_with_an_unsupported_part_names_the_part(changes, reason):
+    """On a GPU the reason names the part that prevents a capture. A plain config has no reason."""
     gpu = torch.device("cuda")
     data = few_digits()
     assert reason in why_not_recorded(begin(small_config(**changes), data, None, torch.device("cpu")), gpu)
@@ -200,8 +203,8 @@ def test_what_is_not_recorded_is_told(changes, reason):
     assert why_not_recorded(plain, torch.device("cpu")) == "on a cpu there is nothing to gain"
 
 
-def test_data_is_recorded_unless_it_is_read_from_a_file():
-    """A set from outside is in memory as any other; a batch that comes from the host at every step is not."""
+def test_why_not_recorded_with_data_in_a_file_names_the_data():
+    """An external data set in memory can be captured. Batches that are read from a file at every step can't."""
     outside = External(path=f"{OUTSIDE}:Stripes")
     plain = begin(small_config(data=outside), few_digits(), None, torch.device("cpu"))
     assert why_not_recorded(plain, torch.device("cuda")) is None

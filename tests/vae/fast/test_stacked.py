@@ -14,7 +14,7 @@ from vae.conditioning import OnLabel, OnQuadrants
 from vae.corruption import GaussianCorruption, Masking, NoCorruption, SaltAndPepper
 from vae.data import Digits
 from vae.fast.stackable import groups, pays, why_not
-from vae.fast.stacked import _Affine, train_stacked
+from vae.fast.stacked import StackedAffine, train_stacked
 from vae.fast.stacked_optimizers import OneAdam, OneByOne, updates
 from vae.likelihoods import Bernoulli, Binomial, Gaussian
 from vae.networks import Conv, Mlp
@@ -28,7 +28,7 @@ from vae.train_config import Evaluation, Initialisation
 
 
 def members(draw: random.Random, count: int):
-    """``count`` configs that share what must be shared, all else drawn; about ten steps each on 100 examples."""
+    """Return ``count`` random configs that can be stacked, with about ten steps each on 100 examples."""
     data, likelihood = draw.choice(
         [
             (Digits(), Binomial()),
@@ -73,7 +73,7 @@ def members(draw: random.Random, count: int):
 
 
 def assert_close(expected, actual, where="", within=1e-5):
-    """Equal, numbers to ``within`` relative."""
+    """Assert equality, of numbers to a relative error of ``within``."""
     if isinstance(expected, dict):
         assert expected.keys() == actual.keys(), where
         for name, value in expected.items():
@@ -91,7 +91,7 @@ def assert_close(expected, actual, where="", within=1e-5):
 
 
 def assert_each_as_alone(configs, data):
-    """A stack's rows, and its last tensors, are close to those of each member's own run; the stack's rows."""
+    """Assert that rows and last tensors of a stack are close to those of each member alone; return the stack's rows."""
     rows, tensors = stacked(configs, data)
     for position, config in enumerate(configs):
         alone_rows, alone_tensors = run(config, data)
@@ -101,15 +101,15 @@ def assert_each_as_alone(configs, data):
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_a_member_computes_what_it_computes_alone(seed):
-    """Rows, held-out figures and averages included, weights and moments of random members are those of their own runs."""
+def test_member_of_a_stack_equals_the_run_alone(seed):
+    """Rows with held-out metrics, weights, averages and moments of random members equal those of their own runs."""
     draw = random.Random(seed)
     configs = members(draw, draw.randint(1, 4))
     data = few_digits(train=100)
     assert_each_as_alone(configs, data)
 
 
-def test_a_step_has_the_gradient_that_it_has_alone():
+def test_stacked_step_moves_each_member_by_its_own_gradient():
     """After one plain step at rate 1 each member's weights have moved by its own gradient."""
     data = few_digits(train=32)
     configs = [
@@ -123,16 +123,16 @@ def test_a_step_has_the_gradient_that_it_has_alone():
             torch.testing.assert_close(tensors[position][name], weights, rtol=1e-5, atol=1e-6)
 
 
-def test_the_stacked_affine_map_is_differentiated_rightly():
+def test_stacked_affine_backward_agrees_with_finite_differences():
     """The hand-written backward pass agrees with finite differences in float64."""
     draw = torch.Generator().manual_seed(random.randrange(2**31))
     shapes = [(3, 4, 5), (3, 2, 5), (3, 2)]
     inputs = [torch.randn(shape, generator=draw, dtype=torch.float64, requires_grad=True) for shape in shapes]
-    assert gradcheck(_Affine.apply, inputs)
+    assert gradcheck(StackedAffine.apply, inputs)
 
 
-def test_a_member_does_not_depend_on_the_others():
-    """Who else is in the stack, and who leaves it when, changes no bit of a member's rows and state."""
+def test_member_of_a_stack_with_other_companions_has_the_same_bits():
+    """The other members, and when they leave, change no bit of a member's rows and state."""
     data = few_digits(train=100)
     configs = [small_config(seed=seed, epochs=4, ema_decay=0.9) for seed in range(4)]
     rows, tensors = stacked(configs, data)
@@ -147,8 +147,8 @@ def test_a_member_does_not_depend_on_the_others():
     assert [rows[3], rows[1]] == other_rows
 
 
-def test_a_member_that_diverges_leaves_and_the_others_go_on():
-    """A rate that is far too high ends its member with the reason; the others' rows are as without it."""
+def test_stack_when_a_member_diverges_continues_without_it():
+    """A member with a far too high rate ends with the reason, and the rows of the others do not change."""
     data = few_digits(train=100)
     wild = small_config(seed=1, epochs=3, optimizer=SGD(lr=1e6))
     tame = small_config(seed=2, epochs=3)
@@ -163,8 +163,8 @@ def test_a_member_that_diverges_leaves_and_the_others_go_on():
     assert stacked([tame], data)[0][0] == rows
 
 
-def test_a_members_checkpoint_is_a_trials_own(tmp_path):
-    """Saved in a stack, a member continues alone, or in another stack from another epoch than its companions."""
+def test_checkpoint_of_a_member_resumes_alone_or_in_another_stack(tmp_path):
+    """A member saved in a stack continues alone, or in another stack whose members are at other epochs."""
     data = few_digits(train=100)
     configs = [small_config(seed=seed, epochs=4, ema_decay=0.9) for seed in range(3)]
     whole, _ = stacked(configs, data)
@@ -179,7 +179,7 @@ def test_a_members_checkpoint_is_a_trials_own(tmp_path):
     assert [whole[0], whole[1][1:], whole[2][2:]] == again
 
 
-def test_the_final_bound_is_nearer_than_another_seed():
+def test_stacked_run_after_five_epochs_is_nearer_than_another_seed():
     """After five epochs a stacked run's ELBO differs from the same run's alone by less than from the next seed's."""
     data = few_digits()
     configs = [small_config(seed=seed, epochs=5) for seed in (1, 2)]
@@ -194,8 +194,8 @@ def test_the_final_bound_is_nearer_than_another_seed():
 @pytest.mark.timeout(1200)  # compiling takes a minute on an idle machine
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
-def test_a_compiled_stack_computes_what_an_eager_one_does(dropout):
-    """Each member's figures and weights, also after one has left and with a smaller last batch: sums in another order."""
+def test_compiled_stack_equals_the_eager_stack(dropout):
+    """Metrics and weights of each member agree to rounding, also after one has left and with a smaller last batch."""
     shared = {"network": Mlp(hidden=(12,), dropout=dropout), "batch_size": 40, "conditioning": OnLabel()}
     eager = [
         small_config(**shared, seed=seed, epochs=epochs, objective=Elbo(beta=beta, free_bits=bits), gradient_clip=clip)
@@ -208,8 +208,8 @@ def test_a_compiled_stack_computes_what_an_eager_one_does(dropout):
     assert_close(weights, tensors, "state", within=1e-4)
 
 
-def test_a_stack_is_compiled_when_its_configs_say_so(monkeypatch):
-    """As one run is: the terms of its model, and of no other."""
+def test_stack_with_compile_compiles_only_its_own_terms(monkeypatch):
+    """torch.compile is called once, on the terms of the stack's model."""
     asked = []
     monkeypatch.setattr(torch, "compile", lambda function: asked.append(function.__name__) or function)
     configs = [small_config(seed=seed, epochs=1, compile=True) for seed in (1, 2)]
@@ -218,8 +218,8 @@ def test_a_stack_is_compiled_when_its_configs_say_so(monkeypatch):
     assert rows == stacked([dataclasses.replace(config, compile=False) for config in configs], few_digits())[0]
 
 
-def test_what_is_not_stacked_is_told():
-    """Each obstacle is named in words, and a stack of such configs is refused with them."""
+def test_why_not_with_each_obstacle_names_it():
+    """The reason names the obstacle, and a stack of such configs is refused with that reason."""
     config = small_config()
     changed = dataclasses.replace
     assert why_not([config, changed(config, seed=9, epochs=7, ema_decay=0.5, optimizer=SGD())]) is None
@@ -245,8 +245,8 @@ def test_what_is_not_stacked_is_told():
     assert "dropout" in str(why_not([dropout], "cuda"))
 
 
-def test_small_models_pay_on_a_cpu_and_all_that_can_be_stacked_on_a_gpu():
-    """By the products of a step; what can't be stacked never pays."""
+def test_pays_on_a_cpu_for_small_models_and_on_a_gpu_for_all():
+    """The size of a step's matrix products decides. A config that can't be stacked never pays."""
     data = few_digits()
     assert pays(small_config(), data)
     assert pays(small_config(network=Mlp(hidden=(5000, 5000))), data, "cuda")
@@ -256,8 +256,8 @@ def test_small_models_pay_on_a_cpu_and_all_that_can_be_stacked_on_a_gpu():
     assert not pays(small_config(network=Mlp(hidden=(5000, 5000))), data)
 
 
-def test_configs_are_grouped_by_what_may_train_together():
-    """Every position is in one group; what can't be stacked at all is alone."""
+def test_groups_of_mixed_configs_put_each_position_into_one_group():
+    """A config that can't be stacked is alone in its group."""
     conv = small_config(network=Conv(channels=(4,)))
     configs = [small_config(seed=1), small_config(latent_size=4), conv, small_config(seed=2), conv]
     assert groups(configs) == [[0, 3], [1], [2], [4]]
@@ -275,8 +275,8 @@ def test_configs_are_grouped_by_what_may_train_together():
         SGD(),
     ],
 )
-def test_each_kind_of_optimizer_steps_as_it_does_alone(optimizer):
-    """Rows, weights and moments are those of runs alone, after one of the members has left too."""
+def test_member_with_each_optimizer_equals_the_run_alone(optimizer):
+    """Rows, weights and moments equal those of runs alone, also after a member has left."""
     data = few_digits(train=100)
     configs = [
         small_config(seed=seed, epochs=3, optimizer=optimizer, schedule=Exponential(factor=0.5), gradient_clip=clip)
@@ -291,7 +291,7 @@ def test_each_kind_of_optimizer_steps_as_it_does_alone(optimizer):
 
 
 def of_one_update(draw: random.Random, **shared):
-    """A config whose optimizer a GPU updates with its companions' in one: rate, betas, eps, decay, bound and average drawn."""
+    """Return a config for :class:`OneAdam` with random rate, betas, eps, decay, clipping and average."""
     kind = draw.choice([Adam, AdamW])
     optimizer = kind(
         lr=10 ** draw.uniform(-4, -2),
@@ -311,14 +311,14 @@ def of_one_update(draw: random.Random, **shared):
 
 @pytest.fixture
 def one_adam(monkeypatch):
-    """The update that a GPU gets, on the CPU."""
+    """Use the update of a GPU on the CPU."""
     monkeypatch.setattr("vae.fast.stacked.updates", OneAdam)
 
 
 @pytest.mark.usefixtures("one_adam")
 @pytest.mark.parametrize("seed", range(6))
-def test_one_update_of_all_members_is_each_ones_own(seed, tmp_path):
-    """Rows, weights, moments and averages; resumed in a stack, or alone, from what was saved in one."""
+def test_one_adam_for_all_members_equals_each_run_alone(seed, tmp_path):
+    """Rows, weights, moments and averages agree, also when resumed in a stack or alone from a stack's checkpoint."""
     draw = random.Random(seed)
     configs = [of_one_update(draw, epochs=3) for _ in range(4)]
     data = few_digits(train=100)
@@ -331,8 +331,8 @@ def test_one_update_of_all_members_is_each_ones_own(seed, tmp_path):
 
 
 @pytest.mark.usefixtures("one_adam")
-def test_in_one_update_a_member_does_not_depend_on_the_others():
-    """Neither on who they are, nor in which order, nor on who leaves."""
+def test_one_adam_with_other_companions_has_the_same_bits():
+    """The other members, their order, and when they leave have no effect on a member."""
     draw = random.Random(5)
     configs = [of_one_update(draw, epochs=4) for _ in range(5)]
     data = few_digits(train=100)
@@ -348,8 +348,8 @@ def test_in_one_update_a_member_does_not_depend_on_the_others():
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_one_update_is_torchs_adam(seed):
-    """Ten steps on random weights and gradients are torch's Adam and AdamW in float64, each row with its own settings."""
+def test_one_adam_on_random_gradients_equals_torchs_adam(seed):
+    """Ten steps on random weights and gradients equal torch's Adam and AdamW in float64, with settings by row."""
     draw = random.Random(seed)
     data = few_digits(train=100)
     runs = [begin(of_one_update(draw), data, None, torch.device("cpu")) for _ in range(4)]
@@ -371,8 +371,8 @@ def test_one_update_is_torchs_adam(seed):
     torch.testing.assert_close(table, torch.stack([row.detach() for row in expected]).float(), rtol=1e-5, atol=1e-6)
 
 
-def test_what_a_gpu_updates_apart_is_stacked_apart():
-    """On a GPU the optimizers of a stack are all of the one update, or none is."""
+def test_groups_on_a_gpu_do_not_mix_kinds_of_updates():
+    """On a GPU either all optimizers of a stack are updated by :class:`OneAdam`, or none is."""
     adam, sgd, amsgrad = (small_config(optimizer=each) for each in (Adam(), SGD(), Adam(amsgrad=True)))
     assert groups([adam, sgd, amsgrad, adam], "cuda") == [[0, 3], [1, 2]]
     assert groups([adam, sgd, amsgrad, adam], "cpu") == [[0, 1, 2, 3]]

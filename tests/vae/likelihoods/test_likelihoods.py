@@ -15,7 +15,6 @@ from torch.distributions import Categorical as TorchCategorical
 from torch.distributions import ContinuousBernoulli as TorchContinuousBernoulli
 from torch.distributions import Laplace as TorchLaplace
 from torch.distributions import Normal
-from torch.nn import functional
 
 from vae.config import ConfigError
 from vae.data import Mnist, load_test
@@ -24,13 +23,12 @@ from vae.likelihoods import (
     Binomial,
     Categorical,
     ContinuousBernoulli,
+    Diagnosed,
     DiscretisedLogistic,
     Gaussian,
     Laplace,
     LikelihoodConfig,
-    OfSamples,
 )
-from vae.likelihoods.cross_entropy import nll_of_seen
 
 LOGITS = torch.tensor([[-3.0, 0.0, 0.4, 7.0]])
 WIDE = Gaussian(variance=0.04, learned="per_pixel")
@@ -364,40 +362,6 @@ def test_confident_logits_stay_finite(config):
     assert nll.item() > 100
 
 
-@pytest.mark.parametrize("config", [c for c in ALL if isinstance(c.build(levels=16), OfSamples)], ids=named)
-@pytest.mark.parametrize("dimensions", [1, 15, 16, 17, 65, 784])
-@pytest.mark.parametrize("size", [0.1, 3.0, 80.0, 1e12])
-def test_the_way_for_many_samples_is_the_sum_over_dimensions(config, dimensions, size):
-    """To 1e-6 of it, for any number of dimensions and certain or uncertain outputs; every x there is, 0 and 1 foremost."""
-    draw = torch.Generator().manual_seed(dimensions)
-    likelihood = config.build(levels=16)
-    output = size * torch.randn((7, 3, dimensions * likelihood.outputs_per_dimension), generator=draw)
-    x = torch.randint(0, 17, (3, dimensions), generator=draw) / 16
-    x = torch.where(torch.rand(x.shape, generator=draw) < 0.8, x.round(), x)
-    by_dimension = likelihood.double().nll(output.flatten(0, 1).double(), x.double().repeat(7, 1))
-    expected = by_dimension.sum(1).view(7, 3).float()
-    found = likelihood.float().nll_of_samples(output, x)
-    assert torch.allclose(found, expected, rtol=1e-6, atol=1e-5)
-
-
-@pytest.mark.parametrize("dimensions", [1, 15, 16, 17, 65, 784])
-@pytest.mark.parametrize("size", [0.1, 3.0])
-def test_the_logits_of_what_was_seen_are_enough_for_binary_x(dimensions, size):
-    """−Σ log σ(±l) to 1e-6 of it."""
-    logits = size * torch.randn((7, dimensions), generator=torch.Generator().manual_seed(dimensions))
-    expected = -functional.logsigmoid(logits.double()).sum(1).float()
-    assert torch.allclose(nll_of_seen(logits), expected, rtol=1e-6, atol=1e-5)
-
-
-def test_the_logits_of_what_was_seen_are_given_up_where_a_product_loses_digits():
-    """Sixteen of one log σ each: down to the smallest number with all its digits, and not below."""
-    smallest = math.log(torch.finfo(torch.float32).tiny) / 16
-    held, lost = (torch.full((1, 16), -math.log(math.expm1(-each))) for each in (smallest + 0.01, smallest - 0.01))
-    assert nll_of_seen(held).item() == pytest.approx(-16 * (smallest + 0.01), rel=1e-6)
-    assert nll_of_seen(lost) is None
-    assert nll_of_seen(torch.tensor([[math.nan, 0.0]])).isnan()
-
-
 @pytest.mark.parametrize("config", [WIDE, DiscretisedLogistic(floor=0.01)], ids=named)
 def test_scales_of_pixels_stop_at_their_floor_and_are_counted(config):
     """Below the floor no pixel scores better; ``at_floor`` is the fraction of an example's pixels that are held there."""
@@ -427,12 +391,14 @@ def test_only_a_learned_laplace_scale_is_trained_and_stops_at_its_floor():
 
 
 @pytest.mark.parametrize("config", ALL, ids=named)
-def test_only_scales_of_pixels_have_something_to_watch(config):
-    """``diagnostics`` are numbers of each example; a likelihood without a floor for its pixels has none."""
+def test_diagnostics_exist_only_for_likelihoods_with_a_scale_by_pixel(config):
+    """They are one number for each example. A likelihood without a floor for its pixels has none."""
     likelihood = config.build(levels=16)
-    diagnostics = likelihood.diagnostics(torch.zeros(5, 3 * likelihood.outputs_per_dimension))
     watched = config in (WIDE, DiscretisedLogistic())
-    assert {name: value.shape for name, value in diagnostics.items()} == ({"at_floor": (5,)} if watched else {})
+    assert isinstance(likelihood, Diagnosed) == watched
+    if watched:
+        diagnostics = likelihood.diagnostics(torch.zeros(5, 3 * likelihood.outputs_per_dimension))
+        assert {name: value.shape for name, value in diagnostics.items()} == {"at_floor": (5,)}
 
 
 @pytest.mark.parametrize("config", ALL, ids=named)
