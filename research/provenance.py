@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("vae", "research", "search_spaces")
+_SUFFIXES = {".py", ".css", ".html", ".js"}  # source code, and the templates of the report
 PACKED = "packed.json"  # in a copy of the code that research.clusters.pack made: what git said where it was made
 _VERSIONED = ("torch", "torchvision", "numpy", "ray", "optuna", "wandb")
 # The instruction sets that decide which kernels torch, oneDNN and OpenMP pick, so which bits come out.
@@ -79,15 +80,14 @@ def diff_text() -> str | None:
 def package_files() -> list[Path]:
     """The files that the packages are made of, as paths below ROOT, sorted. What lies beside them by chance is none.
 
-    In a checkout those that git tracks, changed or not; of a wheel those of its RECORD; else, as in a copy that was
-    packed for a cluster, the ``*.py`` files.
+    In a checkout these are the files that git tracks, changed or not. In an installed wheel they are the files of its
+    RECORD. Elsewhere, such as in a copy that was packed for a cluster, they are recognised by their suffix.
     """
     if _is_checkout() and (tracked := _git("ls-files", "-z", "--", *PACKAGES)) is not None:
         named = [Path(name) for name in tracked.split("\0") if name]
     else:
-        named = _recorded_files() or [
-            path.relative_to(ROOT) for name in PACKAGES for path in (ROOT / name).rglob("*.py")
-        ]
+        found = (path for name in PACKAGES for path in (ROOT / name).rglob("*") if path.suffix in _SUFFIXES)
+        named = _recorded_files() or [path.relative_to(ROOT) for path in found]
     return sorted({path for path in named if os.path.lexists(ROOT / path) and path.suffix != ".pyc"})
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import plotly.graph_objects as go
-import plotly.io
+from plotly.io.json import to_json_plotly
 
 from research.text import visible
+from research.views.report.elements import Plot
 
 if TYPE_CHECKING:
     from research.ledger.log import Ledger
@@ -25,7 +25,6 @@ SWEEPS = ("#1f5fa8", "#d98a1f", "#2e8b57", "#8e44ad", "#c0392b", "#16808a")
 _CONFIG = {
     "responsive": True,
     "displaylogo": False,
-    "plotlyServerURL": "",
     "modeBarButtonsToRemove": ["lasso2d", "select2d"],
 }
 # Over the plot, not beside it: a phone has no room at the side.
@@ -38,8 +37,6 @@ _CROWDED = 0.1  # the share of a curve's first, worst values that the first view
 _SPREAD = 2.0  # ... where they would take more than this many times the room of the rest
 
 
-# The page's scripts carry it, and the page runs no other: it can't be known to who wrote the text that the page shows.
-NONCE = secrets.token_urlsafe(16)
 _MARKUP = re.compile(r"<(?!(br|/?extra)>)|&(?=#?\w+;)")  # what plotly takes for markup in any text, but for our own
 
 
@@ -64,8 +61,8 @@ class Chart:
     height: int = 420
     width: int = 320
 
-    def html(self, name: str) -> str:
-        """The figure's element and the script that draws it; plotly.js itself is once in the page."""
+    def plot(self, name: str) -> Plot:
+        """Return the chart as a block of the page, in an element with the ``id`` ``name``."""
         figure = self.figure
         figure.update_layout(
             template="plotly_white",
@@ -78,18 +75,10 @@ class Chart:
         )
         figure.update_xaxes(automargin=True)
         figure.update_yaxes(automargin=True)
-        inner = plotly.io.to_html(
-            _as_text(figure.to_dict()),
-            include_plotlyjs=False,
-            include_mathjax=False,
-            full_html=False,
-            div_id=name,
-            config=_CONFIG,
-        )
-        # Inside the script plotly writes every "<" of the figure as \u003c.
-        inner, scripts = re.subn("<script[^>]*>", f'<script nonce="{NONCE}">', inner)
-        assert scripts == 1, "plotly draws a figure with one script"
-        return f'<div class="chart"><div style="min-width:{self.width}px">{inner}</div></div>'
+        drawn = go.Figure(_as_text(figure.to_dict())).to_dict()
+        # plotly writes every "<" as \u003c, so that no text of the figure ends the script.
+        data, layout, config = map(to_json_plotly, (drawn["data"], drawn["layout"], _CONFIG))
+        return Plot(name, self.height, self.width, data, layout, config)
 
 
 def curves(ledger: Ledger) -> Chart:

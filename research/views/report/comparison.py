@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Any
 from research.ledger import pareto
 from research.ledger.comparison import why_not
 from research.views.report import charts, optuna_charts
-from research.views.report.elements import Raw, command, duration, figure, note, paragraph, parameters, table
+from research.views.report.elements import (
+    Block,
+    Note,
+    Paragraph,
+    Table,
+    command,
+    duration,
+    parameters,
+    table,
+    with_error,
+)
 from research.views.report.facts import facts
 from research.views.report.section import Section
 
@@ -127,16 +137,16 @@ def comparison_sections(contexts: Sequence[Context], compared: dict[str, Any]) -
     """The table of all sweeps, and the charts of those that compare."""
     sweeps = compared["sweeps"]
     places = " ".join(context.place for context in contexts)
-    parts = []
+    parts: list[Block] = []
     if compared["refused"] is not None:
         parts.append(
-            note(
+            Note(
                 f"Not ranked together: {compared['refused']}. The figures are of different things; each stands for itself."
             )
         )
     else:
         parts.append(
-            note(
+            Note(
                 "How sure: the best of each sweep is a selected score of "
                 + ("one seed" if all(one["replicates"] == 1 for one in sweeps) else "few seeds")
                 + ", and a sweep of more trials has a better best by luck alone. Compare finalists' means, where both have them."
@@ -147,18 +157,18 @@ def comparison_sections(contexts: Sequence[Context], compared: dict[str, Any]) -
         names = [objective["name"] for objective in sweeps[0]["objectives"]]
         told = ", ".join(f"{name} {value:.6g}" for name, value in zip(names, compared["reference"], strict=True))
         parts.append(
-            paragraph(
+            Paragraph(
                 f"Ranked by hypervolume from one reference point, the worst of each objective among all points: {told}."
             )
         )
     parts.append(command(f"research report {places}", f"research report {places} --json"))
-    found = [Section("comparison", "Side by side", "".join(parts))]
+    found = [Section("comparison", "Side by side", parts)]
     if compared["comparable"]:
         found.append(_overlaid(contexts, sweeps))
     return found
 
 
-def _table(sweeps: list[dict[str, Any]], *, ranked: bool) -> str:
+def _table(sweeps: list[dict[str, Any]], *, ranked: bool) -> Table:
     front = any(one["hypervolume"] is not None for one in sweeps)
     fresh = any(one["finalist_mean"] is not None for one in sweeps)
     columns = [
@@ -188,7 +198,7 @@ def _table(sweeps: list[dict[str, Any]], *, ranked: bool) -> str:
             _told(one["metric"]),
             *([one["hypervolume"]] if front else []),
             one["value"],
-            *([_fresh(one)] if fresh else []),
+            *([with_error(one["finalist_mean"], one["finalist_standard_error"])] if fresh else []),
             one["trial"],
             one["status"],
             one["ranked_trials"],
@@ -207,26 +217,24 @@ def _table(sweeps: list[dict[str, Any]], *, ranked: bool) -> str:
     return table(columns, rows, name="comparison")
 
 
-def _fresh(one: dict[str, Any]) -> Raw:
-    if one["finalist_mean"] is None:
-        return Raw("–")
-    error = one["finalist_standard_error"]
-    return Raw(figure(one["finalist_mean"]) + ("" if error is None else f" ± {figure(error)}"))
-
-
 def _overlaid(contexts: Sequence[Context], sweeps: list[dict[str, Any]]) -> Section:
     ledgers = [context.ledger for context in contexts]
     labels = [one["label"] for one in sweeps]
     if not any(ledger.ranked() for ledger in ledgers):
-        return Section("overlaid", "Best curves", paragraph("No trial has ended with a figure yet."))
+        return Section("overlaid", "Best curves", [Paragraph("No trial has ended with a figure yet.")])
     first = contexts[0]
-    html = first.chart(charts.best_curves(ledgers, labels)) + paragraph(
-        f"The best trial of each sweep, {first.metric} by epoch. Sweeps of different budgets end at different epochs."
-    )
+    parts: list[Block] = [
+        first.chart(charts.best_curves(ledgers, labels)),
+        Paragraph(
+            f"The best trial of each sweep, {first.metric} by epoch. Sweeps of different budgets end at different epochs."
+        ),
+    ]
     if not first.facts["objectives"] and all(context.optuna.complete for context in contexts):
-        html += first.drawn(lambda: [("", chart) for chart in optuna_charts.comparison(ledgers, labels)])
-        html += paragraph(
-            "Above: trials that ran to the full budget in their order, and the best so far; read both lines at the same number "
-            "of trials. Below: the share of those trials at or under a value. What was stopped early is in neither."
+        parts += first.drawn(lambda: [("", chart) for chart in optuna_charts.comparison(ledgers, labels)])
+        parts.append(
+            Paragraph(
+                "Above: trials that ran to the full budget in their order, and the best so far; read both lines at the same "
+                "number of trials. Below: the share of those trials at or under a value. What was stopped early is in neither."
+            )
         )
-    return Section("overlaid", "Best curves", html)
+    return Section("overlaid", "Best curves", parts)

@@ -6,18 +6,21 @@ from typing import TYPE_CHECKING, Any
 
 from research.views.report import charts
 from research.views.report.elements import (
-    Raw,
+    Block,
+    Details,
+    Heading,
+    Line,
+    Note,
+    Paragraph,
+    Source,
     by_parameter,
     command,
     counted,
-    data,
-    details,
     duration,
-    escape,
     facts_list,
     figure,
-    note,
-    paragraph,
+    line,
+    share,
     table,
 )
 from research.views.report.section import Section
@@ -35,10 +38,10 @@ def header(context: Context) -> Section:
     facts = context.facts
     states = facts["states"]
     named = ", ".join(f"{number} {name}" for name, number in states.items() if number) or "none"
-    parts = []
+    parts: list[Block] = []
     if states["RUNNING"] or sum(states.values()) - states["SKIPPED"] < facts["budget"]["trials"]:
         parts.append(
-            note(
+            Note(
                 f"Not finished: at the ledger's latest event, {facts['updated']}, {counted(states['RUNNING'], 'trial')} had not ended, and "
                 f"{facts['budget']['trials']} were asked for. The figures below will change; the same command draws the page "
                 "again."
@@ -46,25 +49,25 @@ def header(context: Context) -> Section:
         )
     if facts["interrupted"]:
         parts.append(
-            note(
+            Note(
                 f"Stopped: {facts['interrupted']}. research {continued_by(context.ledger)} {context.place} continues it."
             )
         )
     if facts["code_changed"]:
         parts.append(
-            note("The code was changed between sessions (--allow-changed-code): trials may not be of one program.")
+            Note("The code was changed between sessions (--allow-changed-code): trials may not be of one program.")
         )
     if facts["best"] and (found := facts["best"][0]["doubts"]):
         trial = facts["best"][0]["trial"]
-        parts += [note(f"Warning: the best model, of trial {trial}, is {doubt}.") for doubt in found]
+        parts += [Note(f"Warning: the best model, of trial {trial}, is {doubt}.") for doubt in found]
     parts += [
         facts_list(_header(facts, named)),
         command(f"research show {context.place}", f"research report {context.place} --json"),
     ]
-    return Section("sweep", "The sweep", "".join(parts))
+    return Section("sweep", "The sweep", parts)
 
 
-def _header(facts: dict[str, Any], named: str) -> list[tuple[str, object]]:
+def _header(facts: dict[str, Any], named: str) -> list[tuple[str, str | Line]]:
     code, examples, budget = facts["code"], facts["data"], facts["budget"]
     commit = str(code.get("commit") or "unknown")[:_COMMIT]
     dirty = ", with uncommitted changes (code-0.diff)" if code.get("dirty") else ""
@@ -74,7 +77,7 @@ def _header(facts: dict[str, Any], named: str) -> list[tuple[str, object]]:
         for name in ("hours", "trial_hours", "total_epochs", "patience")
         if budget.get(name)
     )
-    pairs: list[tuple[str, object]] = [
+    pairs: list[tuple[str, str | Line]] = [
         ("space", f"{facts['space']} (sha256 {facts['space_sha256'][:_COMMIT]})"),
         (
             "data",
@@ -130,71 +133,68 @@ def rungs(context: Context) -> Section:
     """Return the section on early stopping: where trials were stopped, and the epochs that it saved."""
     found = context.facts["rungs"]
     if found is None:
-        html = paragraph("Every trial was trained to its full budget (--scheduler none).")
-        return Section("rungs", "Early stopping", html)
+        full = Paragraph("Every trial was trained to its full budget (--scheduler none).")
+        return Section("rungs", "Early stopping", [full])
     rows = [
         [rung["epoch"], rung["reached"], rung["stopped"], rung["reached"] - rung["stopped"]] for rung in found["rungs"]
     ]
-    share = 100 * found["epochs_saved"] / found["epochs_full"] if found["epochs_full"] else 0.0
-    html = (
-        (context.chart(charts.rungs(found)) if rows else "")
-        + table(["rung (epoch)", "reached it", "stopped there", "went on"], rows, name="rungs")
-        + facts_list(
+    saved = 100 * found["epochs_saved"] / found["epochs_full"] if found["epochs_full"] else 0.0
+    parts: list[Block] = [
+        *([context.chart(charts.rungs(found))] if rows else []),
+        table(["rung (epoch)", "reached it", "stopped there", "went on"], rows, name="rungs"),
+        facts_list(
             [
-                ("epochs trained", Raw(figure(found["epochs_trained"]))),
-                ("the same trials in full", Raw(figure(found["epochs_full"]))),
-                ("saved", Raw(f"{figure(found['epochs_saved'])} epochs, {share:.0f} %")),
+                ("epochs trained", line(figure(found["epochs_trained"]))),
+                ("the same trials in full", line(figure(found["epochs_full"]))),
+                ("saved", line(figure(found["epochs_saved"]), f" epochs, {saved:.0f} %")),
             ]
-        )
-        + paragraph(
+        ),
+        Paragraph(
             f"Of the {counted(found['trials'], 'trial')} that ended complete or stopped early, by {_told(context.facts['scheduler'])}; failed "
             "and running ones are not counted as savings. Epochs are not hours: see below."
-        )
-        + command(f"research report {context.place} --json    # rungs")
-    )
-    return Section("rungs", "Early stopping", html)
+        ),
+        command(f"research report {context.place} --json    # rungs"),
+    ]
+    return Section("rungs", "Early stopping", parts)
 
 
 def failures(context: Context) -> Section:
     """Return the section on failures by kind, each with an example."""
     failed, skipped = context.facts["failures"], context.facts["skipped"]
-    parts = []
+    parts: list[Block] = []
     if not failed and not skipped:
-        parts.append(paragraph("None."))
+        parts.append(Paragraph("None."))
     for found, title in ((failed, "Failed"), (skipped, "Drawn and not trained")):
         if not found:
             continue
         rows = [[one["kind"], one["count"], one["example"]["trial"], one["example"]["reason"]] for one in found]
-        parts.append(
-            f"<h3>{title}</h3>"
-            + table(["kind", "trials", "e.g. trial", "its reason"], rows, name=title.split()[0].lower())
-        )
+        name = title.split()[0].lower()
+        parts += [Heading(title), table(["kind", "trials", "e.g. trial", "its reason"], rows, name=name)]
         for one in found:
             if one["example"]["detail"]:
-                inside = f"<pre>{escape(one['example']['detail'])}</pre>"
-                parts.append(details(f"Traceback of trial {one['example']['trial']} ({one['kind']})", inside))
+                inside = Source(one["example"]["detail"])
+                parts.append(Details(f"Traceback of trial {one['example']['trial']} ({one['kind']})", inside))
     if failed:
         parts.append(
-            paragraph(
+            Paragraph(
                 "Failed trials count towards the number asked for, are never ranked, and tell the sampler nothing."
             )
         )
     if skipped:
         parts.append(
-            paragraph("Draws that were impossible by the space's own word, or trained already, count for nothing.")
+            Paragraph("Draws that were impossible by the space's own word, or trained already, count for nothing.")
         )
     if failed or skipped:
         parts.append(command(f"research show {context.place} --json    # trials[].reason, .fail_kind"))
-    return Section("failures", "Failures", "".join(parts))
+    return Section("failures", "Failures", parts)
 
 
 def time(context: Context) -> Section:
     """Return the section on time: how the hours were spent."""
     found = context.facts["time"]
     if not found["trials"]:
-        return Section("time", "Time", paragraph("No epoch has ended yet."))
-
-    pairs: list[tuple[str, object]] = [
+        return Section("time", "Time", [Paragraph("No epoch has ended yet.")])
+    pairs: list[tuple[str, str | Line]] = [
         ("training and evaluating, all trials", duration(found["trial_seconds"])),
         ("of it training", duration(found["train_seconds"])),
         ("of it evaluating", duration(found["evaluation_seconds"])),
@@ -204,34 +204,24 @@ def time(context: Context) -> Section:
         ("slots", str(found["slots"])),
     ]
     if found["occupied"] is not None:
-        pairs.append(("slots held by a trial", Raw(_share(found["occupied"]))))
+        pairs.append(("slots held by a trial", share(found["occupied"])))
     if found["utilisation"] is not None:
-        pairs.append(("workers' utilisation", Raw(_share(found["utilisation"]))))
+        pairs.append(("workers' utilisation", share(found["utilisation"])))
     replicates = context.facts["replicates"]
-    html = (
-        context.drawn(lambda: [("", context.optuna.timeline())])
-        + paragraph(
+    parts: list[Block] = [
+        *context.drawn(lambda: [("", context.optuna.timeline())]),
+        Paragraph(
             "From each trial's draw to its end, in the time of the machine that drew this page. One that was interrupted has a bar over the pause."
-        )
-        + facts_list(pairs)
-        + paragraph(f"Slots held: {found['occupied_is']}. Utilisation: {found['utilisation_is']}.")
-        + (
-            note("Above 100 %: the clocks of rows and ledger disagree, or a row holds several trainings.")
-            if (found["utilisation"] or 0) > 1
-            else ""
-        )
-        + (
-            note(f"Rows are means over {replicates} seeds: their seconds are the sum over them.")
-            if replicates > 1
-            else ""
-        )
-        + command(f"research report {context.place} --csv trials.csv    # seconds, of each trial")
-    )
-    return Section("time", "Time", html)
-
-
-def _share(value: float) -> str:
-    return data(value, f"{100 * value:.0f} %")
+        ),
+        facts_list(pairs),
+        Paragraph(f"Slots held: {found['occupied_is']}. Utilisation: {found['utilisation_is']}."),
+    ]
+    if (found["utilisation"] or 0) > 1:
+        parts.append(Note("Above 100 %: the clocks of rows and ledger disagree, or a row holds several trainings."))
+    if replicates > 1:
+        parts.append(Note(f"Rows are means over {replicates} seeds: their seconds are the sum over them."))
+    parts.append(command(f"research report {context.place} --csv trials.csv    # seconds, of each trial"))
+    return Section("time", "Time", parts)
 
 
 def every_trial(context: Context) -> Section:
@@ -254,13 +244,15 @@ def every_trial(context: Context) -> Section:
         for trial, own in zip(context.facts["trials"], cells, strict=True)
     ]
     columns = ["trial", "state", "rank", context.metric, "best epoch", "epochs", "seconds", "seed", *sampled, "reason"]
-    html = (
-        paragraph("Figures are rounded for reading; each has all its digits under the pointer, and in the files below.")
-        + details(counted(len(rows), "trial"), table(columns, rows, name="trials"))
-        + command(
+    parts: list[Block] = [
+        Paragraph(
+            "Figures are rounded for reading; each has all its digits under the pointer, and in the files below."
+        ),
+        Details(counted(len(rows), "trial"), table(columns, rows, name="trials")),
+        command(
             f"research report {context.place} --csv FOLDER",
             f"research report {context.place} --parquet FOLDER",
             f"research show {context.place} --json",
-        )
-    )
-    return Section("trials", "Every trial", html)
+        ),
+    ]
+    return Section("trials", "Every trial", parts)

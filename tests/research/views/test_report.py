@@ -147,7 +147,7 @@ def test_text_is_escaped(page):
 
 def test_single_seeds_are_said_to_be_lucky(page):
     """Without finalists the page says what a best score is worth, and what to do."""
-    assert "winner&#x27;s curse" in page
+    assert "winner's curse" in unescape(page)
     assert "research finalists" in page
 
 
