@@ -45,7 +45,7 @@ class LiveView:
         """A trial was handed to a worker."""
         if not self.console.is_terminal:
             how = f"continues after epoch {max(view.rows)}" if view.rows else "starts"
-            self.console.print(f"trial {view.number} {how}: {parameters(view)}", highlight=False, soft_wrap=True)
+            self.console.print(f"trial {view.number} {how}: {parameters(view)}", soft_wrap=True)
 
     def row(self, row: RowReported) -> None:
         """A row was written."""
@@ -56,14 +56,14 @@ class LiveView:
     def ended(self, view: TrialView) -> None:
         """A trial ended."""
         if not self.console.is_terminal:
-            self.console.print(self._line(view), highlight=False, soft_wrap=True)
+            self.console.print(self._line(view), soft_wrap=True)
 
     def note(self, text: str) -> None:
         """Something a person should know."""
         text = visible(text)
         self.notes.append(text)
         if not self.console.is_terminal:
-            self.console.print(text, highlight=False, soft_wrap=True)
+            self.console.print(text, soft_wrap=True)
         self.refresh(force=True)
 
     def refresh(self, *, force: bool = False) -> None:
