@@ -1,4 +1,4 @@
-"""Several sweeps side by side. They are ranked together only where their figures are figures of the same thing."""
+"""Several sweeps side by side. They are ranked together only if their figures measure the same thing."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ if TYPE_CHECKING:
 
 
 def figures(ledgers: Sequence[Ledger]) -> dict[str, Any]:
-    """Every figure of the report: of one sweep its facts, of several those of each and how they compare."""
+    """Return every figure of the report: the facts of one sweep, or the facts of several and their comparison."""
     found = [facts(ledger) for ledger in ledgers]
     return found[0] if len(found) == 1 else {"comparison": compare(ledgers, found), "sweeps": found}
 
 
 def compare(ledgers: Sequence[Ledger], all_facts: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """A line for each sweep; with ranks where measure, metric and objectives are the same for all.
+    """Return a line for each sweep, with ranks if measure, metric and objectives are the same for all.
 
-    ``refused`` says otherwise what differs, both sides of it. Several objectives are ranked by hypervolume from one
-    reference point: the worst value of each among all the sweeps' points.
+    Otherwise ``refused`` names the difference, with both sides of it. Sweeps of several objectives are ranked by
+    hypervolume from one reference point: the worst value of each objective among the points of all sweeps.
     """
     refused = _differences(all_facts) or _incomparable(ledgers)
     labels = _labels(all_facts)
@@ -91,7 +91,7 @@ def _told(metric: Any) -> str:  # noqa: ANN401 - one metric or several, as JSON
 
 
 def _labels(all_facts: Sequence[dict[str, Any]]) -> list[str]:
-    """The sweeps' names; with their directories where two have one name."""
+    """Return the sweeps' names, or the directory of a sweep whose name another sweep has, too."""
     names = [own["name"] for own in all_facts]
     return [own["directory"] if names.count(own["name"]) > 1 else own["name"] for own in all_facts]
 
@@ -126,7 +126,7 @@ def _line(own: dict[str, Any], label: str) -> dict[str, Any]:
 
 
 def _rank(sweeps: list[dict[str, Any]], *, by: str, lower: bool) -> None:
-    """Equal figures share a rank; a sweep without one has none."""
+    """Set the ranks. Equal figures share a rank, and a sweep without a figure has none."""
     values = [one[by] for one in sweeps if one[by] is not None]
     for one in sweeps:
         if one[by] is not None:
@@ -134,14 +134,14 @@ def _rank(sweeps: list[dict[str, Any]], *, by: str, lower: bool) -> None:
 
 
 def comparison_sections(contexts: Sequence[Context], compared: dict[str, Any]) -> list[Section]:
-    """The table of all sweeps, and the charts of those that compare."""
+    """Return the sections with the table of all sweeps and, if they compare, their charts."""
     sweeps = compared["sweeps"]
     places = " ".join(context.place for context in contexts)
     parts: list[Block] = []
     if compared["refused"] is not None:
         parts.append(
             Note(
-                f"Not ranked together: {compared['refused']}. The figures are of different things; each stands for itself."
+                f"Not ranked together: {compared['refused']}. The figures measure different things, so each sweep stands for itself."
             )
         )
     else:
@@ -149,7 +149,7 @@ def comparison_sections(contexts: Sequence[Context], compared: dict[str, Any]) -
             Note(
                 "How sure: the best of each sweep is a selected score of "
                 + ("one seed" if all(one["replicates"] == 1 for one in sweeps) else "few seeds")
-                + ", and a sweep of more trials has a better best by luck alone. Compare finalists' means, where both have them."
+                + ", and a sweep of more trials has a better best score by luck alone. If both sweeps have finalists, compare their means."
             )
         )
     parts.append(_table(sweeps, ranked=compared["comparable"]))
@@ -234,7 +234,7 @@ def _overlaid(contexts: Sequence[Context], sweeps: list[dict[str, Any]]) -> Sect
         parts.append(
             Paragraph(
                 "Above: trials that ran to the full budget in their order, and the best so far; read both lines at the same "
-                "number of trials. Below: the share of those trials at or under a value. What was stopped early is in neither."
+                "number of trials. Below: the share of those trials at or under a value. Trials that were stopped early are in neither."
             )
         )
     return Section("overlaid", "Best curves", parts)

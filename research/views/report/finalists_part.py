@@ -1,4 +1,4 @@
-"""The search's best configs with fresh seeds: means, their errors, and the winner on test."""
+"""The finalists: the best configs trained with fresh seeds, their means and errors, and the winner on test."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def finalists_of(context: Context, found: dict[str, Any]) -> list[Block]:
-    """Fresh seeds of the best configurations: means, and what the search had promised."""
+    """Return the part on the finalists: their means, next to the scores that they had in the search."""
     metric = found.get("metric", context.metric)
     rows = []
     for one in found["configurations"]:

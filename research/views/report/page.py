@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def html(ledgers: Sequence[Ledger]) -> str:
-    """The page about one sweep, or about several side by side."""
+    """Return the page about one sweep, or about several sweeps side by side."""
     found = figures(ledgers)
     return (
         page(ledgers[0], found) if len(ledgers) == 1 else comparison_page(ledgers, found["sweeps"], found["comparison"])
@@ -33,7 +33,7 @@ def html(ledgers: Sequence[Ledger]) -> str:
 
 
 def page(ledger: Ledger, facts: dict[str, Any]) -> str:
-    """The report of one sweep. ``facts`` are those of ``research.views.report.facts``."""
+    """Return the page about one sweep. ``facts`` are those of ``research.views.report.facts``."""
     sections = _sections(Context(ledger, facts))
     states = facts["states"]
     told = f"{facts['space']}, {states['COMPLETE']} trials complete, {states['PRUNED']} stopped early"
@@ -44,7 +44,7 @@ def page(ledger: Ledger, facts: dict[str, Any]) -> str:
 
 
 def comparison_page(ledgers: Sequence[Ledger], all_facts: Sequence[dict[str, Any]], compared: dict[str, Any]) -> str:
-    """Several sweeps side by side; ranked together only where ``compared`` says that they may be."""
+    """Return the page about several sweeps. They are ranked together only if ``compared`` says that they compare."""
     numbers = count(1)
     contexts = [Context(ledger, facts, numbers) for ledger, facts in zip(ledgers, all_facts, strict=True)]
     groups = [Group("", comparison_sections(contexts, compared))]

@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 _FEWEST_TO_PLOT = 2
 _SELECTED = (
-    "Early stopping selected these: a trial that ran to the full budget had to look good at each rung before. What "
-    "matters among the good may matter less, or otherwise, among all. For an answer about the whole space, sweep with "
-    "--scheduler none."
+    "Early stopping selected these: a trial that ran to the full budget had to be good at each rung before. A parameter that "
+    "matters among good trials may matter less, or in another way, among all trials. For an answer about the whole space, "
+    "run a sweep with --scheduler none."
 )
 
 
 def parameters_seen(context: Context) -> list[Section]:
-    """Parallel coordinates, importances, slices and contours."""
+    """Return the sections with parallel coordinates, importances, slices and contours."""
     complete, names = context.optuna.complete, context.optuna.parameters
     found = []
     if len(complete) < _FEWEST_TO_PLOT or not names:
@@ -41,8 +41,8 @@ def parameters_seen(context: Context) -> list[Section]:
                 [
                     *context.drawn(context.optuna.parallel),
                     Paragraph(
-                        f"A line for each of the {len(complete)} trials that ran to the full budget; drag along an axis to keep those "
-                        f"that pass there.{told}{' These are not shown here.' if partial else ''}"
+                        f"There is one line for each of the {len(complete)} trials that ran to the full budget. Drag along an axis to keep the "
+                        f"lines that cross it there.{told}{' These are not shown here.' if partial else ''}"
                     ),
                     command(f"research report {context.place} --csv trials.csv    # params/..."),
                 ],
@@ -52,8 +52,8 @@ def parameters_seen(context: Context) -> list[Section]:
     slices = [
         *context.drawn(context.optuna.slices),
         Paragraph(
-            f"Each point is a trial that ran to the full budget; darker is later.{told} The sampler looks where it was good "
-            "before, so points crowd there, and a cloud that leans may be another parameter's doing."
+            f"Each point is a trial that ran to the full budget; later ones are darker.{told} The sampler prefers values that "
+            "were good before, so points crowd there. A trend may be the effect of another parameter."
         ),
         command(f"research report {context.place} --csv trials.csv    # params/..."),
     ]
@@ -69,7 +69,7 @@ def parameters_seen(context: Context) -> list[Section]:
                     *context.drawn(lambda: context.optuna.contours(order)),
                     Paragraph(
                         f"The {min(len(names), MOST_PARAMETERS)} parameters that matter most{'' if order else ' (in the order sampled)'}. "
-                        "Colours between the points are interpolated: only the points were measured."
+                        "Only the points were measured; the colours between them are interpolated."
                     ),
                     command(f"research report {context.place} --csv trials.csv    # params/..."),
                 ],
@@ -79,7 +79,7 @@ def parameters_seen(context: Context) -> list[Section]:
 
 
 def importances(context: Context) -> Section:
-    """Which parameters the metric depends on, among the trials that were allowed to finish."""
+    """Return the section on how much each parameter matters among the trials that ran to the full budget."""
     told = context.facts["importances"]
     if told["none_because"] is not None:
         parts: list[Block] = [Paragraph(f"None: {told['none_because']}.")]

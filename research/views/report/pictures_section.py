@@ -21,12 +21,13 @@ def pictures(context: Context) -> Section:
     if not models:
         return Section("pictures", "Pictures of the kept models", [Paragraph("No model has been kept yet.")])
     if not names:
-        parts: list[Block] = [Paragraph("The kept models have no pictures: what they were trained on is no image.")]
+        parts: list[Block] = [Paragraph("The kept models have no pictures, because their data are not images.")]
     else:
         parts = [
             Paragraph(
-                "Of each model's kept weights. Reconstructions are rows of held-out examples, each above what comes back; samples "
-                "are means E[x|z] of draws from the prior, not draws of pixels. Any .png that lies in a model's folder is shown here."
+                "Drawn with each model's kept weights. Reconstructions are rows of held-out examples, each above its reconstruction. "
+                "Samples are means E[x|z] for draws of z from the prior, not draws of pixels. Every .png file in a model's folder is "
+                "shown here."
             )
         ]
     for name in names:

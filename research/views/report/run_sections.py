@@ -30,7 +30,7 @@ from vae.data.labels import listed
 if TYPE_CHECKING:
     from research.views.report.section import Context
 
-_COMMIT = 12  # digits of a hash that tell commits and sets apart
+_COMMIT = 12  # digits of a hash that are enough to tell commits and data sets apart
 
 
 def header(context: Context) -> Section:
@@ -43,8 +43,7 @@ def header(context: Context) -> Section:
         parts.append(
             Note(
                 f"Not finished: at the ledger's latest event, {facts['updated']}, {counted(states['RUNNING'], 'trial')} had not ended, and "
-                f"{facts['budget']['trials']} were asked for. The figures below will change; the same command draws the page "
-                "again."
+                f"{facts['budget']['trials']} were requested. The figures below will change. Run the same command again to update this page."
             )
         )
     if facts["interrupted"]:
@@ -55,7 +54,9 @@ def header(context: Context) -> Section:
         )
     if facts["code_changed"]:
         parts.append(
-            Note("The code was changed between sessions (--allow-changed-code): trials may not be of one program.")
+            Note(
+                "The code changed between sessions (--allow-changed-code): trials may come from different versions of the program."
+            )
         )
     if facts["best"] and (found := facts["best"][0]["doubts"]):
         trial = facts["best"][0]["trial"]
@@ -92,7 +93,7 @@ def _header(facts: dict[str, Any], named: str) -> list[tuple[str, str | Line]]:
     if facts["constraints"]:
         pairs.append(("subject to", " and ".join(facts["constraints"])))
     pairs += [
-        ("trials", f"{named}; {budget['trials']} asked for"),
+        ("trials", f"{named}; {budget['trials']} requested"),
         (
             "budget",
             f"{budget['epochs'] or 'each configuration’s own number of'} epochs" + (f"; {limits}" if limits else ""),
@@ -106,7 +107,7 @@ def _header(facts: dict[str, Any], named: str) -> list[tuple[str, str | Line]]:
     if facts["parent"] is not None:
         pairs.append(("finalists of", facts["parent"]["name"]))
     if facts["learned_from"]:
-        pairs.append(("sampler was told of", ", ".join(facts["learned_from"])))
+        pairs.append(("sampler learned from", ", ".join(facts["learned_from"])))
     pairs += [
         ("looks at test", f"{looks}" + (" (nothing here was selected on test)" if looks == 0 else "")),
         ("code", f"commit {commit}{dirty}"),
@@ -150,8 +151,9 @@ def rungs(context: Context) -> Section:
             ]
         ),
         Paragraph(
-            f"Of the {counted(found['trials'], 'trial')} that ended complete or stopped early, by {_told(context.facts['scheduler'])}; failed "
-            "and running ones are not counted as savings. Epochs are not hours: see below."
+            f"Counted over the {counted(found['trials'], 'trial')} that completed or were stopped early. The scheduler is "
+            f"{_told(context.facts['scheduler'])}. Failed and running trials are not counted. Saved epochs are not saved hours: "
+            "see Time below."
         ),
         command(f"research report {context.place} --json    # rungs"),
     ]
@@ -164,7 +166,7 @@ def failures(context: Context) -> Section:
     parts: list[Block] = []
     if not failed and not skipped:
         parts.append(Paragraph("None."))
-    for found, title in ((failed, "Failed"), (skipped, "Drawn and not trained")):
+    for found, title in ((failed, "Failed"), (skipped, "Drawn but not trained")):
         if not found:
             continue
         rows = [[one["kind"], one["count"], one["example"]["trial"], one["example"]["reason"]] for one in found]
@@ -177,12 +179,12 @@ def failures(context: Context) -> Section:
     if failed:
         parts.append(
             Paragraph(
-                "Failed trials count towards the number asked for, are never ranked, and tell the sampler nothing."
+                "Failed trials count towards the number of trials requested. They are never ranked, and the sampler does not learn from them."
             )
         )
     if skipped:
         parts.append(
-            Paragraph("Draws that were impossible by the space's own word, or trained already, count for nothing.")
+            Paragraph("Draws that the space itself refused, and draws that had been trained already, do not count.")
         )
     if failed or skipped:
         parts.append(command(f"research show {context.place} --json    # trials[].reason, .fail_kind"))
@@ -196,8 +198,8 @@ def time(context: Context) -> Section:
         return Section("time", "Time", [Paragraph("No epoch has ended yet.")])
     pairs: list[tuple[str, str | Line]] = [
         ("training and evaluating, all trials", duration(found["trial_seconds"])),
-        ("of it training", duration(found["train_seconds"])),
-        ("of it evaluating", duration(found["evaluation_seconds"])),
+        ("of this, training", duration(found["train_seconds"])),
+        ("of this, evaluating", duration(found["evaluation_seconds"])),
         ("a trial, median", duration(found["median_trial_seconds"])),
         ("the longest", duration(found["longest_trial_seconds"])),
         ("wall clock, all sessions", duration(found["wall_seconds"])),
@@ -211,21 +213,26 @@ def time(context: Context) -> Section:
     parts: list[Block] = [
         *context.drawn(lambda: [("", context.optuna.timeline())]),
         Paragraph(
-            "From each trial's draw to its end, in the time of the machine that drew this page. One that was interrupted has a bar over the pause."
+            "Each bar runs from a trial's draw to its end, in the time of the machine that drew this page. The bar of an interrupted "
+            "trial covers the pause, too."
         ),
         facts_list(pairs),
         Paragraph(f"Slots held: {found['occupied_is']}. Utilisation: {found['utilisation_is']}."),
     ]
     if (found["utilisation"] or 0) > 1:
-        parts.append(Note("Above 100 %: the clocks of rows and ledger disagree, or a row holds several trainings."))
+        parts.append(
+            Note(
+                "Above 100 %: the clocks of the rows and of the ledger disagree, or one row covers several training runs."
+            )
+        )
     if replicates > 1:
-        parts.append(Note(f"Rows are means over {replicates} seeds: their seconds are the sum over them."))
+        parts.append(Note(f"Each row is the mean over {replicates} seeds, and its seconds are their sum."))
     parts.append(command(f"research report {context.place} --csv trials.csv    # seconds, of each trial"))
     return Section("time", "Time", parts)
 
 
 def every_trial(context: Context) -> Section:
-    """All trials, whatever became of them."""
+    """Return the section with the table of all trials, whatever their state."""
     ranks = {one["trial"]: one["rank"] for one in context.facts["best"]}
     sampled, cells = by_parameter([trial["params"] for trial in context.facts["trials"]])
     rows = [
@@ -245,9 +252,7 @@ def every_trial(context: Context) -> Section:
     ]
     columns = ["trial", "state", "rank", context.metric, "best epoch", "epochs", "seconds", "seed", *sampled, "reason"]
     parts: list[Block] = [
-        Paragraph(
-            "Figures are rounded for reading; each has all its digits under the pointer, and in the files below."
-        ),
+        Paragraph("Figures are rounded. Point at one to see all its digits; the files below have them, too."),
         Details(counted(len(rows), "trial"), table(columns, rows, name="trials")),
         command(
             f"research report {context.place} --csv FOLDER",

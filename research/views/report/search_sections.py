@@ -30,7 +30,7 @@ _BESIDE = ("val/elbo", "val/reconstruction", "val/kl", "val/active_units", "val/
 
 
 def best(context: Context) -> Section:
-    """The best configurations, and how sure one can be of their order."""
+    """Return the section on the best configurations and on how certain their order is."""
     found = context.facts["best"]
     parts: list[Block] = []
     if not found:
@@ -59,7 +59,7 @@ def best(context: Context) -> Section:
 
 
 def best_table(facts: dict[str, Any], most: int) -> Table:
-    """Ranked trials with the figures of each one's best row."""
+    """Return the table of the best ``most`` trials, with the figures of each one's best row."""
     found = facts["best"][:most]
     metric = facts["metric"]["name"]
     names = [name for name in (*(o["name"] for o in facts["objectives"]), *_BESIDE) if name != metric]
@@ -104,15 +104,16 @@ def _how_sure(context: Context) -> list[Block]:
     if (parent := context.facts["parent"]) is not None:
         told = (
             f"How sure: these are finalists of {parent['name']}. Each trial is one fresh seed of one of its best configurations; "
-            f"the report of {parent['name']} has their means and how far apart they are."
+            f"the report of {parent['name']} has their means and the difference between the first two."
         )
         return [Note(told)]
     replicates = context.facts["replicates"]
-    seeds = "one training seed" if replicates == 1 else f"the mean over {replicates} seeds"
-    error = "" if replicates == 1 else " The standard error is over those seeds; that of the selection is not in it."
+    seeds = "the score of one training seed" if replicates == 1 else f"the mean over {replicates} seeds"
+    error = "" if replicates == 1 else " The standard error is over those seeds; it does not include the selection."
     told = (
-        f"How sure: each figure is of {seeds}, and the best of {len(context.facts['best'])} such figures. The winner of "
-        f"many noisy scores was lucky on average (the winner's curse): trained again with another seed, expect less.{error} "
+        f"How sure: each figure is {seeds}, and the best was selected from {len(context.facts['best'])} such figures. The "
+        "best of many noisy scores is too good on average (the winner's curse): expect less if you train it again with another "
+        f"seed.{error} "
         f"research finalists {context.place} trains the best configurations again with fresh seeds, and gives their means, "
         "their standard errors and the difference of the first two with its interval."
     )
@@ -140,21 +141,21 @@ def history(context: Context) -> Section:
 
 
 def curves(context: Context) -> Section:
-    """The metric by epoch."""
+    """Return the section with the metric of each trial by epoch."""
     if not any(view.curve(context.metric) for view in context.ledger.trials.values()):
         return Section("curves", "Learning curves", [Paragraph(f"No epoch with a finite {context.metric} yet.")])
     chart = charts.curves(context.ledger)
     cut = (
-        " The worst first epochs lie outside the first view; a double click shows everything."
+        " The worst first epochs lie outside the first view; double-click to see everything."
         if charts.leaves_out(chart)
         else ""
     )
     parts: list[Block] = [
         context.chart(chart),
         Paragraph(
-            "A line for each trial: solid and ending in a dot, complete; dotted and ending in a circle, stopped early; dashed "
-            "and ending in a cross, failed; dash-dotted, still running. Thick: the best. A click on a name hides its lines."
-            + cut
+            "There is one line for each trial. The line of a complete trial is solid and ends in a dot. If the trial was stopped "
+            "early, its line is dotted and ends in a circle; if it failed, the line is dashed and ends in a cross; if it is still "
+            "running, the line is dash-dotted. The thick line is the best trial. Click a name to hide its lines." + cut
         ),
         command(f"research report {context.place} --csv FOLDER    # rows.csv: every metric of every epoch"),
     ]
@@ -162,7 +163,7 @@ def curves(context: Context) -> Section:
 
 
 def front(context: Context) -> Section | None:
-    """The Pareto front and its hypervolume; None for a sweep of one objective."""
+    """Return the section on the Pareto front and its hypervolume, or None for a sweep with one objective."""
     found = context.facts["front"]
     if found is None:
         return None
@@ -182,8 +183,8 @@ def front(context: Context) -> Section | None:
         *context.drawn(lambda: [("", context.optuna.front())]),
         Paragraph(
             f"Objectives: {directions}. Each point is a complete trial at the epoch with its best {context.metric}: one model, "
-            "one point. On the front are those that no other beats in every objective. Trials that were stopped early have "
-            "another budget and are left out."
+            "one point. The front holds the trials that no other trial dominates. Trials that were stopped early had a smaller "
+            "budget and are left out."
         ),
         table(["trial", *names, *sampled], rows, name="front"),
         facts_list(
@@ -194,8 +195,9 @@ def front(context: Context) -> Section | None:
         ),
         *context.drawn(lambda: [("", context.optuna.hypervolume(found["reference"]))]),
         Paragraph(
-            "The hypervolume is what the front dominates up to the reference point, here the worst value of each objective "
-            "among the points; in the product of the objectives' units. Volumes from different reference points don't compare."
+            "The hypervolume is the volume that the front dominates up to the reference point: here the worst value of each "
+            "objective among the points. Its unit is the product of the objectives' units. Do not compare volumes that have "
+            "different reference points."
         ),
         command(f"research report {context.place} --json    # front"),
     ]
@@ -203,7 +205,7 @@ def front(context: Context) -> Section | None:
 
 
 def rate_distortion(context: Context) -> Section | None:
-    """Rate against distortion; None where rows hold no bound."""
+    """Return the section on rate and distortion, or None if the rows have no bound."""
     points = context.facts["rate_distortion"]
     if not points:
         return None
@@ -215,11 +217,11 @@ def rate_distortion(context: Context) -> Section | None:
     parts: list[Block] = [
         context.chart(chart),
         Paragraph(
-            "What the code carries (val/kl, the rate) against what is lost in decoding (val/reconstruction, the distortion), in "
-            "nats per example, at each trial's best epoch. Along a dotted line the ELBO is the same; towards the lower left it is "
-            "better (Alemi et al. 2018). Two models on one line are equally good bounds and may be very different codes. Hollow "
-            "points had fewer epochs."
-            + (" Some lie outside the first view; a double click shows all." if charts.leaves_out(chart) else "")
+            "The rate (val/kl) is what the code carries, and the distortion (val/reconstruction) is what decoding loses. Both "
+            "are in nats per example, at each trial's best epoch. The ELBO is the same along a dotted line, and better towards the "
+            "lower left (Alemi et al. 2018). Two models on one line have equally good bounds, but may have very different codes. "
+            "Hollow points had fewer epochs."
+            + (" Some lie outside the first view; double-click to see all." if charts.leaves_out(chart) else "")
         ),
         Details(
             "The points",
