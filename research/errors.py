@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-# A disk that is full, read-only, gone or failing: nothing that a trial did, and nothing that another try would mend.
+# A disk that is full, read-only, gone or failing. No trial caused this, and trying again would not help.
 STORAGE = frozenset(
     {
         errno.EACCES,
@@ -27,7 +27,7 @@ STORAGE = frozenset(
     }
 )
 
-# Besides: what a person may have named that is no file, or none of the kind that is asked for.
+# In addition, the errors for a name that is not a file, or not a file of the expected kind.
 FILES = STORAGE | {errno.EFBIG, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO}
 
 
@@ -36,16 +36,16 @@ class UserError(Exception):
 
 
 class CorruptFile(UserError):
-    """A file of ours that is torn, altered or missing: refused by name, never read around."""
+    """One of our files is torn, altered or missing. The message names it, and nothing of it is used."""
 
 
 class StorageError(UserError):
-    """A disk or object store that can't be reached, refuses or is full. What is in it is whole: mended, the work goes on."""
+    """A disk or object store is full, refuses or can't be reached. Its content is intact: repair it, then resume."""
 
 
 @contextmanager
 def storing(path: Path) -> Iterator[None]:
-    """Make of a disk that can't take ``path`` a ``StorageError`` that names it; other errors pass."""
+    """Turn an error of the disk into a ``StorageError`` that names ``path``; other errors pass."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Means over seeds and how sure they are: standard errors, medians, intervals of Student and Welch."""
+"""Standard errors, medians, and the confidence intervals of Student and Welch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-LEVEL = 0.95  # of every interval that is reported
+LEVEL = 0.95  # the confidence level of every reported interval
 
 
 def standard_error(values: Sequence[float]) -> float | None:
@@ -19,7 +19,7 @@ def standard_error(values: Sequence[float]) -> float | None:
 
 
 def median_index(values: Sequence[float | None]) -> int:
-    """The place of the (lower) median; what is missing counts as lowest."""
+    """Return the index of the (lower) median. A missing value counts as the lowest."""
     order = sorted(range(len(values)), key=lambda i: (values[i] is not None, values[i] or 0.0, i))
     return order[(len(order) - 1) // 2]
 
@@ -55,7 +55,7 @@ def paired_interval(differences: Sequence[float]) -> Paired:
 
 
 def welch_interval(first: Sequence[float], second: Sequence[float]) -> tuple[float, float]:
-    """The interval at ``LEVEL`` for the difference of two means whose variances need not be equal (Welch 1947)."""
+    """Return Welch's interval (1947) at ``LEVEL`` for the difference of two means; variances may differ."""
     from scipy import stats  # noqa: PLC0415 - takes its time
 
     if len(set(first)) == len(set(second)) == 1:

@@ -1,7 +1,7 @@
-"""Paths as a person typed them, made whole before any code of theirs runs.
+"""Makes the paths that a user typed absolute, before any code of theirs runs.
 
-A space may change the working directory. What was named on the command line is relative to the directory that the
-command was started in, so that directory is noted at the start, and every path is made absolute from there.
+A space may change the working directory. Paths on the command line are relative to the directory that the command was
+started in, so that directory is noted at the start, and every path is made absolute from there.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from research.errors import UserError
 
-STARTED_IN = "RESEARCH_STARTED_IN"  # that of vae.system.places, whose import every --help would wait for
+STARTED_IN = "RESEARCH_STARTED_IN"  # the same name as in vae.system.places, whose import would slow down every --help
 
 
 def note_start() -> None:
@@ -38,7 +38,7 @@ def here() -> Path:
 def whole(text: str | Path) -> Path:
     """Return a path that was typed as an absolute one, with ``~`` as the home directory.
 
-    As in a shell, ``~name`` is a name like any other where there is no such user.
+    As in a shell, ``~name`` is an ordinary name if there is no such user.
 
     Raises:
         UserError: the home directory is not known.

@@ -1,14 +1,14 @@
-"""Deadlines that a busy machine does not trip: longer where more processes want to run than there are cores."""
+"""Timeouts that become longer if more processes want to run than there are cores."""
 
 from __future__ import annotations
 
 import os
 
-_MOST = 4.0  # times as long, at most
+_MOST = 4.0  # the largest factor
 
 
 def patient(seconds: float) -> float:
-    """Return ``seconds``, or up to four times as many on a busy machine, by its load for each core."""
+    """Return ``seconds`` multiplied by the load per core, by at least 1 and at most 4."""
     return seconds * min(_MOST, max(1.0, busyness()))
 
 
@@ -17,5 +17,5 @@ def busyness() -> float:
     try:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return os.getloadavg()[0] / cores
-    except OSError:  # a system that does not say
+    except OSError:  # the system does not report its load
         return 1.0

@@ -1,4 +1,4 @@
-"""The processes of this machine that another has started, and their end."""
+"""Finds and ends the processes that another process has started."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-_REAP_S = 0.2  # for a killed child to be gone
+_REAP_S = 0.2  # the time that a killed child gets to disappear
 
 
 def kill_children(pid: int | None = None) -> None:
-    """Kill every process that ``pid`` (default: this one) has started, and those that these have; not ``pid`` itself."""
+    """Kill all descendants of the process ``pid`` (default: this process), but not ``pid`` itself."""
     with contextlib.suppress(psutil.Error):
         _kill(psutil.Process(pid).children(recursive=True))
 
 
 def kill(pids: Iterable[int]) -> None:
-    """Kill the processes ``pids``. Processes that have ended, or belong to another user, are skipped."""
+    """Kill the processes ``pids``. Processes that have ended or belong to another user are skipped."""
     processes = []
     for pid in pids:
         with contextlib.suppress(psutil.Error):
@@ -31,7 +31,7 @@ def kill(pids: Iterable[int]) -> None:
 
 
 def naming(folder: Path) -> set[int]:
-    """Return the living processes whose command line names ``folder``, and those that they have started.
+    """Return the running processes whose command line names ``folder``, and their descendants.
 
     Ray's agents write a title over their command line; the folder is in their environment.
     """
@@ -52,4 +52,6 @@ def _kill(processes: list[psutil.Process]) -> None:
     for process in processes:
         with contextlib.suppress(psutil.Error):
             process.kill()
-    psutil.wait_procs(processes, timeout=_REAP_S)  # takes the exit codes of our own children: no zombie stays
+    psutil.wait_procs(
+        processes, timeout=_REAP_S
+    )  # collects the exit codes of our own children, so that no zombie stays

@@ -1,6 +1,6 @@
 """The origin of a result: its code, the versions, the machine.
 
-Nothing here reads the environment's values, so no secret can come along.
+Nothing here reads the values of environment variables, so no secret can be recorded.
 """
 
 from __future__ import annotations
@@ -29,14 +29,15 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("vae", "research", "search_spaces")
-PACKED = "packed.json"  # in a copy of the code that research.clusters.pack made: what git said where it was made
+_SUFFIXES = {".py", ".css", ".html", ".js"}  # source code, and the templates of the report
+PACKED = "packed.json"  # what git said about the code, in a copy that research.clusters.pack made
 _VERSIONED = ("torch", "torchvision", "numpy", "ray", "optuna", "wandb")
-# The instruction sets that decide which kernels torch, oneDNN and OpenMP pick, so which bits come out.
+# The instruction sets by which torch, oneDNN and OpenMP choose kernels. They decide the bits of a result.
 _INSTRUCTION_SETS = re.compile(r"(avx|fma|amx|sse4_2|f16c|neon|asimd|sve|bf16|i8mm)\w*")
 
 
 def code() -> dict[str, JsonValue]:
-    """The code of the packages: ``{commit, dirty, diff_sha256, source_sha256}``.
+    """Return the state of the packages' code: ``{commit, dirty, diff_sha256, source_sha256}``.
 
     ``source_sha256`` is over the ``*.py`` files of the packages, sorted by path. ``dirty`` says that these
     differ from ``commit`` (a changed README doesn't count). Outside a git checkout ``commit`` is None, but a copy
@@ -77,22 +78,21 @@ def diff_text() -> str | None:
 
 
 def package_files() -> list[Path]:
-    """The files that the packages are made of, as paths below ROOT, sorted. What lies beside them by chance is none.
+    """Return the files of the packages, as sorted paths below ROOT, without files that lie there by chance.
 
-    In a checkout those that git tracks, changed or not; of a wheel those of its RECORD; else, as in a copy that was
-    packed for a cluster, the ``*.py`` files.
+    In a checkout these are the files that git tracks, changed or not. In an installed wheel they are the files of its
+    RECORD. Elsewhere, such as in a copy that was packed for a cluster, they are recognised by their suffix.
     """
     if _is_checkout() and (tracked := _git("ls-files", "-z", "--", *PACKAGES)) is not None:
         named = [Path(name) for name in tracked.split("\0") if name]
     else:
-        named = _recorded_files() or [
-            path.relative_to(ROOT) for name in PACKAGES for path in (ROOT / name).rglob("*.py")
-        ]
+        found = (path for name in PACKAGES for path in (ROOT / name).rglob("*") if path.suffix in _SUFFIXES)
+        named = _recorded_files() or [path.relative_to(ROOT) for path in found]
     return sorted({path for path in named if os.path.lexists(ROOT / path) and path.suffix != ".pyc"})
 
 
 def _recorded_files() -> list[Path]:
-    """The packages' files of the RECORD of an installed wheel; none where this is no wheel's code."""
+    """Return the packages' files in the RECORD of an installed wheel; none if the code is not a wheel's."""
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         wheel = importlib.metadata.distribution("vae-research")
         if Path(str(wheel.locate_file(""))).resolve() == ROOT and (record := wheel.read_text("RECORD")) is not None:
@@ -117,7 +117,7 @@ def _packed() -> dict[str, Any] | None:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the libraries that results depend on, without importing any of them."""
+    """Return the versions of Python and of the libraries that results depend on, without importing them."""
     found = {"python": platform.python_version()}
     for name in _VERSIONED:
         try:
@@ -130,9 +130,9 @@ def versions() -> dict[str, str]:
 
 
 def hardware() -> dict[str, JsonValue]:
-    """The machine: ``{cpu, cores, usable_cores, isa, memory_gib, host, platform, gpus, cuda}``.
+    """Return the machine: ``{cpu, cores, usable_cores, isa, memory_gib, host, platform, gpus, cuda}``.
 
-    GPUs are looked for only in a process that has imported torch already.
+    GPUs are listed only if the process has imported torch already.
     """
     facts = _cpu_facts()
     found: dict[str, JsonValue] = {
@@ -161,7 +161,7 @@ def hardware() -> dict[str, JsonValue]:
 
 def _git(*arguments: str) -> str | None:
     """Return the output of git; None without git, outside a checkout, or if it fails or hangs."""
-    # GIT_DIR and its like, set inside a hook, would point git at another repository.
+    # Variables such as GIT_DIR, which a hook sets, would point git at another repository.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     environment |= {"GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
     try:
@@ -182,12 +182,12 @@ def _git(*arguments: str) -> str | None:
 
 @cache
 def running_sha256() -> str:
-    """:func:`source_sha256` near this process's start: what runs is what was imported, whatever is edited since."""
+    """Return :func:`source_sha256` from the start of this process, because files may be edited after their import."""
     return source_sha256()
 
 
 def source_sha256() -> str:
-    """Over the ``*.py`` files of the packages, sorted by path: equal exactly when the code is."""
+    """Return the hash of the packages' ``*.py`` files, sorted by path. Equal code has equal hashes."""
     digest = hashlib.sha256()
     files = (path for name in PACKAGES for path in (ROOT / name).rglob("*.py"))
     for relative, path in sorted((path.relative_to(ROOT).as_posix(), path) for path in files):
@@ -198,7 +198,7 @@ def source_sha256() -> str:
 
 
 def _torch_build() -> str | None:
-    """torch's own name for its build (``2.15.0+cu130``), read without importing torch."""
+    """Return torch's own name for its build (``2.15.0+cu130``), read without importing torch."""
     spec = importlib.util.find_spec("torch")
     if spec is None or spec.origin is None:
         return None
@@ -211,7 +211,7 @@ def _torch_build() -> str | None:
 
 
 def _cpu_facts() -> dict[str, str]:
-    """The first processor's entries in ``/proc/cpuinfo``; nothing where there is none."""
+    """Return the first processor's entries in ``/proc/cpuinfo``; nothing if there is no such file."""
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:

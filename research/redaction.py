@@ -1,4 +1,4 @@
-"""Takes secrets out of text before it is written down or shown, and finds those that may not be written down at all.
+"""Redacts secrets in text before it is stored or shown, and finds those that must not be stored at all.
 
 A secret is a value that the environment holds under a telling name (``WANDB_API_KEY``, ``DB_PASS``), a value given to
 such a name on a command line or in an assignment, the user and password of a URL, and anything that has the form of a
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 HIDDEN = "***"
 _SHORTEST = 6  # characters: a shorter value would be found everywhere
-_SHORTEST_REFUSED = 8  # what is refused, and not only hidden, must be a secret beyond doubt
-_LONGEST_USER = 16  # a user name without a password is as a rule a token where it is longer
+_SHORTEST_REFUSED = 8  # a value that is refused, not only hidden, must certainly be a secret
+_LONGEST_USER = 16  # a longer user name without a password is usually a token
 _URL = re.compile(r"(?<=://)[^\s'\"<>`|\\]+")
 _PORT = re.compile(r"[^:]*:\d{1,5}(?:[/?#]|$)")
 _HOST = re.compile(r"(?:[\w-]+(?:\.[\w-]+)+|localhost|\[[0-9a-fA-F:]+\])(?::\d+)?(?:[/?#,;:)\]]|$)|[\w.-]+:\d+")
@@ -34,7 +34,7 @@ _QUOTED = re.compile(
     r"(?<![\w.-])([\w.-]{1,80})(\\?[\"']?\]?\s*(?::|=|:=|=>)\s*[rbfu]?)(\\?[\"'])((?:(?!\3)[^\n\\]){4,}?)\3"
 )
 _BARE = re.compile(r"(?<![\w.?&;-])([\w.-]{1,80})(=)([^\s'\",;&)\]}]{4,})")
-# What documentation writes in the place of a password.
+# Placeholders for a password in documentation.
 _EXAMPLE = re.compile(r"(?i)pass(word)?|pw|pwd|secret|token|key|x+|\*+|\.+|[$%{<].*")
 _HEADER = re.compile(r"(?i)\b((?:bearer|basic)\s+)([\w.~+/=-]{12,})")
 
@@ -53,7 +53,7 @@ def redacted(text: str) -> str:
 
 
 def redacted_command(arguments: list[str]) -> list[str]:
-    """A command line the same way, and without what is given to ``--a-telling-name`` or as ``telling_name=VALUE``."""
+    """Return a redacted command line, also without values of ``--a-telling-name`` and ``telling_name=VALUE``."""
     shown: list[str] = []
     option = ""
     for argument in arguments:
@@ -69,7 +69,7 @@ def redacted_command(arguments: list[str]) -> list[str]:
 
 
 def secret_in(text: str) -> str | None:
-    """Return what kind of secret ``text`` surely holds, in words, or None. For what is refused instead of redacted.
+    """Return the kind of a secret that ``text`` certainly holds, or None. Used where text is refused, not redacted.
 
     Values that a person may well choose by chance are not refused: an assignment to a telling name, and an
     environment's value that is short or a plain word.
@@ -111,17 +111,17 @@ def has_user_info(url: str) -> bool:
 
 
 def _without_user(rest: str) -> str:
-    """``me:p@ss@host/x`` -> ``***@host/x``: what follows ``://``, without the user and the password."""
+    """Return the part after ``://`` without user and password: ``me:p@ss@host/x`` -> ``***@host/x``."""
     user = _user_info(rest)
     return f"{HIDDEN}{rest[len(user) :]}" if rest[len(user) : len(user) + 1] == "@" else rest
 
 
 def _user_info(rest: str) -> str:
-    """``me:p@ss@host/x`` -> ``me:p@ss``; "" where there is no user."""
+    """Return user and password, or "" if there is no user: ``me:p@ss@host/x`` -> ``me:p@ss``."""
     end = min((at for at in map(rest.find, "/?#") if at >= 0), default=len(rest))
     cut = rest.rfind("@", 0, end)
     if ":" in rest[:end] and _PORT.match(rest) is None:
-        # A password with / or ? in it, which should have been quoted: up to the last @ that a host follows.
+        # An unquoted / or ? in a password ends the search early, so take the last @ that a host follows.
         later = [at for at, letter in enumerate(rest) if letter == "@" and at > end and _HOST.match(rest, at + 1)]
         if later and (cut < 0 or _HOST.match(rest, cut + 1) is None):
             cut = later[-1]
@@ -151,7 +151,7 @@ def _mixed(value: str) -> bool:
 
 
 def _secrets() -> list[tuple[str, str]]:
-    """The environment's values to hide with their names, the longest first, because one may hold another."""
+    """Return the environment's secrets with their names, the longest first, because one may contain another."""
     return list(_secrets_of(tuple(os.environ.items())))
 
 
@@ -172,11 +172,11 @@ def _secrets_of(environment: tuple[tuple[str, str], ...]) -> tuple[tuple[str, st
 
 
 def _forms(value: str) -> set[str]:
-    """The value as it is, and as messages and files write it: without quoting, quoted, escaped, on one line."""
+    """Return the spellings of a value in messages and files: plain, unquoted, quoted, escaped, on one line."""
     bare = value.strip()
     return {bare, unquote(bare), quote(bare, safe=""), json.dumps(bare)[1:-1], repr(bare)[1:-1], " ".join(bare.split())}
 
 
 def _is_path(value: str) -> bool:
-    """A path to a secret is none."""
+    """Return True if the value is an existing path. A path to a secret is not a secret."""
     return value.startswith(("/", "~", "./", "../")) and os.path.exists(os.path.expanduser(value))  # noqa: PTH110, PTH111

@@ -25,21 +25,21 @@ _ALWAYS = re.compile(
 _WORDS = {"pass", "pwd", "passwd", "pw", "psw", "token", "cred", "creds", "pat", "jwt", "bearer", "authtoken"}
 _ENDINGS = ("token", "pass", "pwd", "passwd", "creds")  # of a word: GHTOKEN, SSHPASS
 _NO_ENDINGS = {"askpass", "bypass", "compass", "multipass", "oldpwd"}
-# Names whose value may be a secret: it is one where it looks random.
+# Names whose value may be a secret. It is one if it looks random.
 _PERHAPS = {"key", "auth", "authorization", "cookie", "pin", "otp", "salt", "signature", "sig", "webhook"}
-# What is said about a secret, such as where it is kept, is none.
+# A fact about a secret, such as its path, is not a secret.
 _ABOUT = {
     "path", "file", "files", "filename", "dir", "directory", "folder", "url", "uri", "name", "type", "mode", "user",
     "username", "host", "port", "ttl", "expiry", "expires", "timeout", "length", "len", "size", "count", "limit", "limits",
     "sock", "socket", "pid", "info", "agent", "enabled", "disabled", "command", "cmd", "helper", "provider", "algorithm", "arn", "version", "region", "endpoint",
 }  # fmt: skip
 _PARTS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
-# What looks like no secret: a plain word or path, a number, a truth value.
+# Values that do not look like a secret: a plain word or path, a number, a truth value.
 _PLAIN = re.compile(r"[a-z][a-z_./:-]*|[~.]{0,2}/[\w./~-]*|[+-]?[\d.]+(e[+-]?\d+)?|True|False|None|TRUE|FALSE|NONE")
 _SMALL = re.compile(r"[+-]?[\d.]{1,5}")
 
-# Of detect-secrets those whose whole match is the secret. Its other rules go by names and by entropy, which would
-# take hashes for secrets, or match ordinary words.
+# The detectors of detect-secrets whose whole match is the secret. Its other rules use names and entropy: they would
+# report hashes and ordinary words.
 _DETECTORS = {
     "aws": "AWSKeyDetector",
     "azure_storage_key": "AzureStorageKeyDetector",
@@ -83,7 +83,7 @@ PRIVATE_KEY = re.compile(
 _WORD = re.compile(r"[\w+/=.:~-]{20,}")
 _PREFIX = re.compile(r"A3T|AKIA|ASIA|ABIA|ACCA|xox|-us\d|AC|SK|GR")
 
-# Files that hold secrets by their name, in lower case. Templates and public keys are none.
+# Names of files that hold secrets, in lower case. Templates and public keys do not hold any.
 _SECRET_FILES = (
     ".env", ".env.*", "*.env", "*.pem", "*.key", "*.p12", "*.pfx", "*.jks", "*.keystore", "*.kdbx", "*.ppk", "*.ovpn",
     "id_rsa*", "id_dsa*", "id_ecdsa*", "id_ed25519*", ".netrc", "_netrc", ".pgpass", ".my.cnf", ".npmrc", ".pypirc",
@@ -136,7 +136,7 @@ def tokens(text: str) -> Iterator[tuple[str, str]]:
         for match in pattern.finditer(text):
             before = text[match.start() - 1 : match.start()]
             after = text[match.end() : match.end() + 1]
-            # Inside of a longer word of letters and digits, such as a picture in base64, it is chance.
+            # A match inside a longer word of letters and digits, such as a picture in base64, is a coincidence.
             if not _in_word(before, match[0][0]) and not _in_word(after, match[0][-1]):
                 yield kind, match[0]
 

@@ -1,7 +1,7 @@
 """The output of the command line: consoles, a standard output that is closed, and the end of the process.
 
-``research ... | head -3`` closes the pipe after three lines. From then on nothing is read any more: a verb ends, and
-a driver stops its sweep as Ctrl-C would, so that the sweep can be resumed. Both end with ``OUTPUT_CLOSED``.
+``research ... | head -3`` closes the pipe after three lines. Nobody reads the rest, so a verb ends. A
+driver stops its sweep as Ctrl-C would, so that the sweep can be resumed. Both exit with ``OUTPUT_CLOSED``.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-OUTPUT_CLOSED = 128 + signal.SIGPIPE  # the exit code: what a shell reports of a program that SIGPIPE has ended
-_PATIENCE_S = 5.0  # for threads that are still at work when the process has nothing left to do
+OUTPUT_CLOSED = 128 + signal.SIGPIPE  # the exit code that a shell reports for a program that SIGPIPE has ended
+_PATIENCE_S = 5.0  # the time that threads get to end, once the process has nothing left to do
 
 
 class OutputClosedError(Exception):
@@ -33,15 +33,15 @@ class OutputClosedError(Exception):
 def console(*, quiet: bool = False, stderr: bool = False, **options: Any) -> Console:  # noqa: ANN401 - rich's own
     """Return a console that shows text as it is.
 
-    Neither rich's markup (``[bold]``), nor its names of emoji, nor highlighting is looked for: our own styles come as
-    ``Text`` and ``Style``. Control characters are written out, see :func:`research.text.visible`.
+    Markup (``[bold]``), names of emoji and highlighting are off. Our own styles are ``Text`` and ``Style`` objects.
+    Control characters are written out, see :func:`research.text.visible`. Every console of the program is made here.
     """
     from rich.console import Console  # noqa: PLC0415 - not every verb prints with it
     from rich.segment import Segment  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
     class Plain(Console):
-        """Shows every control character that is in a renderable, wherever in it the character is."""
+        """A console that writes out every control character, wherever in a renderable it stands."""
 
         def render_str(self, text: str, **asked: Any) -> Text:  # noqa: ANN401 - rich's own
             return super().render_str(visible(text, lines=True), **asked)
@@ -51,7 +51,7 @@ def console(*, quiet: bool = False, stderr: bool = False, **options: Any) -> Con
                 renderable = Text(shown, style=renderable.style, overflow=renderable.overflow, end=renderable.end)
             for segment in super().render(renderable, options):
                 if segment.control:
-                    yield segment  # rich's own: it moves the cursor of a live table
+                    yield segment  # rich's own control code, which moves the cursor of a live table
                 else:
                     yield Segment(visible(segment.text, lines=True), segment.style)
 
@@ -80,10 +80,10 @@ def complain(text: str) -> None:
 
 
 class _Output(io.FileIO):
-    """A standard stream that is found closed once, and swallows what is written after that."""
+    """A standard stream that raises once when it is closed, and then drops everything that is written to it."""
 
     lost: OSError | None = None
-    quiet = False  # a driver asks `output_lost` in its own time
+    quiet = False  # a driver calls `output_lost` when it is ready to
 
     def write(self, content: Any) -> int:  # noqa: ANN401 - any buffer
         if self.lost is None:
@@ -96,11 +96,11 @@ class _Output(io.FileIO):
         return len(memoryview(content).cast("B"))
 
 
-_output: _Output | None = None  # of this process, where its verb is the command line's
+_output: _Output | None = None  # the stream of this process, if the command line runs in it
 
 
 def output_lost() -> str | None:
-    """Why standard output can't be written to, in words; None as long as it can."""
+    """Return why standard output can't be written to; None as long as it can."""
     if _output is None or _output.lost is None:
         return None
     return (
@@ -112,7 +112,10 @@ def output_lost() -> str | None:
 
 @contextlib.contextmanager
 def output_may_close() -> Iterator[None]:
-    """Inside, printing to a closed output raises nothing; :func:`output_lost` tells. For who has work to save first."""
+    """Let printing to a closed output pass inside this block, for code that must save work first.
+
+    :func:`output_lost` returns whether the output was closed.
+    """
     if _output is None:
         yield
         return
@@ -179,14 +182,14 @@ def flush_output() -> None:
 
 
 class Ending:
-    """Sees to it that the process ends with ``code`` after its verb, whatever a space has left behind.
+    """Ends the process with ``code`` after its verb, even if a space has left threads behind.
 
-    Python waits at its end for every thread that is no daemon, and for the processes of ``multiprocessing``: one
-    that never ends would keep ``research`` from ending, too. Such are given some seconds, then named and left.
+    At its end Python waits for every thread that is not a daemon, and for the processes of ``multiprocessing``. One
+    that never ends would keep ``research`` from ending. They get some seconds; then they are named and abandoned.
     """
 
     def __init__(self, patience_s: float = _PATIENCE_S) -> None:
-        """Begin to wait for the main thread's end."""
+        """Start to wait for the end of the main thread."""
         self.code: int | None = None  # None: the process goes on after the verb, in a test or a script
         self.patience_s = patience_s
         threading.Thread(target=self._watch, name="ending", daemon=True).start()

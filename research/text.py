@@ -1,7 +1,7 @@
-"""Figures as people read them, and text that is not ours made harmless for the place where it is shown.
+"""Rounding of figures, and escaping of foreign text for terminals, shells, Markdown, JSON and CSV.
 
-A space, a record or a ledger may come from anybody. What it holds is shown as it is: no character of it moves the
-cursor of a terminal, ends a shell's word, styles a document or becomes a formula of a spreadsheet.
+A space, a record or a ledger may come from anybody. Its text is shown as it is: no character of it moves the cursor of
+a terminal, ends a shell's word, styles a document or becomes a formula in a spreadsheet.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ _BIDIRECTIONAL = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u20
 _UNPRINTABLE = frozenset({"Cc", "Cs", "Zl", "Zp"})  # control characters, lone surrogates, separators of lines
 _NAMED = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}
 _SHORT, _MEDIUM = 0x100, 0x10000  # code points that two and four hexadecimal digits can write
-# What a spreadsheet takes for the beginning of a formula, also as full-width characters and after another separator.
+# The beginning of a formula in a spreadsheet, also as full-width characters and after another separator.
 _FORMULA = re.compile(r"(^|[;\t])(?=[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20])")
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
-# An underscore inside a word is no emphasis.
+# An underscore inside a word is not emphasis.
 _MARKDOWN = re.compile(r"([\\`*\[\]<>&|~$]|(?<![^\W_])_|_(?![^\W_]))")
 
 
 def number_text(value: object) -> str:
-    """A figure as a table shows it: five digits at most; ``-`` for none."""
+    """Return a figure for a table, with at most five digits; ``-`` for None."""
     if isinstance(value, bool) or value is None:
         return "-" if value is None else str(value)
     if isinstance(value, float):
@@ -36,8 +36,8 @@ def number_text(value: object) -> str:
 def visible(text: str, *, lines: bool = False) -> str:
     r"""Return ``text`` with each control character written out: ``\x1b`` in place of an escape.
 
-    Also written out are lone surrogates and the characters that reverse the direction of text. ``lines``: line feeds
-    and tabs stay as they are. Everything else stays, whatever markup it may resemble.
+    Lone surrogates and the characters that reverse the direction of text are written out, too. With ``lines``, line
+    feeds and tabs stay as they are. Everything else stays, even if it resembles markup.
     """
     if text.isascii() and text.isprintable():
         return text
@@ -65,13 +65,13 @@ def shell(*words: object) -> str:
 def _shell_word(word: str) -> str:
     if visible(word) == word:
         return shlex.quote(word)
-    # Quoted in the way that also writes control characters; every byte that is not plain becomes \xNN.
+    # $'...' is the quoting that can hold control characters. Every byte that is not plain becomes \xNN.
     plain = (chr(byte) if chr(byte).isalnum() and byte < 0x80 else f"\\x{byte:02x}" for byte in os.fsencode(word))  # noqa: PLR2004 - ASCII
     return f"$'{''.join(plain)}'"
 
 
 def json_text(value: object, *, indent: int | None = 1) -> str:
-    """Return ``value`` as JSON that every reader understands: a number that is not finite is null."""
+    """Return ``value`` as standard JSON, in which a number that is not finite is null."""
     return json.dumps(finite_json(value), indent=indent, allow_nan=False)
 
 

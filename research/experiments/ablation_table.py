@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import statistics
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+import pandas as pd
 
 from research.experiments.variants import FULL
 from research.intervals import Paired, paired_interval, standard_error
@@ -116,51 +116,49 @@ def as_markdown(ablation: Ablation, rows: Sequence[Row]) -> str:
 
 
 def as_latex(ablation: Ablation, rows: Sequence[Row]) -> str:
-    """A booktabs tabular; caption and notes as comments above and below it."""
+    """Return a booktabs tabular, with the caption and the notes as comments above and below it."""
     names = columns(ablation)
-    lines = [f"% {line}" for line in caption(ablation)]
-    lines += ["% \\usepackage{booktabs}", f"\\begin{{tabular}}{{l{'r' * (len(names) + 2)}}}", "\\toprule"]
-    head = ["change", *names, f"$\\Delta$ {escape(ablation.metric.name)} [95\\,\\%]", "runs"]
-    lines.append(" & ".join([escape(head[0]), *map(escape, names), *head[-2:]]) + " \\\\")
-    lines.append("\\midrule")
-    for row in rows:
-        cells = [escape(row.label) if row.label == FULL else f"\\texttt{{{escape(row.label)}}}"]
-        cells += [_mean(row.figures.get(name)) for name in names]
-        cells += [_difference(row), _runs(ablation, row)]
-        lines.append(" & ".join([cells[0], *[_in_math(cell) for cell in cells[1:]]]) + " \\\\")
-        if row.label == FULL:
-            lines.append("\\midrule")
-    lines += ["\\bottomrule", "\\end{tabular}", *[f"% {line}" for line in notes(rows)]]
-    return "\n".join(lines) + "\n"
+    heads = [*map(escape, ["change", *names]), f"$\\Delta$ {escape(ablation.metric.name)} [95\\,\\%]", "runs"]
+    cells = [
+        [
+            escape(row.label) if row.label == FULL else f"\\texttt{{{escape(row.label)}}}",
+            *map(_in_math, [*(_mean(row.figures.get(name)) for name in names), _difference(row), _runs(ablation, row)]),
+        ]
+        for row in rows
+    ]
+    table = pd.DataFrame(cells, columns=heads)
+    lines = table.to_latex(index=False, escape=False, column_format="l" + "r" * (len(heads) - 1)).splitlines()
+    # A rule sets the full config, which is the first row, apart from its variants.
+    lines.insert(lines.index("\\midrule") + 2, "\\midrule")
+    above = [*caption(ablation), "\\usepackage{booktabs}"]
+    return "\n".join([*(f"% {line}" for line in above), *lines, *(f"% {line}" for line in notes(rows))]) + "\n"
 
 
 def as_csv(ablation: Ablation, rows: Sequence[Row]) -> str:
-    """Every digit, one line for each row; empty where there is no figure."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    names = columns(ablation)
-    writer.writerow(
-        [
-            "change",
-            *[f"{name}{suffix}" for name in names for suffix in ("", "_standard_error", "_runs")],
-            *(f"difference{suffix}" for suffix in ("", "_low", "_high", "_pairs")),
-            "not_comparable",
-            "failed",
-            "metric",
-            "measure",
-        ]
-    )
+    """Return a line for each row, with every digit; a cell without a figure is empty."""
+    found = []
     for row in rows:
-        figures = [row.figures.get(name) for name in names]
-        cells = [
-            cell for one in figures for cell in (("", "", 0) if one is None else (one.value, one.error, one.count))
-        ]
+        cells: dict[str, object] = {"change": csv_cell(row.label)}
+        for name in columns(ablation):
+            mean = row.figures.get(name)
+            cells |= {
+                name: None if mean is None else mean.value,
+                f"{name}_standard_error": None if mean is None else mean.error,
+                f"{name}_runs": 0 if mean is None else mean.count,
+            }
         own = row.difference
-        cells += ["", "", "", ""] if own is None else [own.mean, own.low, own.high, own.pairs]
-        failed = "; ".join(f"seed {seed}: {why}" for seed, why in row.failed.items())
-        told = [row.incomparable or "", failed, ablation.metric.name, ablation.measure]
-        writer.writerow([csv_cell(row.label), *cells, *map(csv_cell, told)])
-    return out.getvalue()
+        cells |= {
+            "difference": None if own is None else own.mean,
+            "difference_low": None if own is None else own.low,
+            "difference_high": None if own is None else own.high,
+            "difference_pairs": None if own is None else own.pairs,
+            "not_comparable": csv_cell(row.incomparable),
+            "failed": csv_cell("; ".join(f"seed {seed}: {why}" for seed, why in row.failed.items())),
+            "metric": csv_cell(ablation.metric.name),
+            "measure": csv_cell(ablation.measure),
+        }
+        found.append(cells)
+    return str(pd.DataFrame(found, dtype=object).to_csv(index=False, lineterminator="\n"))
 
 
 FORMATS = {"markdown": as_markdown, "latex": as_latex, "csv": as_csv}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group
+from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 _BARS = " ▁▂▃▄▅▆▇█"
-_UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "B"))
 _MEMORY = {"weights": "weights", "gradients": "gradients", "optimizer": "optimizer's moments", "average": "EMA"}
 
 
@@ -75,13 +75,15 @@ def _draws(plan: dict[str, Any]) -> list[str]:
 
 def _sizes(plan: dict[str, Any]) -> list[str]:
     numbers, memory = plan["model_parameters"], plan["memory"]
-    largest = [f"{told} {_bytes(memory['largest'][name])}" for name, told in _MEMORY.items() if memory["largest"][name]]
+    largest = [
+        f"{told} {decimal(int(memory['largest'][name]))}" for name, told in _MEMORY.items() if memory["largest"][name]
+    ]
     if "activations" in memory["largest"]:
-        largest.append(f"saved activations of a batch {_bytes(memory['largest']['activations'])}")
+        largest.append(f"saved activations of a batch {decimal(int(memory['largest']['activations']))}")
     estimated = "estimated from shapes; PyTorch itself, temporaries and the data come on top"
     return [
         f"parameters  {numbers['min']:,.0f} to {numbers['max']:,.0f}, median {numbers['median']:,.0f}",
-        f"memory      {_bytes(memory['min'])} to {_bytes(memory['max'])}, median {_bytes(memory['median'])}, {estimated}",
+        f"memory      {decimal(int(memory['min']))} to {decimal(int(memory['max']))}, median {decimal(int(memory['median']))}, {estimated}",
         f"            the largest: {', '.join(largest)}",
     ]
 
@@ -161,10 +163,3 @@ def _hours(hours: float) -> str:
         if seconds >= size:
             return f"{seconds / size:.1f} {unit}"
     return f"{seconds:.1f} s"
-
-
-def _bytes(count: float) -> str:
-    for size, unit in _UNITS:
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
-    return "0"

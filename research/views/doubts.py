@@ -1,4 +1,4 @@
-"""Warnings about a model that trained and is of no use: worse than a uniform guess, or collapsed."""
+"""Warnings about a model that trained but is useless: worse than a uniform guess, or collapsed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _HALF = 0.5  # of the replicates
 
 
 def doubts(row: Mapping[str, Any], measure: str, config: Mapping[str, Any]) -> list[str]:
-    """Return a clause for each reason to doubt the model that this row is of; none for a sound one.
+    """Return a clause for each reason to doubt the model of this row; a sound model has none.
 
     ``measure`` is the row's, and ``config`` the JSON of its TrainConfig, for the remedy.
     """
@@ -36,7 +36,7 @@ def doubts(row: Mapping[str, Any], measure: str, config: Mapping[str, Any]) -> l
 
 
 def doubts_of(ledger: Ledger, view: TrialView) -> list[str]:
-    """Return the doubts about a trial's best row; none where it has no row with a finite value."""
+    """Return the doubts about a trial's best row; none if it has no row with a finite value."""
     best = view.best(ledger.settings.metric)
     if best is None:
         return []
@@ -49,7 +49,7 @@ def short(found: list[str]) -> str:
 
 
 def warnings(ledger: Ledger, views: list[TrialView]) -> list[str]:
-    """Return a line for each doubt about these trials, those of equal doubts together."""
+    """Return a line for each doubt about these trials. Trials with the same doubt share a line."""
     by_doubt: dict[str, list[tuple[TrialView, str]]] = {}
     for view in views:
         for doubt in doubts_of(ledger, view):

@@ -23,18 +23,20 @@ if TYPE_CHECKING:
     from research.ledger.log import Ledger, RowReported, TrialView
 
 REFRESH_SECONDS = 0.5
-_OTHER_LINES = 10  # of a frame, beside a line for each running trial
+_OTHER_LINES = 10  # lines of a frame besides those of the running trials
 
 
 class LiveView:
-    """Told by the driver what happens; draws nothing that is not in the ledger."""
+    """Shows the ledger while a sweep runs. The driver reports each event to it."""
 
     def __init__(self, console: Console, ledger: Ledger) -> None:
-        """Nothing is drawn before the first :meth:`refresh`."""
+        """Prepare the view. Nothing is drawn before the first :meth:`refresh`."""
         self.console = console
         self.ledger = ledger
         self.began = time.monotonic()
-        self.first_row: float | None = None  # the cold start before it says nothing about the rest
+        self.first_row: float | None = (
+            None  # the time before it is the workers' start, which says nothing about the pace
+        )
         self.rows_seen = 0
         self.ended_before = _ended(ledger)
         self.drawn = 0.0
@@ -42,32 +44,32 @@ class LiveView:
         self.live: Live | None = None
 
     def started(self, view: TrialView) -> None:
-        """A trial was handed to a worker."""
+        """Note that a worker has begun a trial."""
         if not self.console.is_terminal:
             how = f"continues after epoch {max(view.rows)}" if view.rows else "starts"
-            self.console.print(f"trial {view.number} {how}: {parameters(view)}", highlight=False, soft_wrap=True)
+            self.console.print(f"trial {view.number} {how}: {parameters(view)}", soft_wrap=True)
 
     def row(self, row: RowReported) -> None:
-        """A row was written."""
+        """Note that a row was written."""
         del row
         self.rows_seen += 1
         self.first_row = self.first_row or time.monotonic()
 
     def ended(self, view: TrialView) -> None:
-        """A trial ended."""
+        """Note that a trial has ended."""
         if not self.console.is_terminal:
-            self.console.print(self._line(view), highlight=False, soft_wrap=True)
+            self.console.print(self._line(view), soft_wrap=True)
 
     def note(self, text: str) -> None:
-        """Something a person should know."""
+        """Show a message for the user."""
         text = visible(text)
         self.notes.append(text)
         if not self.console.is_terminal:
-            self.console.print(text, highlight=False, soft_wrap=True)
+            self.console.print(text, soft_wrap=True)
         self.refresh(force=True)
 
     def refresh(self, *, force: bool = False) -> None:
-        """Draw anew, at most twice a second."""
+        """Draw the table again, at most twice a second unless ``force`` is set."""
         if not self.console.is_terminal or (not force and time.monotonic() - self.drawn < REFRESH_SECONDS):
             return
         self.drawn = time.monotonic()
@@ -77,7 +79,7 @@ class LiveView:
         self.live.update(self.frame(), refresh=True)
 
     def close(self) -> None:
-        """Take the table off the screen."""
+        """Remove the table from the screen."""
         if self.live is not None:
             self.live.stop()
             self.live = None
@@ -115,7 +117,7 @@ class LiveView:
         return visible(" | ".join(parts))
 
     def frame(self) -> RenderableType:
-        """The table as it is now."""
+        """Return the present table."""
         settings, metric = self.ledger.settings, self.ledger.settings.metric
         states = states_shown(self.ledger)
         seconds = time.monotonic() - self.began
@@ -133,7 +135,7 @@ class LiveView:
         for name in ("trial", "epoch", metric.name, "val/reconstruction", "val/kl", "examples/s"):
             running.add_column(name, justify="right")
         running.add_column("parameters", overflow="fold")
-        # No more than the screen has room for: a table of hundreds of trials would keep the driver busy with drawing.
+        # The table is cut to the screen's height. Drawing hundreds of trials would keep the driver busy.
         room = max(1, self.console.height - _OTHER_LINES)
         for view in islice(self.ledger.standing.running.values(), room):
             last = view.rows[max(view.rows)].metrics if view.rows else {}

@@ -1,6 +1,6 @@
-"""A sweep in a notebook: its trials, curves, front and importances as tables, its kept models as models.
+"""A sweep in a notebook: trials, curves, front and importances as tables, and the kept models.
 
-Everything is read from the ledger, at full precision. ``docs/report.md`` shows it at work.
+Everything is read from the ledger, at full precision. ``docs/report.md`` has examples.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
 
 
 def open_sweep(directory: str | Path) -> Sweep:
-    """The sweep in ``directory``, or at an address such as ``s3://bucket/sweeps/NAME``, running or ended.
+    """Return the sweep in ``directory`` or at an address such as ``s3://bucket/sweeps/NAME``, running or ended.
 
-    Raises ``UserError`` where there is no sweep, ``CorruptFile`` naming what is damaged or missing.
+    Raises ``UserError`` if there is no sweep, and ``CorruptFile``, which names the file that is damaged or missing.
     """
     return Sweep(Ledger.open(local(directory)))
 
 
 class Sweep:
-    """A sweep's ledger as tables. ``ledger`` is the truth behind them; ``refresh`` reads what was written since."""
+    """A sweep's ledger as tables. ``ledger`` is their source; ``refresh`` reads new events."""
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
@@ -56,16 +56,16 @@ class Sweep:
         return self.ledger.settings.measure
 
     def refresh(self) -> None:
-        """Read what a running sweep has written since."""
+        """Read the events that a running sweep has written since."""
         follow(self.ledger.directory)
         self.ledger.refresh()
 
     def trials(self) -> pd.DataFrame:
-        """One row for each trial, whatever became of it.
+        """Return one row for each trial, whatever its state.
 
-        ``number status reason fail_kind seed rank feasible best_epoch epochs seconds``, what was sampled as
-        ``params/NAME``, the scalar metrics of the best row under their own names, and the whole config as dotted
-        ``config/...`` (lists as JSON). What a trial has not is missing.
+        The columns are ``number status reason fail_kind seed rank feasible best_epoch epochs seconds``, the sampled
+        parameters as ``params/NAME``, the scalar metrics of the best row under their own names, and the whole config as
+        dotted ``config/...`` (lists as JSON). A value that a trial does not have is missing.
         """
         ranks = {view.number: rank for rank, view in enumerate(self.ledger.ranked(), start=1)}
         pareto = self.ledger.pareto_ranks()
@@ -104,7 +104,7 @@ class Sweep:
         return _frame(rows, fixed)
 
     def rows(self) -> pd.DataFrame:
-        """One row for each epoch of each trial, with every scalar metric."""
+        """Return one row for each epoch of each trial, with every scalar metric."""
         rows = [
             {"trial": view.number, "status": view.status, "epoch": epoch, **_scalars(view.rows[epoch].metrics)}
             for _, view in sorted(self.ledger.trials.items())
@@ -113,7 +113,7 @@ class Sweep:
         return _frame(rows, ["trial", "status", "epoch"])
 
     def curves(self, metric: str | None = None) -> pd.DataFrame:
-        """``trial status epoch value`` of each finite value of ``metric``; the sweep's own metric by default."""
+        """Return ``trial status epoch value`` for each finite value of ``metric``, by default the sweep's own."""
         name = metric or self.metric.name
         rows = [
             {"trial": view.number, "status": view.status, "epoch": epoch, "value": value}
@@ -123,7 +123,7 @@ class Sweep:
         return _frame(rows, ["trial", "status", "epoch", "value"])
 
     def front(self) -> pd.DataFrame:
-        """The Pareto front: ``trial``, its objectives and ``params/NAME``; empty for a sweep of one objective."""
+        """Return the Pareto front: ``trial``, its objectives and ``params/NAME``; empty for a sweep of one objective."""
         names = [objective.name for objective in self.ledger.settings.objectives]
         rows = [
             {
@@ -136,10 +136,10 @@ class Sweep:
         return _frame(rows, ["trial", *names])
 
     def importances(self) -> pd.DataFrame:
-        """fANOVA's importances: a row for each parameter, a column for each objective.
+        """Return fANOVA's importances: a row for each parameter, a column for each objective.
 
-        Of COMPLETE trials, which early stopping has selected. Empty, with ``.attrs["reason"]``, where too few ran to
-        the full budget or nothing was varied.
+        They are computed over COMPLETE trials, which early stopping has selected. The table is empty, with the reason in
+        ``.attrs["reason"]``, if too few trials ran to the full budget or no parameter was varied.
         """
         from research.search.plotted_study import importances  # noqa: PLC0415 - Optuna and scikit-learn are slow to import
 
@@ -150,15 +150,15 @@ class Sweep:
         return table
 
     def study(self) -> optuna.Study:
-        """The trials as an Optuna study in memory, for ``optuna.visualization`` and whatever else reads one."""
+        """Return the trials as an Optuna study in memory, for ``optuna.visualization`` and other tools."""
         from research.search.plotted_study import study_of  # noqa: PLC0415 - as above
 
         return study_of(self.ledger)
 
     def rank(self, rank: int = 1) -> pd.Series:
-        """The row of ``trials()`` that has this rank, without what it has not.
+        """Return the row of ``trials()`` that has this rank, without its missing values.
 
-        Raises ``UserError`` where no trial has that rank.
+        Raises ``UserError`` if no trial has that rank.
         """
         table = self.trials()
         found = table[table["rank"] == rank]
@@ -168,9 +168,9 @@ class Sweep:
         return found.iloc[0].dropna()
 
     def model(self, rank: int = 1) -> tuple[TrainConfig, VAE]:
-        """The config and the network of the kept model of ``rank``, its files checked against their manifest.
+        """Return the config and the network of the kept model of ``rank``. Its files are checked against their manifest.
 
-        Raises ``UserError`` where that model was not kept, ``CorruptFile`` where its files are damaged.
+        Raises ``UserError`` if that model was not kept, and ``CorruptFile`` if its files are damaged.
         """
         from research.models.apply import model_folder  # noqa: PLC0415 - torch: only where a model is wanted
         from vae.portable import load_model  # noqa: PLC0415
@@ -178,12 +178,12 @@ class Sweep:
         return load_model(model_folder(self.ledger.directory, rank))
 
     def finalists(self) -> dict[str, Any] | None:
-        """The best configurations trained again with fresh seeds, best first; None where that was not done."""
+        """Return the finalists, the best configurations trained with fresh seeds, best first; None if there are none."""
         return finalists.results(self.ledger)
 
 
 def _scalars(metrics: dict[str, Any]) -> dict[str, Any]:
-    """A row's numbers, flags and names; lists (a figure for each dimension) are in ``ledger`` alone."""
+    """Return a row's numbers, flags and names. Lists, such as a figure for each dimension, stay in ``ledger`` only."""
     return {name: value for name, value in metrics.items() if not isinstance(value, list | dict) and name != "epoch"}
 
 
@@ -198,12 +198,12 @@ def _flat(values: dict[str, Any], prefix: str) -> dict[str, Any]:
 
 
 def _cell(value: object) -> object:
-    """A list as JSON: what stands in a table's cell can be compared and grouped by."""
+    """Return a list as JSON, so that the table can be compared and grouped by the cell."""
     return json_text(value, indent=None) if isinstance(value, list | dict) else value
 
 
 def _frame(rows: list[dict[str, Any]], first: list[str]) -> pd.DataFrame:
-    """The rows as a table, each column of one type, so that a missing cell turns no integer into a float."""
+    """Return the rows as a table. Each column has one type, so a missing cell turns no integer into a float."""
     names = dict.fromkeys([*first, *(name for row in rows for name in row)])
     return pd.DataFrame({name: _column([row.get(name) for row in rows]) for name in names})
 

@@ -32,13 +32,13 @@ _SHOWN = ("val/elbo", "val/reconstruction", "val/kl", "val/active_units")
 
 
 def counts(ledger: Ledger) -> dict[str, int]:
-    """Trials by state."""
+    """Return the number of trials in each state."""
     found = ledger.standing.states | Counter[str](RUNNING=len(ledger.standing.running))
     return {state: found.get(state, 0) for state in STATES}
 
 
 def states_shown(ledger: Ledger) -> dict[str, int]:
-    """:func:`counts`, without SKIPPED where there is none: few sweeps know the word."""
+    """Return :func:`counts`, without SKIPPED if no trial was skipped: few sweeps have any."""
     return {state: count for state, count in counts(ledger).items() if count or state != "SKIPPED"}
 
 
@@ -48,13 +48,13 @@ def model_folder(ledger: Ledger, view: TrialView) -> Path:
 
 
 def value_of(view: TrialView, metric: Metric) -> float | None:
-    """The trial's best value."""
+    """Return the trial's best value of the metric, or None if it has none."""
     best = view.best(metric)
     return None if best is None else view.curve(metric.name)[best.epoch]
 
 
 def as_json(ledger: Ledger) -> dict[str, Any]:
-    """Everything that ``research show --json`` prints."""
+    """Return everything that ``research show --json`` prints."""
     settings = ledger.settings
     ranked = ledger.ranked()
     kept = [view for view in ranked[: settings.keep] if model_folder(ledger, view).is_dir()]
@@ -94,7 +94,7 @@ def as_json(ledger: Ledger) -> dict[str, Any]:
 
 
 def hypervolume_json(ledger: Ledger) -> dict[str, Any] | None:
-    """The hypervolume of the front with the point that it is measured from; None where there is no front."""
+    """Return the hypervolume of the front and its reference point, or None if there is no front."""
     objectives = ledger.settings.objectives
     points = [ledger.point(ledger.trials[number]) or () for number in ledger.pareto_ranks()]
     if not points:
@@ -132,7 +132,7 @@ def _constraints_line(ledger: Ledger) -> str:
 
 
 def front_line(ledger: Ledger) -> str:
-    """The front's size, its hypervolume and the point that this is measured from."""
+    """Return one line with the front's size, its hypervolume and the reference point."""
     names = " against ".join(objective.name for objective in ledger.settings.objectives)
     found = hypervolume_json(ledger)
     if found is None:
@@ -145,7 +145,7 @@ def front_line(ledger: Ledger) -> str:
 
 
 def glance(ledger: Ledger, *, rows: int | None = None) -> RenderableType:
-    """States, the best configs, where their models are, how to reproduce them."""
+    """Return the states, the best configs, the folders of their models, and the commands that come next."""
     settings = ledger.settings
     states = counts(ledger)
     ended = sum(states.values()) - states["RUNNING"] - states["SKIPPED"]
@@ -178,25 +178,25 @@ def glance(ledger: Ledger, *, rows: int | None = None) -> RenderableType:
 
 
 def _line(text: str) -> Text:
-    """One line: a line feed in a stranger's text begins no other."""
+    """Return one line. A line feed inside the text does not begin another line."""
     return Text(visible(text))
 
 
 def _named(state: str, ledger: Ledger) -> str:
-    """A state; after a stop nothing runs, whatever was running."""
+    """Return a state's name. After a stop nothing runs, so RUNNING is called unfinished."""
     verb = continued_by(ledger)
     return state if state != "RUNNING" or verb is None else f"unfinished (research {verb} continues them)"
 
 
 def continued_by(ledger: Ledger) -> str | None:
-    """The verb that continues a sweep that was stopped: by a spent budget, or by a signal."""
+    """Return the verb that continues a stopped sweep: extend after a spent budget, else resume; None if it runs."""
     if ledger.interrupted is None:
         return None
     return "extend" if ledger.interrupted.reason.startswith("--") else "resume"
 
 
 def best_table(ledger: Ledger, views: list[TrialView]) -> Table:
-    """The best trials with their figures (nats per example, at each one's best epoch) and parameters."""
+    """Return the best trials with their figures (nats per example, at the best epoch) and parameters."""
     metric = ledger.settings.metric
     table = Table(title=None, box=None, pad_edge=False, header_style="bold")
     table.add_column("rank", justify="right")

@@ -1,4 +1,4 @@
-"""A sweep that another process drives, followed from its ledger. Nothing in its directory is written."""
+"""Follows a sweep that another process drives. It reads the ledger and writes nothing to the directory."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ Ending = Literal["ended", "interrupted", "gone"]
 
 
 class Follower:
-    """Feeds a :class:`LiveView` from the ledger in its driver's place."""
+    """Reports the ledger's events to a :class:`LiveView`, as the driver does in its own process."""
 
     def __init__(self, ledger: Ledger, console: Console, *, now: Callable[[], datetime] | None = None) -> None:
-        """Earlier events are read without printing; the clock is that of the driver's latest session."""
+        """Read the earlier events without printing, and take over the clock of the driver's latest session."""
         self.ledger = ledger
         self.now = now or (lambda: datetime.now(UTC))
         self.view = LiveView(console, ledger)
@@ -44,14 +44,14 @@ class Follower:
         self._take_up_session()
 
     def catch_up(self) -> None:
-        """Read what is new and tell the view."""
+        """Read the new events and report them to the view."""
         follow(self.ledger.directory)
         for event in self.ledger.refresh():
             self._tell(event)
         self.view.refresh()
 
     def ending(self) -> Ending | None:
-        """Return how the sweep has ended by its ledger; None while it has not."""
+        """Return how the sweep has ended, according to its ledger; None while it has not."""
         running = any(not view.terminal for view in self.ledger.trials.values())
         if not running and self.ledger.trained >= self.ledger.settings.trials:
             return "ended"
@@ -62,7 +62,7 @@ class Follower:
         return holder_of(self.ledger.directory) or lease_holder(self.ledger.directory)
 
     def ask_for_driver(self) -> Ending | None:
-        """Look at the lock: "gone" when nobody has held it for a while; a note when its holder writes nothing."""
+        """Return "gone" if nobody has held the lock for a while. Show a note if its holder writes nothing."""
         now = self.now()
         holder = self.driver()
         if holder is None:
@@ -81,7 +81,7 @@ class Follower:
             case SessionStarted():
                 self._take_up_session()
             case TrialCreated():
-                # What was drawn and was no config never started. Rows that were read in one go with it come after it.
+                # A draw that is no config never started. Rows that were read at the same time come after this event.
                 view = trials[event.trial]
                 if view.fail_kind not in {"config", *SKIPPED} and (view.rows or view.fail_kind != "incomparable"):
                     self.view.started(dataclasses.replace(trials[event.trial], rows={}))
@@ -97,11 +97,11 @@ class Follower:
                 pass
 
     def _take_up_session(self) -> None:
-        """Set the view's clock and counts as if it had been there since the latest session began."""
+        """Set the view's clock and counts as if it had run since the latest session began."""
         if not self.ledger.spans:
             return
         began = datetime.fromisoformat(self.ledger.spans[-1][0])
-        # Without a driver the clock stands where the last event left it.
+        # Without a driver the clock stands still at the time of the last event.
         now = self.now() if self.driver() is not None else datetime.fromisoformat(self.ledger.updated)
         clock = time.monotonic()
         self.view.began = clock - max(0.001, (now - began).total_seconds())
@@ -114,7 +114,7 @@ class Follower:
 
 
 def watch(ledger: Ledger, console: Console) -> Ending:
-    """Follow until the sweep has ended, was stopped, or has no driver any more."""
+    """Follow until the sweep has ended, was stopped, or has no driver any more. Return which of them."""
     follower = Follower(ledger, console)
     asked = -ASK_SECONDS
     try:
@@ -125,7 +125,7 @@ def watch(ledger: Ledger, console: Console) -> Ending:
                 asked = time.monotonic()
                 how = follower.ask_for_driver()
             if how is not None:
-                # Its last events may have come between reading the ledger and looking at the lock.
+                # The last events may have been written between reading the ledger and looking at the lock.
                 follower.catch_up()
                 return follower.ending() or how
             time.sleep(POLL_SECONDS)
@@ -134,7 +134,7 @@ def watch(ledger: Ledger, console: Console) -> Ending:
 
 
 def ending_line(ledger: Ledger, how: Ending) -> str:
-    """One line for a person."""
+    """Return how the sweep has ended, in one line for the user."""
     again = shell("research", "resume", relative(ledger.directory))
     states = counts(ledger)
     if how == "ended":

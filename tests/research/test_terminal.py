@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import re
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from rich.table import Table
 from rich.text import Text
 
+from research import terminal
 from research.terminal import console
+from tests.support.places import ROOT
 
 PROGRAM = """
 import sys
@@ -40,6 +44,26 @@ def test_console_shows_markup_as_it_is(text):
     table.add_column(text)
     table.add_row(text)
     assert [text, text] == [line.strip() for line in shown(table).splitlines()]
+
+
+def test_console_is_made_in_one_place():
+    """No other module makes a console of rich's, prints past ours, or asks for markup, emoji or highlighting."""
+    for path in sorted((ROOT / "research").rglob("*.py")):
+        if path == Path(terminal.__file__):
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            where = f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 0)}"
+            if isinstance(node, ast.Attribute):
+                assert node.attr != "from_markup", where
+            if isinstance(node, ast.ImportFrom):
+                names = {name.name for name in node.names}
+                assert node.module != "rich" or not names & {"print", "get_console", "inspect"}, where
+            if isinstance(node, ast.Call):
+                called = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
+                assert called != "Console", where
+                for option in node.keywords:
+                    off = isinstance(option.value, ast.Constant) and not option.value.value
+                    assert option.arg not in {"markup", "emoji", "highlight"} or off, where
 
 
 @pytest.mark.parametrize("wrap", [str, Text, lambda text: Text.assemble(("a", "bold"), text)])

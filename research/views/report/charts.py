@@ -1,23 +1,23 @@
-"""The charts that are drawn here, where Optuna has none: curves by fate, rate and distortion, rungs, several sweeps."""
+"""The charts that Optuna does not have: curves by state, rate and distortion, rungs, several sweeps."""
 
 from __future__ import annotations
 
 import math
 import re
-import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import plotly.graph_objects as go
-import plotly.io
+from plotly.io.json import to_json_plotly
 
 from research.text import visible
+from research.views.report.elements import Plot
 
 if TYPE_CHECKING:
     from research.ledger.log import Ledger
     from research.ledger.settings import Metric
 
-# Told apart by colour, by dash and by the mark at the end: on paper and by colour-blind eyes too.
+# Colour, dash and the mark at the end differ, so that paper and colour-blind eyes can tell the states apart.
 COLOURS = {"COMPLETE": "#1f5fa8", "PRUNED": "#d98a1f", "FAIL": "#c0392b", "RUNNING": "#2e8b57", "SKIPPED": "#888888"}
 _DASHES = {"COMPLETE": "solid", "PRUNED": "dot", "FAIL": "dash", "RUNNING": "dashdot"}
 _MARKS = {"COMPLETE": "circle", "PRUNED": "circle-open", "FAIL": "x", "RUNNING": "triangle-right"}
@@ -25,26 +25,23 @@ SWEEPS = ("#1f5fa8", "#d98a1f", "#2e8b57", "#8e44ad", "#c0392b", "#16808a")
 _CONFIG = {
     "responsive": True,
     "displaylogo": False,
-    "plotlyServerURL": "",
     "modeBarButtonsToRemove": ["lasso2d", "select2d"],
 }
-# Over the plot, not beside it: a phone has no room at the side.
+# The legend stands above the plot, because a phone has no room beside it.
 LEGEND_ABOVE = {"orientation": "h", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom"}
-_GUIDES = "equal"  # the legend's group of lines that are no data
-_FEWEST = 3  # complete trials that a first view may be of
-_MANY = 40  # lines from which they are drawn thin enough to see through
-_LINES = 4  # of equal ELBO, at least
+_GUIDES = "equal"  # the legend's group of lines that are not data
+_FEWEST = 3  # complete trials that are needed to choose the first view by them
+_MANY = 40  # from this number of lines on they are drawn transparent
+_LINES = 4  # the least number of lines of equal ELBO
 _CROWDED = 0.1  # the share of a curve's first, worst values that the first view may leave out
-_SPREAD = 2.0  # ... where they would take more than this many times the room of the rest
+_SPREAD = 2.0  # ... if they would take more than this many times the room of the rest
 
 
-# The page's scripts carry it, and the page runs no other: it can't be known to who wrote the text that the page shows.
-NONCE = secrets.token_urlsafe(16)
-_MARKUP = re.compile(r"<(?!(br|/?extra)>)|&(?=#?\w+;)")  # what plotly takes for markup in any text, but for our own
+_MARKUP = re.compile(r"<(?!(br|/?extra)>)|&(?=#?\w+;)")  # markup for plotly, except the tags that this module writes
 
 
 def _as_text(value: Any) -> Any:  # noqa: ANN401 - any part of a figure
-    """Return a part of a figure in which no text is taken for markup: a name may hold ``<b>`` or ``<a href=...>``."""
+    """Return a part of a figure with its texts escaped for plotly: a name may hold ``<b>`` or ``<a href=...>``."""
     if isinstance(value, str):
         return visible(_MARKUP.sub(lambda found: "&lt;" if found[0] == "<" else "&amp;", value), lines=True)
     if isinstance(value, dict):
@@ -58,14 +55,14 @@ def _as_text(value: Any) -> Any:  # noqa: ANN401 - any part of a figure
 
 @dataclass(frozen=True)
 class Chart:
-    """A figure, how high it is, and how wide it must be to be read; narrower screens scroll it in its box."""
+    """A figure, its height, and its least width, in pixels. A narrower screen scrolls the chart in its box."""
 
     figure: go.Figure
     height: int = 420
     width: int = 320
 
-    def html(self, name: str) -> str:
-        """The figure's element and the script that draws it; plotly.js itself is once in the page."""
+    def plot(self, name: str) -> Plot:
+        """Return the chart as a block of the page, in an element with the ``id`` ``name``."""
         figure = self.figure
         figure.update_layout(
             template="plotly_white",
@@ -78,22 +75,14 @@ class Chart:
         )
         figure.update_xaxes(automargin=True)
         figure.update_yaxes(automargin=True)
-        inner = plotly.io.to_html(
-            _as_text(figure.to_dict()),
-            include_plotlyjs=False,
-            include_mathjax=False,
-            full_html=False,
-            div_id=name,
-            config=_CONFIG,
-        )
-        # Inside the script plotly writes every "<" of the figure as \u003c.
-        inner, scripts = re.subn("<script[^>]*>", f'<script nonce="{NONCE}">', inner)
-        assert scripts == 1, "plotly draws a figure with one script"
-        return f'<div class="chart"><div style="min-width:{self.width}px">{inner}</div></div>'
+        drawn = go.Figure(_as_text(figure.to_dict())).to_dict()
+        # plotly writes every "<" as \u003c, so that no text of the figure ends the script.
+        data, layout, config = map(to_json_plotly, (drawn["data"], drawn["layout"], _CONFIG))
+        return Plot(name, self.height, self.width, data, layout, config)
 
 
 def curves(ledger: Ledger) -> Chart:
-    """The metric by epoch, a line for each trial, by what became of it; a click on a name hides its kind."""
+    """Return the metric by epoch: one line for each trial, grouped by state. A click on a state hides its lines."""
     metric = ledger.settings.metric
     ranked = ledger.ranked()
     figure = go.Figure()
@@ -138,7 +127,7 @@ def curves(ledger: Ledger) -> Chart:
 
 
 def _first_view(ledger: Ledger, metric: Metric) -> list[float] | None:
-    """The range without the worst values of first epochs, where they would flatten all else; None: everything."""
+    """Return the range without the worst first values, if they would flatten the rest; None shows everything."""
     values = sorted(
         (value for view in ledger.trials.values() for value in view.curve(metric.name).values()),
         reverse=metric.direction == "minimize",
@@ -167,12 +156,12 @@ def leaves_out(chart: Chart) -> bool:
 
 
 def rate_distortion(points: list[dict[str, Any]]) -> Chart:
-    """val/kl against val/reconstruction, with lines along which the ELBO is the same."""
+    """Return val/kl against val/reconstruction, with lines of equal ELBO."""
     figure = go.Figure()
     shown = _shown_first(points)
     left, right = _room([point["distortion"] for point in shown])
     bottom, top = _room([point["rate"] for point in shown], least=0.0)
-    height = bottom + 0.04 * (top - bottom)  # of the labels
+    height = bottom + 0.04 * (top - bottom)  # the labels' height
     for index, total in enumerate(_round_values(left + bottom, right + top)):
         figure.add_scatter(
             x=[total - top, total - height, total - bottom],
@@ -205,7 +194,7 @@ def rate_distortion(points: list[dict[str, Any]]) -> Chart:
 
 
 def _shown_first(points: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The complete trials, where trials that were stopped after an epoch or two would push them into a corner."""
+    """Return the complete trials if the others would push them into a corner of the chart; else all points."""
     complete = [point for point in points if point["status"] == "COMPLETE"]
     if len(complete) < _FEWEST:
         return points
@@ -214,7 +203,7 @@ def _shown_first(points: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def rungs(found: dict[str, Any]) -> Chart:
-    """At each rung, how many trials were stopped and how many went on or ended."""
+    """Return the numbers of trials that were stopped at each rung, and that went on or ended there."""
     names = [f"epoch {rung['epoch']}" for rung in found["rungs"]]
     stopped = [rung["stopped"] for rung in found["rungs"]]
     others = [rung["reached"] - rung["stopped"] for rung in found["rungs"]]
@@ -229,7 +218,7 @@ def rungs(found: dict[str, Any]) -> Chart:
 
 
 def best_curves(ledgers: list[Ledger], names: list[str]) -> Chart:
-    """Each sweep's best trial by epoch. Only for sweeps of one measure and one metric."""
+    """Return the curve of each sweep's best trial. The sweeps must have one measure and one metric."""
     metric = ledgers[0].settings.metric
     figure = go.Figure()
     for index, (ledger, name) in enumerate(zip(ledgers, names, strict=True)):
@@ -250,14 +239,14 @@ def best_curves(ledgers: list[Ledger], names: list[str]) -> Chart:
 
 
 def _room(values: list[float], *, least: float | None = None) -> tuple[float, float]:
-    """The values' range with a margin of a twentieth."""
+    """Return the range of the values, with a margin of a twentieth."""
     low, high = min(values), max(values)
     margin = 0.05 * (high - low) or max(0.05 * abs(high), 0.5)
     return (low - margin if least is None else min(least, low), high + margin)
 
 
 def _round_values(low: float, high: float) -> list[float]:
-    """Four to ten round numbers between two."""
+    """Return four to ten round numbers between two numbers."""
     step = 10.0 ** math.floor(math.log10(high - low))
     step = next(size for size in (step, step / 2, step / 5) if (high - low) / size >= _LINES)
     return [step * i for i in range(math.ceil(low / step), math.floor(high / step) + 1)]

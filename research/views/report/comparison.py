@@ -1,4 +1,4 @@
-"""Several sweeps side by side. They are ranked together only where their figures are figures of the same thing."""
+"""Several sweeps side by side. They are ranked together only if their figures measure the same thing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Any
 from research.ledger import pareto
 from research.ledger.comparison import why_not
 from research.views.report import charts, optuna_charts
-from research.views.report.elements import Raw, command, duration, figure, note, paragraph, parameters, table
+from research.views.report.elements import (
+    Block,
+    Note,
+    Paragraph,
+    Table,
+    command,
+    duration,
+    parameters,
+    table,
+    with_error,
+)
 from research.views.report.facts import facts
 from research.views.report.section import Section
 
@@ -19,16 +29,16 @@ if TYPE_CHECKING:
 
 
 def figures(ledgers: Sequence[Ledger]) -> dict[str, Any]:
-    """Every figure of the report: of one sweep its facts, of several those of each and how they compare."""
+    """Return every figure of the report: the facts of one sweep, or the facts of several and their comparison."""
     found = [facts(ledger) for ledger in ledgers]
     return found[0] if len(found) == 1 else {"comparison": compare(ledgers, found), "sweeps": found}
 
 
 def compare(ledgers: Sequence[Ledger], all_facts: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """A line for each sweep; with ranks where measure, metric and objectives are the same for all.
+    """Return a line for each sweep, with ranks if measure, metric and objectives are the same for all.
 
-    ``refused`` says otherwise what differs, both sides of it. Several objectives are ranked by hypervolume from one
-    reference point: the worst value of each among all the sweeps' points.
+    Otherwise ``refused`` names the difference, with both sides of it. Sweeps of several objectives are ranked by
+    hypervolume from one reference point: the worst value of each objective among the points of all sweeps.
     """
     refused = _differences(all_facts) or _incomparable(ledgers)
     labels = _labels(all_facts)
@@ -81,7 +91,7 @@ def _told(metric: Any) -> str:  # noqa: ANN401 - one metric or several, as JSON
 
 
 def _labels(all_facts: Sequence[dict[str, Any]]) -> list[str]:
-    """The sweeps' names; with their directories where two have one name."""
+    """Return the sweeps' names, or the directory of a sweep whose name another sweep has, too."""
     names = [own["name"] for own in all_facts]
     return [own["directory"] if names.count(own["name"]) > 1 else own["name"] for own in all_facts]
 
@@ -116,7 +126,7 @@ def _line(own: dict[str, Any], label: str) -> dict[str, Any]:
 
 
 def _rank(sweeps: list[dict[str, Any]], *, by: str, lower: bool) -> None:
-    """Equal figures share a rank; a sweep without one has none."""
+    """Set the ranks. Equal figures share a rank, and a sweep without a figure has none."""
     values = [one[by] for one in sweeps if one[by] is not None]
     for one in sweeps:
         if one[by] is not None:
@@ -124,22 +134,22 @@ def _rank(sweeps: list[dict[str, Any]], *, by: str, lower: bool) -> None:
 
 
 def comparison_sections(contexts: Sequence[Context], compared: dict[str, Any]) -> list[Section]:
-    """The table of all sweeps, and the charts of those that compare."""
+    """Return the sections with the table of all sweeps and, if they compare, their charts."""
     sweeps = compared["sweeps"]
     places = " ".join(context.place for context in contexts)
-    parts = []
+    parts: list[Block] = []
     if compared["refused"] is not None:
         parts.append(
-            note(
-                f"Not ranked together: {compared['refused']}. The figures are of different things; each stands for itself."
+            Note(
+                f"Not ranked together: {compared['refused']}. The figures measure different things, so each sweep stands for itself."
             )
         )
     else:
         parts.append(
-            note(
+            Note(
                 "How sure: the best of each sweep is a selected score of "
                 + ("one seed" if all(one["replicates"] == 1 for one in sweeps) else "few seeds")
-                + ", and a sweep of more trials has a better best by luck alone. Compare finalists' means, where both have them."
+                + ", and a sweep of more trials has a better best score by luck alone. If both sweeps have finalists, compare their means."
             )
         )
     parts.append(_table(sweeps, ranked=compared["comparable"]))
@@ -147,18 +157,18 @@ def comparison_sections(contexts: Sequence[Context], compared: dict[str, Any]) -
         names = [objective["name"] for objective in sweeps[0]["objectives"]]
         told = ", ".join(f"{name} {value:.6g}" for name, value in zip(names, compared["reference"], strict=True))
         parts.append(
-            paragraph(
+            Paragraph(
                 f"Ranked by hypervolume from one reference point, the worst of each objective among all points: {told}."
             )
         )
     parts.append(command(f"research report {places}", f"research report {places} --json"))
-    found = [Section("comparison", "Side by side", "".join(parts))]
+    found = [Section("comparison", "Side by side", parts)]
     if compared["comparable"]:
         found.append(_overlaid(contexts, sweeps))
     return found
 
 
-def _table(sweeps: list[dict[str, Any]], *, ranked: bool) -> str:
+def _table(sweeps: list[dict[str, Any]], *, ranked: bool) -> Table:
     front = any(one["hypervolume"] is not None for one in sweeps)
     fresh = any(one["finalist_mean"] is not None for one in sweeps)
     columns = [
@@ -188,7 +198,7 @@ def _table(sweeps: list[dict[str, Any]], *, ranked: bool) -> str:
             _told(one["metric"]),
             *([one["hypervolume"]] if front else []),
             one["value"],
-            *([_fresh(one)] if fresh else []),
+            *([with_error(one["finalist_mean"], one["finalist_standard_error"])] if fresh else []),
             one["trial"],
             one["status"],
             one["ranked_trials"],
@@ -207,26 +217,24 @@ def _table(sweeps: list[dict[str, Any]], *, ranked: bool) -> str:
     return table(columns, rows, name="comparison")
 
 
-def _fresh(one: dict[str, Any]) -> Raw:
-    if one["finalist_mean"] is None:
-        return Raw("–")
-    error = one["finalist_standard_error"]
-    return Raw(figure(one["finalist_mean"]) + ("" if error is None else f" ± {figure(error)}"))
-
-
 def _overlaid(contexts: Sequence[Context], sweeps: list[dict[str, Any]]) -> Section:
     ledgers = [context.ledger for context in contexts]
     labels = [one["label"] for one in sweeps]
     if not any(ledger.ranked() for ledger in ledgers):
-        return Section("overlaid", "Best curves", paragraph("No trial has ended with a figure yet."))
+        return Section("overlaid", "Best curves", [Paragraph("No trial has ended with a figure yet.")])
     first = contexts[0]
-    html = first.chart(charts.best_curves(ledgers, labels)) + paragraph(
-        f"The best trial of each sweep, {first.metric} by epoch. Sweeps of different budgets end at different epochs."
-    )
+    parts: list[Block] = [
+        first.chart(charts.best_curves(ledgers, labels)),
+        Paragraph(
+            f"The best trial of each sweep, {first.metric} by epoch. Sweeps of different budgets end at different epochs."
+        ),
+    ]
     if not first.facts["objectives"] and all(context.optuna.complete for context in contexts):
-        html += first.drawn(lambda: [("", chart) for chart in optuna_charts.comparison(ledgers, labels)])
-        html += paragraph(
-            "Above: trials that ran to the full budget in their order, and the best so far; read both lines at the same number "
-            "of trials. Below: the share of those trials at or under a value. What was stopped early is in neither."
+        parts += first.drawn(lambda: [("", chart) for chart in optuna_charts.comparison(ledgers, labels)])
+        parts.append(
+            Paragraph(
+                "Above: trials that ran to the full budget in their order, and the best so far; read both lines at the same "
+                "number of trials. Below: the share of those trials at or under a value. Trials that were stopped early are in neither."
+            )
         )
-    return Section("overlaid", "Best curves", html)
+    return Section("overlaid", "Best curves", parts)

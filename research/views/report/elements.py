@@ -1,153 +1,257 @@
-"""Pieces of the page: tables whose cells keep every digit, pictures without files, commands."""
+"""The content of the page as typed blocks. The templates of this package turn the blocks into HTML.
+
+Nothing here holds markup: every text is plain, and the templates escape it.
+"""
 
 from __future__ import annotations
 
 import base64
-import html
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
-from research.text import number_text, visible
+from research.text import number_text
 from vae.durable import PICTURE, read_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-_LONG = 32  # characters from which a cell's text is broken into lines
+_LONG = 32  # a cell's text breaks into lines from this number of characters on
+_MINUTES_FROM, _HOURS_FROM = 120.0, 7200.0  # seconds
+_PNG = b"\x89PNG\r\n\x1a\n"
 
 
 @dataclass(frozen=True)
-class Raw:
-    """HTML that is put into a cell as it is."""
+class Figure:
+    """A rounded number. ``exact`` has all its digits; the page shows them, with the unit, under the pointer."""
 
-    html: str
-
-
-def escape(text: str) -> str:
-    """Return text as HTML that reads as that text; control characters are written out."""
-    return html.escape(visible(text, lines=True))
+    shown: str
+    exact: str
+    unit: str = ""
 
 
-def exact(value: object) -> str:
-    """A value with all its digits, as ``research show --json`` has it."""
-    return repr(value) if isinstance(value, float) else str(value)
+Piece: TypeAlias = str | Figure
 
 
-def cell(value: object, *, among_figures: bool = False) -> str:
-    """A table cell: a figure reads rounded, and has all its digits in ``data-value`` and as a tooltip."""
-    if isinstance(value, Raw):
-        return f"<td>{value.html}</td>"
+@dataclass(frozen=True)
+class Line:
+    """Text and figures in one line. ``style`` is a class of the style sheet."""
+
+    pieces: tuple[Piece, ...]
+    style: str = ""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A table cell. ``style`` is a class of the style sheet: ``number``, ``text`` or none."""
+
+    line: Line
+    style: str = ""
+
+
+@dataclass(frozen=True)
+class Heading:
+    """A heading inside a section."""
+
+    kind: ClassVar[str] = "heading"
+    text: str
+
+
+@dataclass(frozen=True)
+class Paragraph:
+    """A paragraph of plain text."""
+
+    kind: ClassVar[str] = "paragraph"
+    text: str
+
+
+@dataclass(frozen=True)
+class Note:
+    """A note that a reader needs before believing the figures beside it."""
+
+    kind: ClassVar[str] = "note"
+    text: str
+
+
+@dataclass(frozen=True)
+class Command:
+    """The commands that give the figures above, one in a line."""
+
+    kind: ClassVar[str] = "command"
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table in a box of its own, which scrolls if the screen is narrower. ``figures`` are the columns of numbers."""
+
+    kind: ClassVar[str] = "table"
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    figures: frozenset[int]
+    name: str
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Names and values, one pair below the other."""
+
+    kind: ClassVar[str] = "facts"
+    pairs: Sequence[tuple[str, Line]]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Text whose spaces and line feeds are kept, such as a traceback."""
+
+    kind: ClassVar[str] = "source"
+    text: str
+
+
+@dataclass(frozen=True)
+class Details:
+    """Content that is folded away until a reader opens it."""
+
+    kind: ClassVar[str] = "details"
+    summary: str
+    inside: Block
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A plotly chart: the ``id`` of its element, its size in pixels, and plotly's arguments as JSON.
+
+    The JSON stands inside a script, so it must not hold ``<``.
+    """
+
+    kind: ClassVar[str] = "plot"
+    name: str
+    height: int
+    width: int
+    data: str
+    layout: str
+    config: str
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A PNG inside the page itself, or the ``problem`` with its file; and the caption below it."""
+
+    label: str
+    content: str  # base64
+    problem: str
+    caption: Line
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Pictures side by side."""
+
+    kind: ClassVar[str] = "pictures"
+    shown: Sequence[Picture]
+
+
+Block: TypeAlias = Heading | Paragraph | Note | Command | Table | Facts | Source | Details | Plot | Pictures
+
+
+def exact(value: float) -> str:
+    """Return a number with all its digits, as ``research show --json`` prints it."""
+    return repr(value)
+
+
+def figure(value: float) -> Piece:
+    """Return a number rounded for reading, with all its digits beside it."""
+    return Figure(number_text(value), exact(value)) if math.isfinite(value) else str(value)
+
+
+def line(*pieces: Piece, style: str = "") -> Line:
+    """Return a line of these pieces."""
+    return Line(pieces, style)
+
+
+def figures(values: Iterable[float]) -> Line:
+    """Return the numbers in one line, with commas between them."""
+    pieces: list[Piece] = []
+    for value in values:
+        pieces += [", ", figure(value)]
+    return Line(tuple(pieces[1:]))
+
+
+def with_error(value: float | None, error: float | None) -> Line:
+    """Return a value and its standard error, where it has one; a dash for no value."""
+    if value is None:
+        return line("–")
+    return line(figure(value)) if error is None else line(figure(value), " ± ", figure(error))
+
+
+def duration(seconds: float) -> Line:
+    """Return a time in the unit that reads best; its exact value is in seconds."""
+    unit, name = (1.0, "s") if seconds < _MINUTES_FROM else (60.0, "min") if seconds < _HOURS_FROM else (3600.0, "h")
+    return line(Figure(f"{seconds / unit:.3g} {name}", exact(seconds), " s"))
+
+
+def share(value: float) -> Line:
+    """Return a fraction as a percentage."""
+    return line(Figure(f"{100 * value:.0f} %", exact(value)))
+
+
+def parameters(params: Mapping[str, object]) -> Line:
+    """Return the sampled parameters, each value with all its digits."""
+    pieces: list[Piece] = []
+    for name, value in params.items():
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        pieces += ["\u2002 ", f"{name}=", figure(value) if number else str(value)]  # type: ignore[arg-type]
+    return Line(tuple(pieces[1:]), "parameters")
+
+
+def _cell(value: object, *, among_figures: bool) -> Cell:
+    if isinstance(value, Line):
+        return Cell(value)
     if isinstance(value, bool) or value is None:
-        place = " class=number" if among_figures else ""
-        return f"<td{place}>{'–' if value is None else 'yes' if value else 'no'}</td>"
+        return Cell(line("–" if value is None else "yes" if value else "no"), "number" if among_figures else "")
     if isinstance(value, int | float):
-        return f'<td class="number">{figure(value)}</td>'
+        return Cell(line(figure(value)), "number")
     text = str(value)
-    return f"<td{' class=text' if len(text) > _LONG else ''}>{escape(text)}</td>"
+    return Cell(line(text), "text" if len(text) > _LONG else "")
 
 
-def data(value: float, shown: str, unit: str = "") -> str:
-    """``shown`` in a value's place, which has all its digits in the page and under the pointer, there with its unit."""
-    return f'<data value="{exact(value)}" data-value="{exact(value)}" title="{exact(value)}{unit}">{shown}</data>'
-
-
-def figure(value: float) -> str:
-    """A rounded figure that keeps its digits; at most those that a table has room for are read."""
-    if not math.isfinite(value):
-        return escape(str(value))
-    return data(value, number_text(value))
-
-
-def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, name: str = "") -> str:
-    """A table in a box of its own that scrolls where the screen is narrower than it."""
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, name: str = "") -> Table:
+    """Return a table. Each value is a number, a text, a truth value, None or a :class:`Line`."""
     rows = list(rows)
-    figures = {i for row in rows for i, value in enumerate(row) if isinstance(value, int | float)}
-    head = "".join(
-        f"<th{' class=number' if i in figures else ''}>{_broken(column)}</th>" for i, column in enumerate(columns)
-    )
-    body = "".join(
-        f"<tr>{''.join(cell(value, among_figures=i in figures) for i, value in enumerate(row))}</tr>\n" for row in rows
-    )
-    attribute = f' data-table="{escape(name)}"' if name else ""
-    return (
-        f'<div class="scroll" tabindex="0"><table{attribute}><thead><tr>{head}</tr></thead>'
-        f"<tbody>\n{body}</tbody></table></div>"
-    )
+    numbers = frozenset(i for row in rows for i, value in enumerate(row) if isinstance(value, int | float))
+    cells = [[_cell(value, among_figures=i in numbers) for i, value in enumerate(row)] for row in rows]
+    return Table(columns, cells, numbers, name)
 
 
-def _broken(name: str) -> str:
-    """A column's name, which may go on in the next line: names are longer than the figures below them."""
-    return escape(name).replace("/", "/<wbr>").replace("_", "_<wbr>")
-
-
-def by_parameter(all_params: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[object]]]:
-    """A column for each parameter that any of the configurations has, and the cells of each."""
+def by_parameter(all_params: Sequence[Mapping[str, object]]) -> tuple[list[str], list[list[object]]]:
+    """Return a column name for each parameter that any of the configurations has, and the cells of each configuration."""
     names = list(dict.fromkeys(name for params in all_params for name in params))
     return names, [[params.get(name) for name in names] for params in all_params]
 
 
-def duration(seconds: float) -> Raw:
-    """A time in the unit that reads best; its seconds have all their digits."""
-    unit, name = (1.0, "s") if seconds < 120 else (60.0, "min") if seconds < 7200 else (3600.0, "h")  # noqa: PLR2004
-    return Raw(data(seconds, f"{seconds / unit:.3g} {name}", " s"))
+def facts_list(pairs: Iterable[tuple[str, str | Line]]) -> Facts:
+    """Return names and values, one pair below the other."""
+    return Facts([(name, value if isinstance(value, Line) else line(value)) for name, value in pairs])
 
 
-def facts_list(pairs: Iterable[tuple[str, object]]) -> str:
-    """Names and values, one below the other; values that are ``Raw`` may hold markup."""
-    items = "".join(
-        f"<dt>{escape(name)}</dt><dd>{value.html if isinstance(value, Raw) else escape(str(value))}</dd>"
-        for name, value in pairs
-    )
-    return f"<dl>{items}</dl>"
+def command(*lines: str) -> Command:
+    """Return the commands that give the figures above."""
+    return Command(lines)
 
 
 def counted(number: int, thing: str) -> str:
-    """``1 trial``, ``2 trials``."""
+    """Return ``1 trial`` or ``2 trials``."""
     return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
-def paragraph(text: str) -> str:
-    """Plain text as a paragraph."""
-    return f"<p>{escape(text)}</p>"
-
-
-def note(text: str) -> str:
-    """Return a note that a reader needs before believing the figures beside it."""
-    return f'<p class="note">{escape(text)}</p>'
-
-
-def command(*lines: str) -> str:
-    """The commands that give the figures above."""
-    told = "\n".join(escape(line) for line in lines)
-    return f'<div class="command"><pre>{told}</pre></div>'
-
-
-def parameters(params: dict[str, Any]) -> Raw:
-    """Return the sampled parameters, each value with all its digits."""
-    told = [
-        f"{escape(name)}={figure(value) if isinstance(value, int | float) and not isinstance(value, bool) else escape(str(value))}"
-        for name, value in params.items()
-    ]
-    return Raw('<span class="parameters">' + "&ensp; ".join(told) + "</span>")
-
-
-_PNG = b"\x89PNG\r\n\x1a\n"
-
-
-def picture(path: Path, label: str) -> str:
-    """A PNG inside the page itself; a sentence where the file can't be read."""
+def picture(path: Path, label: str, caption: Line) -> Picture:
+    """Return the PNG in a file; if it can't be read, a picture that says why."""
     try:
         content = b"" if path.is_symlink() else read_file(path, PICTURE)
     except OSError as error:
-        return paragraph(f"{path.name} can't be read ({error.strerror})")
-    if not content.startswith(_PNG):  # a link to some other file of the reader's, who is to send this page to others
-        return paragraph(f"{path.name} is no picture")
-    encoded = base64.b64encode(content).decode()
-    return f'<img alt="{escape(label)}" title="{escape(label)}" src="data:image/png;base64,{encoded}">'
-
-
-def details(summary: str, inside: str) -> str:
-    """Return content that is folded away until it is opened."""
-    return f"<details><summary>{escape(summary)}</summary>{inside}</details>"
+        return Picture(label, "", f"{path.name} can't be read ({error.strerror})", caption)
+    # A link may lead to any other file of the reader, who may send the page to other people.
+    if not content.startswith(_PNG):
+        return Picture(label, "", f"{path.name} is no picture", caption)
+    return Picture(label, base64.b64encode(content).decode(), "", caption)

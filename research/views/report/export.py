@@ -1,4 +1,4 @@
-"""A report's figures as files: JSON, CSV, Parquet. Every digit of the ledger, and nothing that it has not."""
+"""A report's figures as files (JSON, CSV, Parquet), with every digit of the ledger."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def tables(ledgers: Sequence[Ledger]) -> dict[str, pd.DataFrame]:
-    """The tables by name, each with the sweep in its first columns: trials, rows, front, importances."""
+    """Return the tables trials, rows, front and importances, each with the sweep in its first columns."""
     sweeps = [Sweep(ledger) for ledger in ledgers]
     made: dict[str, Callable[[Sweep], pd.DataFrame]] = {
         "trials": lambda sweep: sweep.trials(),
@@ -31,13 +31,13 @@ def tables(ledgers: Sequence[Ledger]) -> dict[str, pd.DataFrame]:
         ),
     }
     found = {name: [_named(make(sweep), sweep) for sweep in sweeps] for name, make in made.items()}
-    # Empty ones are left out of a join: their columns have no types.
+    # Empty tables are not joined, because their columns have no types.
     whole = {name: [one for one in parts if len(one)] or parts[:1] for name, parts in found.items()}
     return {name: pd.concat(parts, ignore_index=True) for name, parts in whole.items()}
 
 
 def write_csv(ledgers: Sequence[Ledger], out: Path) -> list[Path]:
-    """``out.csv``: the trials. Anything else is a folder: a file for each table that is not empty."""
+    """Write the trials to ``out.csv``; or, if ``out`` is a folder, write a file for each table that is not empty."""
     return _write(
         ledgers,
         out,
@@ -54,7 +54,7 @@ def write_parquet(ledgers: Sequence[Ledger], out: Path) -> list[Path]:
 def write_text(text: str, out: Path) -> None:
     """Write a file whole or not at all.
 
-    Raises ``UserError`` where it can't be written.
+    Raises ``UserError`` if it can't be written.
     """
     _placed(out, lambda path: path.write_text(text, encoding="utf-8"))
 
@@ -95,7 +95,7 @@ def _named(table: pd.DataFrame, sweep: Sweep) -> pd.DataFrame:
 
 
 def _without_formulas(table: pd.DataFrame) -> pd.DataFrame:
-    """The table as a spreadsheet may read it: names and texts are not ours, and none of them is a formula."""
+    """Return the table for a spreadsheet: no name and no text in it is a formula."""
     table = table.rename(columns=csv_cell)
     for place, kind in enumerate(table.dtypes):
         if not pd.api.types.is_numeric_dtype(kind):

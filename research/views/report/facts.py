@@ -1,4 +1,4 @@
-"""Every figure of a report, as JSON: the page is drawn from it and shows nothing else."""
+"""Every figure of a report, as JSON. The page is drawn from these figures and shows no others."""
 
 from __future__ import annotations
 
@@ -83,22 +83,22 @@ def facts(ledger: Ledger) -> dict[str, Any]:
 
 
 def to_json(value: dict[str, Any]) -> str:
-    """The facts as text. Figures have all their digits; what is not finite is null, as in the ledger."""
+    """Return the facts as JSON text. Figures have all their digits; a figure that is not finite is null."""
     return json_text(value)
 
 
 def to_plain(settings: Any) -> dict[str, Any]:  # noqa: ANN401 - any of the settings' parts
-    """A part of the settings as JSON values."""
+    """Return a part of the settings as JSON values."""
     return dataclasses.asdict(settings)
 
 
 def place(ledger: Ledger) -> str:
-    """The sweep's directory as one writes it in a shell."""
+    """Return the sweep's directory, quoted for a shell."""
     return shell(relative(ledger.directory))
 
 
 def epochs_of(ledger: Ledger, view: TrialView) -> int | None:
-    """The trial's full budget; None for a draw that is no config."""
+    """Return the trial's full budget in epochs, or None for a draw that is no config."""
     own = view.created.config.get("epochs")
     return own if isinstance(own, int) else ledger.settings.epochs
 
@@ -143,7 +143,7 @@ def _ranked(ledger: Ledger, view: TrialView, rank: int) -> dict[str, Any]:
 
 
 def _front(ledger: Ledger) -> dict[str, Any] | None:
-    """The points of COMPLETE, feasible trials with their Pareto ranks, and the front's hypervolume."""
+    """Return the points of COMPLETE, feasible trials with their Pareto ranks, and the front's hypervolume."""
     objectives = ledger.settings.objectives
     if not objectives:
         return None
@@ -162,7 +162,7 @@ def _front(ledger: Ledger) -> dict[str, Any] | None:
 
 
 def _rate_distortion(ledger: Ledger) -> list[dict[str, Any]]:
-    """Rate (KL) and distortion (reconstruction) at each trial's best row, where it has both."""
+    """Return rate (KL) and distortion (reconstruction) of each trial's best row, if that row has both."""
     found = []
     for _, view in sorted(ledger.trials.items()):
         best = view.best(ledger.settings.metric)
@@ -188,7 +188,7 @@ def _rungs(ledger: Ledger) -> dict[str, Any] | None:
         for rung in rungs(settings.scheduler, epochs, view.number):
             reached[rung] += max(view.rows, default=0) >= rung
         if view.status == "PRUNED" and view.final is not None:
-            # A trial that was let through for want of others is stopped later, by what it was at the rung.
+            # A rung with too few trials lets a trial pass. The trial is stopped later, by its value at that rung.
             stopped[max(view.final.judged, default=view.final.epoch)] += 1
     judged = [view for view in ledger.trials.values() if view.status in {"COMPLETE", "PRUNED"}]
     trained = sum(max(view.rows) for view in judged)
@@ -254,7 +254,7 @@ def _time(ledger: Ledger) -> dict[str, Any]:
 
 
 def _occupied(ledger: Ledger) -> float:
-    """Seconds that trials held a slot: from each one's first to its latest event, as far as a session lasted."""
+    """Return the seconds that trials held a slot: from first to latest event, counted only while a session ran."""
     sessions = [(_when(start), _when(end)) for start, end in ledger.spans]
     lives = [(_when(view.started), _when(view.updated)) for view in ledger.trials.values()]
     return sum(

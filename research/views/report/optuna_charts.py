@@ -1,4 +1,4 @@
-"""Optuna's own plots of a sweep, made to fit the page. What each can't show, its caption says."""
+"""Optuna's own plots of a sweep, adapted to the page. The captions name what a plot cannot show."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ class OptunaCharts:
         ]
 
     def history(self) -> Iterator[tuple[str, Chart]]:
-        """The value of each trial in the order of trials, and the best so far; by objective."""
+        """Yield, for each objective, the value of each trial in order and the best so far."""
         for name, plot in self._by_objective(visualization.plot_optimization_history):
             yield name, Chart(_above(plot()))
 
     def parallel(self) -> Iterator[tuple[str, Chart]]:
-        """Parallel coordinates of the parameters that every COMPLETE trial has."""
+        """Yield parallel coordinates of the parameters that every COMPLETE trial has."""
         names = [name for name in self.parameters if all(name in trial.params for trial in self.complete)]
         for objective, plot in self._by_objective(visualization.plot_parallel_coordinate):
             figure = plot(params=names)
@@ -53,13 +53,13 @@ class OptunaCharts:
             yield objective, Chart(figure, height=440, width=125 * (len(names) + 1))
 
     def slices(self) -> Iterator[tuple[str, Chart]]:
-        """The value against each parameter by itself."""
+        """Yield the value against each parameter by itself."""
         names = self.parameters
         for objective, plot in self._by_objective(visualization.plot_slice):
             yield objective, Chart(plot(params=names), height=340, width=145 * len(names) + 90)
 
     def contours(self, most_important: Sequence[str]) -> Iterator[tuple[str, Chart]]:
-        """The value over each pair of the most important parameters."""
+        """Yield the value over each pair of the most important parameters."""
         names = sorted(
             self.parameters,
             key=lambda name: most_important.index(name) if name in most_important else len(most_important),
@@ -69,7 +69,7 @@ class OptunaCharts:
             yield objective, Chart(plot(params=names), height=size, width=min(size + 60, 900))
 
     def importances(self) -> Chart:
-        """Bars of the importances (research.search.plotted_study has the figures)."""
+        """Return the importances as bars (research.search.plotted_study computes them)."""
         study = study_of(self.ledger, only_complete=True)
         figure = _quiet(visualization.plot_param_importances, study, evaluator=evaluator())()
         highest = max(max(bar.x) for bar in figure.data)
@@ -79,21 +79,21 @@ class OptunaCharts:
         return Chart(_above(figure), height=120 + 26 * bars)
 
     def front(self) -> Chart:
-        """All COMPLETE trials and the front among them."""
+        """Return all COMPLETE trials, with the front among them."""
         names = [objective.name for objective in self.ledger.settings.objectives]
         figure = _quiet(visualization.plot_pareto_front, self.study, target_names=names)()
-        # Optuna's scale begins with white: without an edge the front's first trial is not to be seen.
+        # Optuna's colour scale begins with white. Without an edge the first trial of the front would be invisible.
         figure.update_traces(
             {"marker.line": {"width": 1.5, "color": "#7a0c0c"}, "marker.size": 9}, {"name": "Best Trial"}
         )
         return Chart(_above(figure), height=480, width=520)
 
     def hypervolume(self, reference: Sequence[float]) -> Chart:
-        """The front's hypervolume after each trial."""
+        """Return the front's hypervolume after each trial."""
         return Chart(_above(_quiet(visualization.plot_hypervolume_history, self.study, reference)()), height=340)
 
     def timeline(self) -> Chart:
-        """When each trial ran."""
+        """Return the time at which each trial ran."""
         figure = _quiet(visualization.plot_timeline, self.study)()
         figure.update_xaxes(title="time")
         return Chart(_above(figure), height=max(260, min(900, 120 + 14 * len(self.ledger.trials))))
@@ -102,12 +102,12 @@ class OptunaCharts:
         several = len(self.ledger.settings.targets) > 1
         for index in range(len(self.ledger.settings.targets)):
             metric, target = target_of(self.ledger, index)
-            # Told no target, Optuna knows which direction is better, and draws the best so far.
+            # Without a target Optuna knows which direction is better, and draws the best so far.
             yield metric.name, _quiet(plot, self.study, target=target if several else None, target_name=metric.name)
 
 
 def comparison(ledgers: Sequence[Ledger], names: Sequence[str]) -> Iterator[Chart]:
-    """Several sweeps of one measure and one metric: the best so far, and how values are distributed (Optuna's EDF)."""
+    """Yield the best so far, and the distribution of values (Optuna's EDF), of sweeps with one measure and metric."""
     metric = ledgers[0].settings.metric
     studies = [study_of(ledger, name=name) for ledger, name in zip(ledgers, names, strict=True)]
     yield Chart(_above(_quiet(visualization.plot_optimization_history, studies, target_name=metric.name)()), height=460)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from research.store.mirror import relative
 from research.text import shell
-from research.views.report.elements import command, escape, figure, paragraph, picture
+from research.views.report.elements import Block, Heading, Paragraph, Pictures, Piece, command, figure, line, picture
 from research.views.report.section import Section
 
 if TYPE_CHECKING:
@@ -19,24 +19,25 @@ def pictures(context: Context) -> Section:
     models = _models(context)
     names = sorted({path.name for _, _, folder in models for path in folder.glob("*.png")}, key=_picture_order)
     if not models:
-        return Section("pictures", "Pictures of the kept models", paragraph("No model has been kept yet."))
+        return Section("pictures", "Pictures of the kept models", [Paragraph("No model has been kept yet.")])
     if not names:
-        parts = [paragraph("The kept models have no pictures: what they were trained on is no image.")]
+        parts: list[Block] = [Paragraph("The kept models have no pictures, because their data are not images.")]
     else:
         parts = [
-            paragraph(
-                "Of each model's kept weights. Reconstructions are rows of held-out examples, each above what comes back; samples "
-                "are means E[x|z] of draws from the prior, not draws of pixels. Any .png that lies in a model's folder is shown here."
+            Paragraph(
+                "Drawn with each model's kept weights. Reconstructions are rows of held-out examples, each above its reconstruction. "
+                "Samples are means E[x|z] for draws of z from the prior, not draws of pixels. Every .png file in a model's folder is "
+                "shown here."
             )
         ]
     for name in names:
         shown = [
-            f"<figure>{picture(folder / name, f'{name}, {label}')}<figcaption>{label}{score}</figcaption></figure>"
+            picture(folder / name, f"{name}, {label}", line(label, *score))
             for label, score, folder in models
             if (folder / name).is_file()
         ]
         title = name.removesuffix(".png").replace("_", " ").replace("-", " ")
-        parts.append(f'<h3>{escape(title)}</h3><div class="pictures" tabindex="0">{"".join(shown)}</div>')
+        parts += [Heading(title), Pictures(shown)]
     folder = relative(models[0][2])
     parts.append(
         command(
@@ -45,20 +46,23 @@ def pictures(context: Context) -> Section:
             shell("research", "encode", folder, "--picture", f"{folder}/codes.png", "--by", "pca"),
         )
     )
-    return Section("pictures", "Pictures of the kept models", "".join(parts))
+    return Section("pictures", "Pictures of the kept models", parts)
 
 
-def _models(context: Context) -> list[tuple[str, str, Path]]:
-    """Each kept model: what it is, its score as markup, its folder. Finalists after the search's own."""
-    metric = escape(context.metric)
-    found = [
-        (f"rank {one['rank']}, trial {one['trial']}", f", {metric} {figure(one['value'])}", Path(one["model"]))
+def _models(context: Context) -> list[tuple[str, list[Piece], Path]]:
+    """Return each kept model's name, score and folder, the finalists after the search's own."""
+    found: list[tuple[str, list[Piece], Path]] = [
+        (
+            f"rank {one['rank']}, trial {one['trial']}",
+            [f", {context.metric} ", figure(one["value"])],
+            Path(one["model"]),
+        )
         for one in context.facts["best"]
         if one["model"]
     ]
     for one in (context.facts["finalists"] or {}).get("configurations", []):
         if one.get("model"):
-            score = "" if one["mean"] is None else f", mean {metric} {figure(one['mean'])}"
+            score = [] if one["mean"] is None else [f", mean {context.metric} ", figure(one["mean"])]
             folder = context.ledger.directory / one["model"]  # an absolute path stays one
             found.append((f"finalist {one['rank']}, of trial {one['parent_trial']}", score, folder))
     return found

@@ -16,7 +16,7 @@ from research.experiments.variants import Variant
 from research.ledger.log import Ledger
 from research.planning.preflight import check_place
 from research.store.folders import inside, write_folder
-from research.views.report.elements import picture
+from research.views.report.elements import line, picture
 from research.views.show import as_json, glance
 from tests.support.synthetic import new_ledger, row, settings, trial
 from vae.config import ConfigError
@@ -130,7 +130,8 @@ def test_a_report_shows_pictures_and_no_other_file_of_its_reader(tmp_path, tally
     (tmp_path / "b.png").write_text("canary")
     for name in ("a.png", "b.png"):
         tally.happened()
-        assert picture(tmp_path / name, "x") == f"<p>{name} is no picture</p>"
+        shown = picture(tmp_path / name, "x", line("x"))
+        assert (shown.content, shown.problem) == ("", f"{name} is no picture")
 
 
 @pytest.mark.fault(TRAVERSAL)
