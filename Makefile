@@ -14,7 +14,7 @@ PEERS := benchmarks/.peers-venv
 PEERS_STAMP := $(PEERS)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep test test-slow test-long faults check format bless bench clean
+.PHONY: help setup sweep test test-slow test-long faults check format docs pictures wheel bless bench clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -38,7 +38,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 sweep: $(STAMP) ## run a whole sweep on the bundled digits: about two minutes
-	$(BIN)/research sweep quickstart
+	$(BIN)/research sweep quickstart --name $$(name=first; n=2; while [ -e sweeps/$$name ]; do name=first-$$n; n=$$((n + 1)); done; echo $$name)
 
 test: $(STAMP) ## the fast tests, in one process for each core
 	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist worksteal
@@ -61,6 +61,24 @@ check: $(STAMP) ## lint, format, types, and who may import whom
 format: $(STAMP) ## apply what `make check` would ask of the format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(STAMP) ## build the documentation site into docs/_build/html; a warning is an error
+	$(BIN)/sphinx-build -W --keep-going -q docs docs/_build/html
+
+pictures: $(STAMP) ## run a sweep, and draw the pictures of the documents from it (needs chromium)
+	$(BIN)/python docs/images/draw.py
+
+wheel: $(STAMP) ## build the wheel, install it into a new environment and run a sweep there, outside this folder
+	rm -rf dist build
+	@here=$$(pwd); uv=$$(command -v uv || echo "$$here/$(BIN)/uv"); place=$$(mktemp -d); trap 'rm -rf $$place' EXIT; set -e; \
+	$$uv build --quiet; \
+	$$uv venv --quiet --python $(BIN)/python $$place/venv; \
+	$$uv pip install --quiet --python $$place/venv/bin/python -c constraints.txt dist/*.whl; \
+	cd $$place; \
+	venv/bin/research sweep quickstart --trials 1 --epochs 1 --address none --wandb disabled --name once; \
+	venv/bin/research report sweeps/once; \
+	test -s sweeps/once/report.html; \
+	for package in research search_spaces vae; do ls venv/lib/python*/site-packages/$$package/py.typed; done
 
 bless: $(STAMP) ## rewrite the golden files; review the diff before committing it
 	$(BIN)/python -m pytest tests/golden --bless

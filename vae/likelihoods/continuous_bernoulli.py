@@ -21,7 +21,7 @@ class ContinuousBernoulli:
 
     This is the normalised form of cross-entropy on grey pixels (arXiv:1907.06845, eq. 4). It is a density on [0, 1] and is
     never ranked against a Bernoulli's mass function. The decoder gives the logits of λ, which is not the mean. As for any
-    density, constant pixels have no best value: log p(0) = log |l| grows with the logarithm of the logit.
+    density, constant pixels have no best value: ``log p(0) = log |l|`` grows with the logarithm of the logit l.
     """
 
     kind: Literal["continuous_bernoulli"] = "continuous_bernoulli"

@@ -13,7 +13,7 @@ from vae.config import PositiveFloat, part
 
 @part
 class Laplace:
-    """log p(x|z) = −Σ_d [|x_d − m_d|/b + log 2b], a density. Its mean m is also its median, which fits absolute errors.
+    """``log p(x|z) = −Σ_d [|x_d − m_d|/b + log 2b]``, a density. Its mean m is also its median, which fits absolute errors.
 
     ``scale`` is b. If ``learned`` is ``shared``, it is the starting value of b, and b is at least ``floor``.
     """

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @part
 class Capacity:
-    """Minimises reconstruction + γ·|KL − C| (Burgess et al. 2018, arXiv:1804.03599, eq. 8).
+    """Minimises ``reconstruction + γ·|KL − C|`` (Burgess et al. 2018, arXiv:1804.03599, eq. 8).
 
     C grows linearly from 0 to ``capacity`` nats over ``epochs`` epochs. KL is the mean over the batch.
     """
@@ -32,7 +32,7 @@ class Capacity:
         return {"capacity": self.capacity * min(1.0, progress.step / (self.epochs * progress.steps_per_epoch))}
 
     def loss(self, batch: Batch) -> Loss:
-        """Return reconstruction + γ·|KL − C|, in nats per example."""
+        """Return ``reconstruction + γ·|KL − C|``, in nats per example."""
         target = batch.settings_of(self)["capacity"]
         distance = (batch.terms.kl.sum() / len(batch.terms.kl) - target).abs()
         return Loss(batch.terms.reconstruction.mean() + self.gamma * distance, {"capacity_distance": distance})

@@ -23,7 +23,7 @@ class InfoVae(Unannealed):
     """Reconstruction + (1 − α)·KL + (α + λ − 1)·MMD(q(z), p(z)) (Zhao et al. 2019, arXiv:1706.02262, eq. 6 and 3.2).
 
     MMD is the unbiased estimate (Gretton et al. 2012, eq. 3) between the codes of a batch and as many draws of the prior.
-    The ``kernel`` is rbf, exp(−d²/c), or imq, c/(c + d²), with c = 2·L·``scale``² (Tolstikhin et al. 2018, section 4).
+    The ``kernel`` is rbf, exp(−d²/c), or imq, c/(c + d²), with c = 2·L·``scale²`` (Tolstikhin et al. 2018, section 4).
     """
 
     kind: Literal["info_vae"] = "info_vae"

@@ -31,7 +31,7 @@ class NoSparsity:
 
 @part
 class L1:
-    """The penalty weight · Σ_d |z_d|, averaged over the batch."""
+    """The penalty ``weight · Σ_d |z_d|``, averaged over the batch."""
 
     kind: Literal["l1"] = "l1"
     weight: NonNegativeFloat = 1e-2
