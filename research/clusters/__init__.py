@@ -1,1 +1,1 @@
-"""Ray clusters as people name them: access, jobs, the code that is sent there, sweeps that are brought home."""
+"""Ray clusters: access to their job servers, jobs, the code that is sent, and sweeps that are fetched."""

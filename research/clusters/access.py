@@ -1,7 +1,7 @@
-"""A Ray cluster as a person names it, and the way to its job server.
+"""Access to the job server of a Ray cluster.
 
-CLUSTER is a launcher's file (``ray up cluster.yaml`` made it) or the address of a dashboard (``http://HOST:8265``).
-With a file the dashboard's port is brought here through SSH for as long as it is needed, as ``ray dashboard`` does.
+CLUSTER is a launcher's file (for ``ray up cluster.yaml``) or the address of a dashboard (``http://HOST:8265``). With a
+file the port of the dashboard is forwarded through SSH while it is needed, as ``ray dashboard`` does.
 """
 
 from __future__ import annotations
@@ -28,29 +28,29 @@ if TYPE_CHECKING:
 
     from ray.job_submission import JobSubmissionClient
 
-FORWARD_SECONDS = 180.0  # until the dashboard's port answers: a cloud's provider is asked where the head is
+FORWARD_SECONDS = 180.0  # until the dashboard's port answers: the launcher first asks the cloud for the head's address
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 
 
 class LostConnection(Exception):
-    """The cluster can't be reached now; what runs there is none the worse for it."""
+    """Raised when the cluster cannot be reached. The jobs on it go on."""
 
 
 def is_address(cluster: str) -> bool:
-    """Return True if ``cluster`` is the address of a dashboard, and not a launcher's file."""
+    """Return True if ``cluster`` is the address of a dashboard rather than a launcher's file."""
     return cluster.startswith(("http://", "https://"))
 
 
 def is_cluster(text: str) -> bool:
-    """Return True if a command's argument names a cluster, and not a sweep's directory."""
+    """Return True if the argument of a command names a cluster rather than a sweep's directory."""
     return is_address(text) or text.endswith((".yaml", ".yml"))
 
 
 def check_cluster(cluster: str) -> None:
-    """Refuse what is neither a launcher's file nor an address, and an environment without Ray's job client.
+    """Check that ``cluster`` is a launcher's file or an address, and that Ray's job client is installed.
 
     Raises:
-        UserError: with the remedy.
+        UserError: one of these is not the case; the message has the remedy.
 
     """
     if not is_address(cluster):
@@ -66,11 +66,11 @@ def check_cluster(cluster: str) -> None:
 
 @contextmanager
 def job_client(cluster: str) -> Iterator[JobSubmissionClient]:
-    """A client of the cluster's job server. The way to it is closed in the end.
+    """Yield a client of the cluster's job server. A forwarded port is closed at the end.
 
     Raises:
-        UserError: it doesn't take our token.
-        LostConnection: nothing is there now, or it is no job server.
+        UserError: the server refuses our token.
+        LostConnection: nothing answers, or the answer is not that of a job server.
 
     """
     from ray.exceptions import AuthenticationError  # noqa: PLC0415 - seconds
@@ -79,7 +79,7 @@ def job_client(cluster: str) -> Iterator[JobSubmissionClient]:
     for talks in ("dashboard_sdk", "job.sdk"):
         logging.getLogger(f"ray.dashboard.modules.{talks}").setLevel(logging.WARNING)
     logging.getLogger("ray._private.runtime_env.packaging").setLevel(logging.WARNING)
-    # Ray's client would go where these say, whatever address it is given.
+    # Ray's client would prefer these variables to the address that it is given.
     for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
         os.environ.pop(name, None)
     with dashboard(cluster) as address:
@@ -97,7 +97,7 @@ def job_client(cluster: str) -> Iterator[JobSubmissionClient]:
 
 @contextmanager
 def dashboard(cluster: str) -> Iterator[str]:
-    """The address of the cluster's dashboard on this machine."""
+    """Yield the address at which this machine reaches the dashboard of the cluster."""
     if is_address(cluster):
         yield cluster
         return
@@ -105,7 +105,7 @@ def dashboard(cluster: str) -> Iterator[str]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     with tempfile.TemporaryFile("w+", errors="replace") as said:
-        # A session of its own: Ctrl-C is for us, and all that it starts can be ended together.
+        # It gets a session of its own, so that Ctrl-C reaches only us and all its processes can be ended together.
         forward = subprocess.Popen(  # noqa: S603 - our own interpreter
             ray_command("dashboard", cluster, "--port", str(port)),
             stdin=subprocess.DEVNULL,
@@ -128,16 +128,16 @@ def dashboard(cluster: str) -> Iterator[str]:
 
 
 def ray_command(*arguments: str) -> list[str]:
-    """The command line of ``ray`` in this environment."""
+    """Return the command line of ``ray`` in this environment."""
     return [sys.executable, "-P", "-m", "ray.scripts.scripts", *arguments]
 
 
 def rsync_down(cluster: str, source: str, target: Path, exclude: list[str]) -> None:
-    """Copy the content of the head's folder ``source`` into ``target``, which holds an earlier copy or nothing.
+    """Copy the content of the folder ``source`` on the head into ``target``, which is empty or holds an earlier copy.
 
     Raises:
-        UserError: the folder isn't there, or the cluster has no head.
-        LostConnection: rsync ended before its end; called again it goes on.
+        UserError: the folder does not exist, or the cluster has no head.
+        LostConnection: rsync was interrupted. The next call continues.
 
     """
     import yaml  # noqa: PLC0415 - one verb alone needs it
@@ -146,7 +146,7 @@ def rsync_down(cluster: str, source: str, target: Path, exclude: list[str]) -> N
         raise UserError("sweeps come home through rsync, and there is none: install it here and on the head")
     with open(cluster, encoding="utf-8") as file:  # noqa: PTH123 - what was typed
         config: dict[str, Any] = yaml.safe_load(file)
-    # The launcher takes what to leave out from its file alone. It would also refuse mounts that are not here.
+    # The launcher reads the exclusions only from its file. It would also refuse mounts that do not exist here.
     config |= {"rsync_exclude": exclude, "rsync_filter": [], "file_mounts": {}}
     with tempfile.NamedTemporaryFile("w", suffix=".yaml", encoding="utf-8") as changed:
         yaml.safe_dump(config, changed)
@@ -167,7 +167,7 @@ def rsync_down(cluster: str, source: str, target: Path, exclude: list[str]) -> N
 
 
 def one_line(error: object) -> str:
-    """An exception's text without its line breaks."""
+    """Return the text of an exception as one line."""
     return " ".join(str(error).split())
 
 

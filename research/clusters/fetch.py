@@ -1,4 +1,4 @@
-"""A sweep of a cluster, brought home: whole and verified, or not there."""
+"""Fetch a sweep from a cluster. The local copy is complete and verified, or it does not exist."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ from vae.durable import LARGE_TEXT, read_file, sync_directory
 if TYPE_CHECKING:
     from pathlib import Path
 
-# Checkpoints of unfinished trials are of use on the cluster alone; the lock is a process's; the rest is scratch.
-# So does the mark of the ledger's length: copied after the ledger of a sweep that runs, it would be ahead of the copy.
+# Not copied: checkpoints of unfinished trials, which only the cluster uses; the lock of a process; scratch files. The
+# mark of the ledger's length is not copied either: it is copied later than the ledger, so it could be ahead of the
+# copy.
 _STAYS = ["trials/", "ray/", "/lock", LATEST_EVENT, ".*.tmp"]
-_ATTEMPTS = 3  # a sweep that runs may change a model while it is copied
+_ATTEMPTS = 3  # a running sweep may replace a model while it is copied
 
 
 @dataclass(frozen=True)
@@ -32,37 +33,37 @@ class Fetched:
 
     directory: Path
     events: int
-    new: int  # events that were not there before
+    new: int  # events that the earlier copy did not have
     models: int
 
 
 def fetch(cluster: str, name: str, *, storage: str, to: Path) -> Fetched:
-    """Bring the sweep ``name`` to ``to/name``.
+    """Copy the sweep ``name`` of the cluster to ``to/name``.
 
-    What comes is first put beside it and verified there: a fetch that is cut off leaves what was there before, and
-    the next one goes on with what has come. What was added at home, such as looks and reports, stays.
+    The files are copied to a folder beside it and verified there. An interrupted fetch leaves the earlier copy as it
+    was, and the next fetch continues. Local additions, such as looks and reports, stay.
 
     Raises:
-        UserError: it can't be fetched this way, or the copy at home has gone its own way.
-        CorruptFile: what came is damaged, again and again.
-        LostConnection: the transfer was cut off.
+        UserError: this cluster or storage cannot be fetched from, or the local copy has events that the cluster lacks.
+        CorruptFile: the copied files are damaged, also after several attempts.
+        LostConnection: the transfer was interrupted.
 
     """
     target, staged = to / name, to / f".{name}.coming"
     previous = to / f".{name}.previous"
     to.mkdir(parents=True, exist_ok=True)
     if previous.exists() and not target.exists():
-        previous.rename(target)  # killed between the two renames below
+        previous.rename(target)  # an earlier fetch was killed between the two renames below
     if not staged.exists() and target.exists():
-        shutil.copytree(target, staged, copy_function=os.link, symlinks=True)  # rsync writes anew what differs
+        shutil.copytree(target, staged, copy_function=os.link, symlinks=True)  # rsync replaces files that differ
     staged.mkdir(exist_ok=True)
-    shutil.rmtree(staged / "models", ignore_errors=True)  # those that are kept may be others by now
+    shutil.rmtree(staged / "models", ignore_errors=True)  # the set of kept models may have changed
     for attempt in range(_ATTEMPTS):
         try:
             _bring(cluster, f"{storage.rstrip('/')}/{name}", staged)
         except UserError:
             with contextlib.suppress(OSError):
-                staged.rmdir()  # nothing came, so nothing is left
+                staged.rmdir()  # it is empty if nothing was copied
             raise
         try:
             events, models = _verify(staged)
@@ -84,9 +85,9 @@ def fetch(cluster: str, name: str, *, storage: str, to: Path) -> Fetched:
 
 
 def _bring(cluster: str, source: str, staged: Path) -> None:
-    """Copy what is in the cluster's folder ``source`` into ``staged``. Each kind of storage has its way."""
+    """Copy the folder ``source`` of the cluster into ``staged``, from the object store or through rsync."""
     if is_url(source):
-        # This machine's mirror of the sweep: events, models and looks, as the store has them.
+        # Read from this machine's mirror of the store, which holds events, models and looks.
         shutil.copytree(local(source), staged, copy_function=_copy_anew, dirs_exist_ok=True)
     elif is_address(cluster):
         raise UserError(
@@ -98,14 +99,14 @@ def _bring(cluster: str, source: str, staged: Path) -> None:
 
 
 def _copy_anew(source: str, target: str) -> None:
-    """Copy a file, never into one that the copy at home shares."""
+    """Copy a file. The target is replaced, not written to, because it may be a hard link into the local copy."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(target)  # noqa: PTH108 - copytree's paths are text
     shutil.copyfile(source, target)
 
 
 def _verify(sweep: Path) -> tuple[int, int]:
-    """Return how many events and models there are, after each was read and compared with its hash."""
+    """Compare each event and model with its hash, and return their numbers."""
     ledger = Ledger.open(sweep)
     models = 0
     if (sweep / "models").is_dir():
@@ -118,7 +119,7 @@ def _verify(sweep: Path) -> tuple[int, int]:
 
 
 def _same_past(target: Path, staged: Path) -> int:
-    """Return how many events the copy at home has; refused where one of them is not the cluster's."""
+    """Return the number of events of the local copy. A local event that the cluster does not have is refused."""
     events = sorted((target / "ledger").glob("*.json"))
     for event in events:
         twin = staged / "ledger" / event.name

@@ -1,4 +1,4 @@
-"""Sweeps as Ray jobs: begun, found, followed and stopped on a cluster."""
+"""Sweeps as Ray jobs on a cluster: submit, find, follow and stop them."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ if TYPE_CHECKING:
     from ray.job_submission import JobDetails, JobSubmissionClient
 
 _SWEEP = "research_sweep"  # in a job's metadata: the sweep's name
-# Ray's own way to stop a job is SIGTERM to every process of it, and SIGKILL after three seconds. SIGINT is what a
-# sweep's W&B process leaves to its driver, and a driver needs the time to bring every view up to the ledger.
+# Ray stops a job with SIGTERM to each of its processes, and with SIGKILL three seconds later. A driver needs more time
+# to update its views. We send SIGINT instead, which the W&B process of a sweep ignores.
 _STOPPED_BY = {"RAY_JOB_STOP_SIGNAL": "SIGINT", "RAY_JOB_STOP_WAIT_TIME_S": "600"}
-PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)  # between attempts to connect again; the last one again and again
+PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)  # seconds between attempts to reconnect; the last one repeats
 GIVE_UP_SECONDS = 1800.0  # without a connection
 
 
 def submit(cluster: str, name: str, command: Sequence[str], others: Sequence[Path]) -> str:
-    """Begin ``research COMMAND`` for the sweep ``name`` as a job on ``cluster``. The job's id.
+    """Start ``research COMMAND`` for the sweep ``name`` as a job on ``cluster``, and return the id of the job.
 
-    The code that runs there, in the driver and in every worker, is this one.
+    The driver and all workers run the code of this checkout.
 
     Raises:
-        UserError: the sweep has a driver there already, or something is wrong with ``others``.
-        LostConnection: the cluster can't be reached.
+        UserError: the sweep already has a driver there, or ``others`` cannot be sent.
+        LostConnection: the cluster cannot be reached.
 
     """
     with tempfile.TemporaryDirectory(prefix="research-pack-") as folder:
@@ -51,8 +51,8 @@ def submit(cluster: str, name: str, command: Sequence[str], others: Sequence[Pat
             try:
                 return str(
                     client.submit_job(
-                        # -P: the code that was sent, which Ray has put first on the path, and no other folder's.
-                        # exec: the job's process is the driver itself, and no shell stands between it and a signal.
+                        # -P keeps the working directory off the path, where Ray has put the code that was sent first.
+                        # exec makes the driver the process of the job, so that signals reach it and not a shell.
                         entrypoint="exec python -P -m research.cli " + shlex.join(command),
                         submission_id=f"{name}-{len(before)}",
                         metadata={_SWEEP: name},
@@ -64,10 +64,10 @@ def submit(cluster: str, name: str, command: Sequence[str], others: Sequence[Pat
 
 
 def find(client: JobSubmissionClient, cluster: str, name: str) -> JobDetails:
-    """The newest job of the sweep ``name``.
+    """Return the newest job of the sweep ``name``.
 
     Raises:
-        UserError: there is none, and which there are.
+        UserError: there is none; the message lists the sweeps that the cluster knows.
 
     """
     if not (found := jobs_of(client, name)):
@@ -80,19 +80,19 @@ def find(client: JobSubmissionClient, cluster: str, name: str) -> JobDetails:
 
 
 def jobs_of(client: JobSubmissionClient, name: str) -> list[JobDetails]:
-    """The jobs that were submitted for the sweep ``name``, oldest first."""
+    """Return the jobs that were submitted for the sweep ``name``, the oldest first."""
     found = [job for job in client.list_jobs() if (job.metadata or {}).get(_SWEEP) == name]
     return sorted(found, key=lambda job: job.start_time or 0)
 
 
 def follow(cluster: str, name: str, *, say: Callable[[str], None], after: int = 0) -> int:
-    """Print what the sweep's newest job says until it ends. Its exit code: 0 when all went well.
+    """Print the output of the sweep's newest job until the job ends, and return its exit code.
 
-    A lost connection is taken up again. ``after``: so many characters, said before, are left out.
+    A lost connection is made again. The first ``after`` characters of the output are left out.
 
     Raises:
-        LostConnection: there was none to begin with, or there is none for longer than is waited for.
-        UserError: the cluster doesn't know the sweep (any more).
+        LostConnection: the first connection failed, or a lost one could not be made again in time.
+        UserError: the cluster does not know the sweep (any more).
 
     """
     printed = after
@@ -117,7 +117,7 @@ def follow(cluster: str, name: str, *, say: Callable[[str], None], after: int = 
                     sys.stdout.flush()
                 job = client.get_job_info(number)
                 if job.status.is_terminal():
-                    # Following may end before a driver's last words are written.
+                    # The stream may end before the last output of the driver is written.
                     sys.stdout.write(client.get_job_logs(number)[printed:])
                     sys.stdout.flush()
                     return _exit_code(job)
@@ -135,7 +135,7 @@ def follow(cluster: str, name: str, *, say: Callable[[str], None], after: int = 
 
 
 def stop(cluster: str, name: str) -> int | None:
-    """Ask the sweep's driver to stop, as Ctrl-C does. How many characters it had said; None where nothing of it ran."""
+    """Ask the driver of the sweep to stop, like Ctrl-C. Return the length of its output so far; None if no job runs."""
     with job_client(cluster) as client:
         job = find(client, cluster, name)
         if job.status.is_terminal():
@@ -145,7 +145,7 @@ def stop(cluster: str, name: str) -> int | None:
 
 
 def _new_text(client: JobSubmissionClient, job: str, printed: int) -> Iterator[str]:
-    """Yield the job's output from character ``printed`` on. Each connection begins again at the start of the output."""
+    """Yield the output of the job from character ``printed`` on. Each connection starts at its beginning."""
     from aiohttp import ClientError  # noqa: PLC0415 - in the extra "cluster"
 
     pieces = client.tail_job_logs(job)

@@ -1,4 +1,4 @@
-"""The code as a folder that can be sent to a cluster: what runs, what it was made of, and nothing else."""
+"""Pack the code into a folder for a cluster: the packages, their origin, and nothing else."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from research.secret_rules import is_secret_file
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-_ALONGSIDE = ("pyproject.toml", "constraints.txt")  # for whoever wants to know what it ran with
-# Never meant by who names the folder around them: histories and caches.
+_ALONGSIDE = ("pyproject.toml", "constraints.txt")  # they document the dependencies
+# Histories and caches are left out of a folder that the user names.
 _LEFT_OUT = {".git", ".hg", ".svn", "__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".ipynb_checkpoints"}
-_VENV = "pyvenv.cfg"  # the file that makes a folder a virtual environment
-_LOOKED_AT = 2**22  # bytes of a file: those are searched for secrets
+_VENV = "pyvenv.cfg"  # a folder with this file is a virtual environment
+_LOOKED_AT = 2**22  # the bytes of each file that are searched for secrets
 
 
 def pack(into: Path, others: Iterable[Path] = ()) -> None:
-    """Copy the files of the packages into the empty folder ``into``, and ``others`` beside them.
+    """Copy the files of the packages, and ``others``, into the empty folder ``into``.
 
-    The commit, the differences from it and the fingerprint go along in ``packed.json``, because there is no git
-    where the folder is unpacked: :func:`research.provenance.code` reads them there.
+    ``packed.json`` holds the commit, the differences from it and the fingerprint, because the cluster has no git
+    repository. :func:`research.provenance.code` reads it there.
 
     Raises:
-        UserError: one of ``others`` doesn't exist or would take the place of something else. Something in it holds
-            a secret, or is a link that leads out of it. A source file of the packages is not tracked by git.
+        UserError: one of ``others`` does not exist, has the name of another file, holds a secret, or is a link that
+            leads out of it; or a source file of the packages is not tracked by git.
 
     """
     files = provenance.package_files()
@@ -45,12 +45,12 @@ def pack(into: Path, others: Iterable[Path] = ()) -> None:
     (into / provenance.PACKED).write_text(json.dumps(packed, indent=1) + "\n", encoding="utf-8")
     for source in others:
         place = into / Path(os.path.abspath(source)).name  # noqa: PTH100 - a link keeps its own name
-        # A module of the same name would be imported in a package's stead.
+        # A module of the same name would be imported instead of the package.
         if place.exists() or place.stem in provenance.PACKAGES:
             raise UserError(f"{str(source)!r} can't be sent along: there is a {place.name!r} already; rename it")
         if not source.exists():
             raise UserError(f"{str(source)!r} can't be sent along: there is no such file or folder")
-        root = source.resolve()  # the link that a person names is meant; those inside may lead nowhere else
+        root = source.resolve()  # a link that the user names is followed; links inside must not lead out of it
         if is_secret_file(Path(source.name)) or is_secret_file(Path(root.parent.name, root.name)):
             raise UserError(_refusal(source, "it holds secrets, by its name"))
         if not root.is_dir():
@@ -61,7 +61,7 @@ def pack(into: Path, others: Iterable[Path] = ()) -> None:
 
 
 def _refuse_untracked(files: list[Path]) -> None:
-    """A new module that git doesn't track would be missing there, and the code would be another."""
+    """Refuse source files that git does not track. They would be missing on the cluster, so the code would differ."""
     known = set(files)
     for name in provenance.PACKAGES:
         for path in sorted((provenance.ROOT / name).rglob("*.py")):
@@ -73,7 +73,7 @@ def _refuse_untracked(files: list[Path]) -> None:
 
 
 def _files(folder: Path, root: Path) -> Iterator[Path]:
-    """The files below ``folder``, without histories, caches and virtual environments. Links that stay inside are followed."""
+    """Yield the files in ``folder`` without histories, caches and virtual environments. Links inside are followed."""
     for path in sorted(folder.iterdir()):
         if path.name in _LEFT_OUT or (path / _VENV).exists():
             continue
@@ -87,10 +87,10 @@ def _files(folder: Path, root: Path) -> Iterator[Path]:
 
 
 def _copy(source: Path, target: Path, root: Path) -> None:
-    """Copy one file, unless it holds a secret or is none.
+    """Copy one regular file that holds no secret.
 
     Raises:
-        UserError: it may not be sent, and why.
+        UserError: the file may not be sent; the message has the reason.
 
     """
     try:

@@ -47,10 +47,10 @@ class More:
 
 
 def raised(budget: Budget, more: More) -> Budget:
-    """``budget`` with ``more``; a limit that it had not is set, and never lowered.
+    """Return ``budget`` extended by ``more``. A new limit is set; a present limit is never lowered.
 
     Raises:
-        UserError: a text is no number, or below what the limit is.
+        UserError: a text is not a number, or is below the present limit.
 
     """
     changes: dict[str, float | int] = {}
@@ -73,7 +73,7 @@ def raised(budget: Budget, more: More) -> Budget:
 
 
 def limits(ledger: Ledger, now: datetime | None = None) -> list[Limit]:
-    """The budget's limits with what is spent. ``now``: while a driver is at work, the end of its session so far."""
+    """Return the limits of the budget with the amounts spent. ``now`` is the end of a session that still runs."""
     budget = ledger.settings.budget
     found = []
     if budget.hours is not None:
@@ -96,7 +96,7 @@ def out_of_time(ledger: Ledger) -> str | None:
 
 
 def spent(ledger: Ledger) -> str | None:
-    """The first of the limits that is reached, in words."""
+    """Return a message about the first limit that is reached, else None."""
     reached = (limit for limit in limits(ledger, datetime.now(UTC)) if limit.reached)
     return next(
         (f"{limit.option} {limit.limit:g} is spent ({limit.spent:.4g} {limit.unit})" for limit in reached), None
@@ -108,7 +108,7 @@ def wall_seconds(ledger: Ledger, now: datetime | None = None) -> float:
     spans = [(datetime.fromisoformat(start), datetime.fromisoformat(end)) for start, end in ledger.spans]
     if now is not None and spans:
         spans[-1] = spans[-1][0], now
-    # A clock that was set back in a session has not taken back any work.
+    # If the clock was set back during a session, its duration must not become negative.
     return sum(max(0.0, (end - start).total_seconds()) for start, end in spans)
 
 

@@ -1,4 +1,4 @@
-"""Values that an event can't have, although JSON can hold them: refused where a ledger or a record is read."""
+"""Checks for values that JSON can hold but an event cannot. A ledger or record with such a value is refused."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import re
 from datetime import UTC, datetime
 from typing import Any
 
-# What a number that is not finite, or far too large, looks like in JSON. It may also be inside a text, so that a match
-# is looked at closely. Almost no event matches, and a long ledger is read in the same time as before.
+# Matches the JSON form of a number that is not finite or far too large. A match may also be inside a string, so each
+# match is parsed. Almost no event matches, so this costs a long ledger no time.
 _SUSPECT = re.compile(rb"NaN|Infinity|[eE]\+?\d{3}|\d{300}")
 _LATEST = datetime(9000, 1, 1, tzinfo=UTC)  # later ones can't be shown in every time zone
 

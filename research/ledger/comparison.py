@@ -1,11 +1,11 @@
 """The comparison key: everything that two figures must share before one may be called better than the other.
 
-A figure is an estimate of something (the measure: which data, which event space, given what) made in some way (how many
-samples, which noise, which examples). Two figures of one metric compare only where both agree. Each metric depends on
-some of these facts and not on others: importance-weighted estimates depend on ``eval.nll_k``, the ELBO does not.
+A figure estimates a quantity (its measure: the data, the event space, the conditioning) in a certain way (the number of
+samples, the noise, the examples). Two figures of one metric compare only if both agree. Each metric depends on some of
+these facts only: importance-weighted estimates depend on ``eval.nll_k``, the ELBO does not.
 
-The facts of a row are plain JSON values, so that the ledger, a record and a report can hold them. Every place that ranks,
-stops, keeps or compares uses :func:`why_not`; the reasons are in ``docs/reading-the-numbers.md``.
+The facts of a row are plain JSON values, so that the ledger, a record and a report can hold them. All code that ranks,
+stops, keeps or compares trials uses :func:`why_not`. ``docs/reading-the-numbers.md`` gives the reasons.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ ALL = "all"  # eval.subset where no example is left out
 def facts_of_config(config: Mapping[str, Any], measure: str | None, bound: str | None, examples: int | None) -> Facts:
     """Return the facts of every row that a config, as JSON values, gives on a split of ``examples`` examples.
 
-    ``examples`` None: unknown, as in the ledger of an earlier version. A value that is not there is left out, and is not
-    compared.
+    ``examples`` is None if the number is unknown, as in the ledger of an earlier version. A missing value is left out
+    and is not compared.
     """
     settings = _part(config, "eval")
     facts: Facts = {} if measure is None else {"measure": measure}
@@ -73,9 +73,9 @@ def _part(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def why_not(metrics: Iterable[str], a: Mapping[str, Any], b: Mapping[str, Any]) -> str | None:
-    """Return why rows with the facts ``a`` and ``b`` may not be ranked by ``metrics``; None where they may.
+    """Return why rows with the facts ``a`` and ``b`` may not be ranked by ``metrics``; None if they may.
 
-    The answer names the first fact that differs, with both values. Facts that one side does not know are not compared.
+    The message names the first fact that differs, with both values. Facts that one side lacks are not compared.
     """
     if "measure" in a and "measure" in b and a["measure"] != b["measure"]:
         return f"its measure is {a['measure']!r}, not {b['measure']!r}"

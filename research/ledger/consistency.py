@@ -1,6 +1,6 @@
 """The consistency of a record: its config and hash, seed, rows, best epoch, measure, replicates and stack.
 
-A record that lies alone has nothing beside it that could be compared with it, so that it is compared with itself.
+A single record file cannot be compared with a ledger, so its parts are compared with each other.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _MOST_THREADS = 1024
 
 
 def check_record(record: TrialRecord) -> None:
-    """Refuse a record that contradicts itself. Of its config only the plain values are looked at.
+    """Refuse a record that contradicts itself. Only plain values of its config are read; no part is imported.
 
     Raises:
-        UserError: with both values.
+        UserError: the record contradicts itself; the message has both values.
 
     """
     for problem in _contradictions(record):
@@ -39,10 +39,10 @@ def _contradicted(record: TrialRecord, problem: str) -> str:
 
 
 def expected_rows(record: TrialRecord) -> int | None:
-    """Return how many rows the record says that it should have; None where it does not say.
+    """Return the number of rows that the record should have; None if it does not say.
 
-    A trial that ended early, or has not ended, has as many as it had when the record was made. Earlier versions did not
-    write that down.
+    A trial that ended early, or has not ended, has the number of rows that it had when the record was made. Earlier
+    versions did not store this number.
     """
     epochs = record.config.get("epochs")
     if record.status == "COMPLETE" and isinstance(epochs, int):
@@ -51,7 +51,7 @@ def expected_rows(record: TrialRecord) -> int | None:
 
 
 def rows_in_words(record: TrialRecord) -> str:
-    """Return how many rows the record has, and how many it should have, for people."""
+    """Return the number of rows of the record and the number that it should have, as text."""
     there, wanted, epochs = len(record.rows), expected_rows(record), record.config.get("epochs")
     if wanted == epochs == there:
         return f"{there} epochs"
@@ -88,7 +88,7 @@ def _contradictions(record: TrialRecord) -> Iterator[str]:
 
 
 def _best_contradicted(record: TrialRecord) -> Iterator[str]:
-    """Yield a line if another epoch than the record's is the best by the record's metric."""
+    """Yield a line if the best epoch by the record's metric is not the one that the record names."""
     best: tuple[int, float] | None = None
     # A single run that diverged keeps no weights of its last row.
     rows = record.rows[:-1] if record.status == "FAIL" and not record.sweep else record.rows
@@ -105,7 +105,7 @@ def _best_contradicted(record: TrialRecord) -> Iterator[str]:
 
 
 def _replicates_contradicted(record: TrialRecord) -> Iterator[str]:
-    """Yield a line for a row that is not the mean of the record's replicates. A diverged row is that of one of them."""
+    """Yield a line for a row that is not the mean of the record's replicates. A diverged row belongs to one replicate."""
     rows = record.rows[:-1] if record.status == "FAIL" else record.rows
     for row in rows if record.replicates > 1 else []:
         held_out = [name for name in row if name.startswith("val/") and name.endswith(REPLICATES)]
@@ -121,18 +121,19 @@ def _shortened(values: list[JsonValue]) -> str:
 
 
 def names_external(value: JsonValue) -> bool:
-    """Return True if a part in the config ``value`` comes from outside the tree: making the config would import it."""
+    """Return True if the config ``value`` names an external part. Building such a config imports code."""
     if isinstance(value, dict):
         return value.get("kind") == "external" or any(map(names_external, value.values()))
     return isinstance(value, list) and any(map(names_external, value))
 
 
 def config_of(record: TrialRecord) -> TrainConfig:
-    """Return the config of a record that does not contradict itself. Parts from outside the tree are imported here.
+    """Check the record and return its config. External parts are imported here.
 
     Raises:
-        UserError: the record contradicts itself, see :func:`check_record`, or its config is not the one that was hashed.
-        ConfigError: it is no config.
+        UserError: the record contradicts itself, see :func:`check_record`, or its config does not have the recorded
+            hash.
+        ConfigError: the config is invalid.
 
     """
     from vae.serialization import config_hash, from_record  # noqa: PLC0415 - torch, whose threads may have to be set first

@@ -1,7 +1,7 @@
 """The registry of metrics: for each figure of a row, its unit, its direction, and what it depends on.
 
-Directions, refusals, tables and comparisons are derived from it. A metric of a user's own (``vae.external_metric``) is not in
-the table; it comes with the config, and :func:`depends_on` knows its name.
+Directions, refusals, tables and comparisons are derived from it. A user's own metric (``vae.external_metric``) is not
+in this table. It comes with the config, and :func:`depends_on` recognises its name.
 """
 
 from __future__ import annotations

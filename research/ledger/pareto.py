@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def ranks(points: Sequence[Point], objectives: Sequence[Metric]) -> list[int]:
-    """The front that each of ``points`` [N, M] lies on: 1 is beaten by none, 2 by none but those of 1, ... .
+    """Return the front of each of ``points`` [N, M]. No point beats front 1; only front 1 beats front 2; and so on.
 
     Equal points share a rank (Deb et al. 2002, fast non-dominated sorting).
     """
@@ -26,15 +26,15 @@ def ranks(points: Sequence[Point], objectives: Sequence[Metric]) -> list[int]:
 
 
 def reference_point(points: Sequence[Point], objectives: Sequence[Metric]) -> tuple[float, ...]:
-    """The worst value of each objective among ``points``: the default reference point of a hypervolume."""
+    """Return the worst value of each objective among ``points``: the default reference point of a hypervolume."""
     worst = [min if objective.direction == "maximize" else max for objective in objectives]
     return tuple(pick(column) for pick, column in zip(worst, zip(*points, strict=True), strict=True))
 
 
 def hypervolume(points: Sequence[Point], objectives: Sequence[Metric], reference: Point) -> float:
-    """The volume that ``points`` dominate, up to ``reference`` (Zitzler & Thiele 1998); in the objectives' units.
+    """Return the volume that ``points`` dominate, up to ``reference``, in the objectives' units (Zitzler & Thiele 1998).
 
-    Only volumes from one reference compare.
+    Volumes with different references do not compare.
     """
     if not points:
         return 0.0

@@ -1,4 +1,4 @@
-"""TrialRecord: what is kept of a trial, enough to train it again and to say whether it came out the same."""
+"""TrialRecord: everything that is needed to train a trial again and to judge whether it reproduced."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Stacked:
 
     position: NonNegativeInt
     configs: list[Facts]
-    epochs: list[PositiveInt]  # that each had trained when the record was made
+    epochs: list[PositiveInt]  # the epochs that each member had trained when the record was made
 
     @classmethod
     def of(cls, ledger: Ledger, trial: int) -> Self | None:
@@ -57,11 +57,11 @@ class Stacked:
 
 @part
 class TrialRecord:
-    """One trial of one sweep, as its ledger has it.
+    """One trial of one sweep, from the ledger.
 
-    ``rows`` are in order of epochs, their units nats per example. ``code`` and ``versions`` are those of the
-    driver in the session that wrote the last row; ``hardware``, ``threads`` and ``device`` those of the
-    worker that computed the best row (the last one where there is no best).
+    ``rows`` are in order of epochs; likelihoods are in nats per example. ``code`` and ``versions`` are those of the
+    driver in the session that wrote the last row. ``hardware``, ``threads`` and ``device`` are those of the worker
+    that computed the best row, or the last row if there is no best one.
     """
 
     format: Literal[1] = 1
@@ -87,14 +87,14 @@ class TrialRecord:
     hardware: Facts
     threads: int | None
     device: str | None
-    replicates: PositiveInt = 1  # seeds that each row is the mean of
+    replicates: PositiveInt = 1  # the number of seeds; each row is their mean
     stacked: Stacked | None = None
-    label_names: tuple[str, ...] = ()  # of the data, by number; empty where each label is called by its number
-    epochs_trained: NonNegativeInt | None = None  # how many rows there are; None in records of version 0.1.0
+    label_names: tuple[str, ...] = ()  # by number; empty if the labels are numbers
+    epochs_trained: NonNegativeInt | None = None  # the number of rows; None in records of version 0.1.0
 
     @classmethod
     def of(cls, ledger: Ledger, trial: int) -> Self:
-        """The record of trial number ``trial``, as far as it has come."""
+        """Return the record of trial number ``trial``, with the rows that exist so far."""
         view, settings = ledger.trials[trial], ledger.settings
         best = view.best(settings.metric)
         row = best or view.rows.get(max(view.rows, default=-1))
@@ -132,12 +132,12 @@ class TrialRecord:
         )
 
     def to_json(self) -> str:
-        """Indented JSON with sorted keys; equal records give equal text."""
+        """Return indented JSON with sorted keys. Equal records give equal text."""
         return pretty(_ADAPTER.dump_python(self))
 
     @classmethod
     def from_json(cls, text: str | bytes, source: str) -> TrialRecord:
-        """The record in ``text``; ``UserError`` naming ``source`` for anything else."""
+        """Return the record in ``text``. Anything else raises ``UserError`` with the name ``source``."""
         try:
             numbers(text.encode("utf-8", "replace") if isinstance(text, str) else text)
         except ValueError as error:
@@ -156,9 +156,12 @@ _ADAPTER: TypeAdapter[TrialRecord] = TypeAdapter(TrialRecord)
 def load_record(path: str | Path, rank: int = 1) -> TrialRecord:
     """Return the record at ``path``: a ``record.json``, a model folder (verified), or a trial of a sweep.
 
-    What it says of itself is not judged here, and its config is not made: see :func:`config_of`.
+    The content is not judged here, and the config is not built; see :func:`config_of`.
 
-    Raises ``UserError`` for anything else, ``CorruptFile`` naming a damaged file.
+    Raises:
+        UserError: ``path`` is none of these.
+        CorruptFile: a file is damaged; the message names it.
+
     """
     match source_at(path, rank):
         case SweepTrial(ledger, number, _):
@@ -179,10 +182,11 @@ def load_record(path: str | Path, rank: int = 1) -> TrialRecord:
 def verify_model(folder: Path) -> TrialRecord | None:
     """Verify a model folder: every file by its manifest, the config by its record, the record by the sweep around it.
 
-    Returns its record. A folder without one is None: ``config.json`` and weights alone are a model without a history,
-    and a record alone is a record.
+    Return its record, or None if it has none: ``config.json`` and weights alone are a model without a history.
 
-    Raises ``CorruptFile`` naming what is damaged or contradicts the rest.
+    Raises:
+        CorruptFile: a file is damaged or contradicts the others; the message names it.
+
     """
     record = _verified_record(folder)
     if record is not None:
@@ -191,7 +195,7 @@ def verify_model(folder: Path) -> TrialRecord | None:
 
 
 def _verified_record(folder: Path) -> TrialRecord | None:
-    """Return the record of a model folder whose files are those of its manifest; None where there is no manifest."""
+    """Check the files of a model folder against its manifest and return its record; None if there is no manifest."""
     manifest = verify_folder(folder) if has_manifest(folder) else None
     has_record = (folder / RECORD).is_file()
     if manifest is None and has_record and (folder / _WEIGHTS).is_file():
@@ -208,7 +212,7 @@ def _verified_record(folder: Path) -> TrialRecord | None:
 
 
 def _check_config_of(folder: Path, record: TrialRecord) -> None:
-    """Refuse a model whose config is not its record's. Of several replicates the seed is that of the kept one."""
+    """Refuse a model whose config differs from its record. With replicates, the seed is that of the kept replicate."""
     if not (folder / _CONFIG).is_file():
         return
     try:
@@ -223,7 +227,7 @@ def _check_config_of(folder: Path, record: TrialRecord) -> None:
 
 
 def _check_sweep_around(folder: Path, record: TrialRecord) -> None:
-    """Refuse a model that lies in the place of another trial of the sweep around it."""
+    """Refuse a model whose folder has the name of another trial of the surrounding sweep."""
     whole = folder.resolve()
     sweep = whole.parent.parent
     if whole.parent.name != "models" or not (sweep / "ledger").is_dir():
@@ -231,11 +235,11 @@ def _check_sweep_around(folder: Path, record: TrialRecord) -> None:
     try:
         ledger = Ledger.open(sweep)
     except UserError:
-        return  # that is another file's damage, and another verb's business
+        return  # the ledger is damaged, which is not the fault of this model
     found = re.fullmatch(r"trial-(\d{4,15})", whole.name)
     view = None if found is None else ledger.trials.get(int(found[1]))
     if view is None or record.sweep != ledger.settings.name:
-        return  # a model that somebody else put there
+        return  # a model of another sweep was put there
     if record.trial != view.number or record.config_hash != view.created.config_hash:
         raise CorruptFile(
             f"{folder} holds the model of trial {record.trial} (config {record.config_hash[:12]}), and the ledger has config "
@@ -252,9 +256,12 @@ def _read_record(file: Path) -> TrialRecord:
 
 
 def read_config_file(file: Path) -> str:
-    """Return the text of a JSON file that a person named as a config. One in a model folder is verified with the folder.
+    """Return the text of a JSON file that is named as a config. If it is in a model folder, the folder is verified.
 
-    Raises ``UserError`` if it can't be read, ``CorruptFile`` if it is not what the folder's manifest says.
+    Raises:
+        UserError: the file cannot be read.
+        CorruptFile: the file does not match the manifest of its folder.
+
     """
     try:
         text = read_text(file, LARGE_TEXT)
@@ -268,16 +275,16 @@ def read_config_file(file: Path) -> str:
 
 
 def code_of(code: Facts, worker: Facts) -> Facts:
-    """The driver's ``code``, and the sources from outside the tree that the worker ran, by path, where there were any."""
+    """Return the driver's ``code`` together with the sources of external parts that the worker ran, by path."""
     external = worker.get("external")
     return {**code, "external": external} if external else code
 
 
 def row_json(epoch: int, metrics: Facts) -> Facts:
-    """A row as it is kept outside the ledger: its metrics, the epoch among them."""
+    """Return a row in the form that is used outside the ledger: its metrics and its epoch."""
     return {**metrics, "epoch": epoch}
 
 
 def pretty(value: JsonValue) -> str:
-    """JSON for people: indented, sorted, finite."""
+    """Return indented JSON with sorted keys and finite numbers."""
     return json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n"

@@ -24,12 +24,12 @@ class SweepTrial:
 
     ledger: Ledger
     number: int
-    asked: str  # in words: "rank 2 of sweeps/first", "trial 7 of sweeps/first"
+    asked: str  # the request as text: "rank 2 of sweeps/first", "trial 7 of sweeps/first"
 
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder that is no sweep: a model's, if its files say so."""
+    """A folder that is not a sweep. It is a model folder if it has the files of one."""
 
     path: Path
 
@@ -45,13 +45,13 @@ Source = SweepTrial | Folder | JsonFile
 
 
 def source_at(place: str | Path, rank: int = 1) -> Source:
-    """Return what ``place`` means: a path or an address; of a whole sweep the trial of ``rank``.
+    """Resolve ``place``, which is a path or an address. A sweep resolves to its trial of rank ``rank``.
 
-    ``DIR:7`` is trial 7 of the sweep in DIR, whether it has a result or not. A file or folder whose own name ends so
-    comes first.
+    ``DIR:7`` is trial 7 of the sweep in DIR, with or without a result. An existing file or folder of exactly this name
+    takes precedence.
 
     Raises:
-        UserError: there is nothing, the sweep has no such rank or trial, or ``rank`` was given for a single model.
+        UserError: nothing is there, the sweep has no such rank or trial, or ``rank`` was given for a single model.
         CorruptFile: an event of the sweep is damaged.
 
     """

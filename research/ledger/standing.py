@@ -1,7 +1,7 @@
 """The standing of a ledger's trials, updated event by event: running and ended trials, the ranking, and spending.
 
-Everything here also follows from the trials themselves, by looking at all of them. A driver asks at every draw, row
-and end, so that would cost more for each trial the more trials there are.
+All of it could be computed from the list of trials. The driver needs it at every draw, row and end, so that the cost of
+a trial would grow with the number of trials.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from research.ledger.events import RowReported
     from research.ledger.log import Status, TrialView
 
-# What single objectives are ranked by: whether it misses a constraint, the metric (lower is better), the number.
+# The sort key of single-objective sweeps: True if a constraint is violated, the metric (lower is better), the number.
 Merit = tuple[bool, float, int]
 
 
@@ -24,12 +24,14 @@ class Standing:
     """Counts and orders over a ledger's trials. Trials appear here by number."""
 
     running: dict[int, TrialView] = field(default_factory=dict)
-    states: Counter[Status] = field(default_factory=Counter)  # of those that have ended
-    places: dict[int, int] = field(default_factory=dict)  # of those that ended, but for skipped draws: 0 was the first
-    ranking: list[Merit] = field(default_factory=list)  # sorted; of ended trials with a value
-    points: dict[int, tuple[float, ...]] = field(default_factory=dict)  # of complete, feasible ones, for a front
-    seconds: float = 0.0  # training and evaluating
-    rows: list[RowReported] = field(default_factory=list)  # in the order in which they were reported
+    states: Counter[Status] = field(default_factory=Counter)  # of ended trials
+    places: dict[int, int] = field(
+        default_factory=dict
+    )  # the order of ended trials without skipped draws: 0 ended first
+    ranking: list[Merit] = field(default_factory=list)  # of ended trials with a value, sorted
+    points: dict[int, tuple[float, ...]] = field(default_factory=dict)  # of complete, feasible trials, for the front
+    seconds: float = 0.0  # of training and evaluation
+    rows: list[RowReported] = field(default_factory=list)  # in the order of their reports
 
     @property
     def epochs(self) -> int:
@@ -37,16 +39,16 @@ class Standing:
         return len(self.rows)
 
     def begin(self, view: TrialView) -> None:
-        """A trial was created."""
+        """Add a trial that was created."""
         self.running[view.number] = view
 
     def row(self, row: RowReported, seconds: float) -> None:
-        """A trial's row was taken in, which took ``seconds`` to train and evaluate."""
+        """Add a row of a trial, which took ``seconds`` to train and evaluate."""
         self.rows.append(row)
         self.seconds += seconds
 
     def end(self, view: TrialView, merit: Merit | None, point: tuple[float, ...] | None) -> None:
-        """A trial ended; nothing about it changes from here on."""
+        """Add a trial that has ended. Nothing about it changes after this."""
         del self.running[view.number]
         self.states[view.status] += 1
         if view.status != "SKIPPED":

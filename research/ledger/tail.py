@@ -1,8 +1,8 @@
-"""Evidence that a ledger has lost its last events, which the chain of hashes can't show: it only proves what is there.
+"""Detection of a ledger that has lost its last events. The chain of hashes proves only the events that are present.
 
-After each event the driver writes ``DIR/latest-event.json``: how many events there are, and the SHA-256 of the last one.
-Kept models and checkpoints are evidence, too: they exist only for trials of which the ledger knows. All of them are
-written after the events that they tell of, so that a process that is killed at any moment never leaves false evidence.
+After each event the driver writes ``DIR/latest-event.json``: the number of events and the SHA-256 of the last one. Kept
+models and checkpoints are evidence, too, because they exist only for trials in the ledger. All evidence is written
+after its events, so that a process that is killed at any moment never leaves false evidence.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _NAMED = 3  # pieces of evidence that a message lists
 
 
 def mark(sweep_dir: Path, identity: str, events: int, last: str) -> None:
-    """Write down how long the ledger is. A mark that can't be written is left out: it may be behind, never ahead."""
+    """Write the present length of the ledger. A failed write is ignored: the mark may be behind, but never ahead."""
     temporary = sweep_dir / "ledger" / f".{LATEST_EVENT}.{os.getpid()}.tmp"
     with contextlib.suppress(OSError):
         temporary.write_bytes(sealed({"sweep": identity, "events": events, "last": last}))
@@ -41,7 +41,7 @@ def refuse_lost_tail(ledger: Ledger) -> None:
     """Refuse to write to a ledger whose last events are lost.
 
     Raises:
-        CorruptFile: with the evidence, and what to do.
+        CorruptFile: events are lost; the message has the evidence and the remedy.
 
     """
     if (lost := lost_tail(ledger)) is not None:
@@ -49,7 +49,7 @@ def refuse_lost_tail(ledger: Ledger) -> None:
 
 
 def lost_tail(ledger: Ledger) -> str | None:
-    """Return why the last events of ``ledger`` must be lost, in one line; None without evidence.
+    """Return in one line why the last events of ``ledger`` must be lost; None without evidence.
 
     The ledger is refreshed: another process may be writing to it.
     """
@@ -57,7 +57,7 @@ def lost_tail(ledger: Ledger) -> str | None:
     marked = _marked(directory)
     models = {path: _model(path) for path in trial_folders(directory / "models").values()}
     begun = trial_folders(directory / "trials")
-    ledger.refresh()  # the evidence is older than what is read now
+    ledger.refresh()  # the events that are read now are newer than the evidence
     remedy = f"restore {directory / 'ledger'} from a copy that has them, or, to go on without them,"
     if marked is not None and marked.sweep == ledger.identity:
         where = directory / LATEST_EVENT
@@ -84,7 +84,7 @@ def lost_tail(ledger: Ledger) -> str | None:
 
 
 def whose(folder: Path, ledger: Ledger) -> Literal["ours", "foreign", "unreadable"]:
-    """Return whether the model in ``folder`` is what this ledger's trial of that number, which has ended, came to."""
+    """Return True if the model in ``folder`` belongs to the ended trial of this number in this ledger."""
     facts = _model(folder)
     if facts is None:
         return "unreadable"
@@ -108,7 +108,7 @@ class _Mark:
 
 @dataclass(frozen=True)
 class _Model:
-    """The trial of a kept model, as its own record names it."""
+    """The trial that the record of a kept model names."""
 
     sweep: str
     trial: int
@@ -116,18 +116,18 @@ class _Model:
     rows: int
 
     def of(self, ledger: Ledger) -> bool:
-        """Return True if the model is of this sweep, as far as the ledger knows."""
+        """Return True if nothing in the ledger contradicts that the model belongs to this sweep."""
         view = ledger.trials.get(self.trial)
         return self.sweep == ledger.settings.name and (view is None or view.created.config_hash == self.config_hash)
 
     def known(self, ledger: Ledger) -> bool:
-        """Return True if the ledger has the trial, its end, and as many rows."""
+        """Return True if the ledger has the trial, its end, and the same number of rows."""
         view = ledger.trials.get(self.trial)
         return view is not None and view.terminal and len(view.rows) >= self.rows
 
 
 def _marked(directory: Path) -> _Mark | None:
-    """Return what the mark says. A damaged or missing one says nothing: it is written again with the next event."""
+    """Return the content of the mark; None if it is damaged or missing. The next event writes it again."""
     try:
         values = read_sealed(directory / LATEST_EVENT)
     except CorruptFile:
@@ -139,7 +139,7 @@ def _marked(directory: Path) -> _Mark | None:
 
 
 def _model(folder: Path) -> _Model | None:
-    """Return what the record in ``folder`` says; None where it can't be read, or is of a trial of another number."""
+    """Return the trial of the record in ``folder``; None if it cannot be read or names another trial."""
     try:
         record: Any = json.loads(read_file(folder / RECORD, LARGE_TEXT))
         found = _Model(str(record["sweep"]), record["trial"], str(record["config_hash"]), len(record["rows"]))
@@ -149,6 +149,6 @@ def _model(folder: Path) -> _Model | None:
 
 
 def _seal_of(directory: Path, sequence: int) -> str:
-    """Return the SHA-256 that an event, which was verified, ends with."""
+    """Return the SHA-256 at the end of a verified event."""
     raw = read_file(directory / "ledger" / f"{sequence:08d}.json", LARGE_TEXT)
     return raw[-67:-3].decode()

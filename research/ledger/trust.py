@@ -1,7 +1,7 @@
-"""The effects of a record from elsewhere before it trains: it can contact a bucket, and run code that it names.
+"""Trust in records. Training a record can contact a bucket and run code that the record names.
 
-A record of one's own does both unasked. Its own is a record that lies in a sweep whose ledger verifies and says the
-same, and one that ``research train`` or ``ablate`` has written here: their hashes are kept in ``CACHE/own``.
+Your own records are trusted. A record is your own if it is in a sweep whose ledger is valid and agrees with it, or if
+``research train`` or ``ablate`` wrote it on this machine; the hashes of these are in ``CACHE/own``.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ _CONFIG = "config.json"
 
 @dataclass(frozen=True)
 class Foreign:
-    """A record, or a model's config, that no sweep and no run of this user has written."""
+    """A record, or the config of a model, that no sweep or run of this user has written."""
 
     configs: list[Any]  # JSON, not validated
     data_dir: str | None
 
     def would(self, *, contact: bool) -> list[str]:
-        """Return what training it would do, in words. ``contact``: its data are read from where it says.
+        """Return the effects of training it, as text. ``contact``: the data would be read from the recorded place.
 
-        Nothing is contacted or run to find out.
+        Nothing is contacted or run to answer this.
         """
         found = []
         if contact and self.data_dir is not None and is_url(self.data_dir):
@@ -49,18 +49,19 @@ class Foreign:
 
 
 def foreign(path: Path, *, stacked: bool = False) -> Foreign | None:
-    """Return what ``path`` is where it comes from elsewhere; None for what a person has made or named.
+    """Return the record at ``path`` if it is from elsewhere; None if it is trusted.
 
-    That is a sweep's directory, a record of one's own, and a config that is no part of a model's folder. None as well
-    for what can't be read, which the verb itself refuses. ``stacked``: the other configs of its stack train, too.
+    A sweep's directory, a record of your own, and a config outside a model folder are trusted. The result is also None
+    for a file that cannot be read, because the verb refuses it. ``stacked``: the other configs of its stack are
+    trained, too.
     """
     if (path / "ledger").is_dir():
-        return None  # it is verified as it is opened
+        return None  # a sweep is verified when it is opened
     path = path.resolve()
     of_folder = path.is_dir() or path.name == _CONFIG
     file = (path if path.is_dir() else path.parent) / RECORD if of_folder else path
     content = _content(file)
-    # Read as the verbs read it: of a name that stands twice in it, another reader may take the other value.
+    # Read with the same parser as the verbs: if a key occurs twice, another parser may take the other value.
     record = _record(content)
     if record is None and not path.is_dir():
         return None
@@ -72,12 +73,12 @@ def foreign(path: Path, *, stacked: bool = False) -> Foreign | None:
     configs = [config for config in configs if config is not None]
     if record is not None and _is_own(file, content, record, configs):
         return None
-    # A verb that is given the config reads no record.
+    # A verb that is given a config does not read the record beside it.
     return Foreign(configs, None if record is None or path.name == _CONFIG else record.data_dir)
 
 
 def remember(record: bytes) -> None:
-    """Note that this user has written ``record``. Where that can't be written, its user is asked later."""
+    """Remember that this user has written ``record``. If this cannot be stored, the user is asked later."""
     with contextlib.suppress(OSError):
         mark = _mark(record)
         mark.parent.mkdir(parents=True, exist_ok=True)
@@ -85,7 +86,7 @@ def remember(record: bytes) -> None:
 
 
 def _is_own(file: Path, content: bytes, record: TrialRecord, configs: list[Any]) -> bool:
-    """Return True if ``record``, read from ``file``, is one's own and says nothing else than ``configs``."""
+    """Return True if ``record``, read from ``file``, is trusted and names no other configs than ``configs``."""
     if _mark(content).exists():
         return all(config == record.config for config in configs)
     sweep = file.parent.parent.parent

@@ -1,4 +1,4 @@
-"""The resources that a Ray cluster can give to a trial: those of its nodes, and of nodes that it may add."""
+"""The resources that a Ray cluster can give to a trial, from its nodes and from nodes that it may add."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 
     from research.ledger.settings import Resources
 
-# Written by `ray up` on the head of a cluster that grows, and there alone.
+# `ray up` writes this file only on the head of a cluster that grows.
 BOOTSTRAP = Path("~/ray_bootstrap_config.yaml")
 
-Node = dict[str, float]  # how much of each resource
+Node = dict[str, float]  # the amount of each resource
 
 
 def check_capacity(resources: Resources, nodes: Sequence[Node], addable: Sequence[Node] | None) -> None:
-    """Refuse a trial that no node can ever take. ``addable``: the kinds of node that may be added; None: not known.
+    """Refuse a trial that no node can ever run. ``addable``: the kinds of node that may be added; None if unknown.
 
     Raises:
-        UserError: with what is asked, and what the largest nodes have.
+        UserError: the message has the requested resources and those of the largest nodes.
 
     """
     if addable is None or any(_fits(resources, node) for node in (*nodes, *addable)):
@@ -47,7 +47,7 @@ def cluster_nodes() -> list[Node]:
 def await_nodes(nodes: Callable[[], Sequence[Node]] = cluster_nodes, patience_s: float = 30.0) -> bool:
     """Wait for the first node with a CPU; return True if there is one.
 
-    A head often gives no CPU to trials, and right after `ray up` the other nodes are still joining.
+    The head often has no CPU for trials, and directly after `ray up` the other nodes are still joining.
     """
     until = time.monotonic() + patience_s
     while not any(node.get("CPU", 0.0) > 0 for node in nodes()):
@@ -58,9 +58,10 @@ def await_nodes(nodes: Callable[[], Sequence[Node]] = cluster_nodes, patience_s:
 
 
 def addable_nodes(bootstrap: Path = BOOTSTRAP) -> list[Node] | None:
-    """Return the kinds of node that an autoscaler may add: none on a fixed cluster, None where they are not known.
+    """Return the kinds of node that an autoscaler may add: empty for a fixed cluster, None if they are unknown.
 
-    An autoscaler reports them to Ray's head, or `ray up` left its configuration on the head, where the driver runs then.
+    An autoscaler reports them to Ray's head, or `ray up` left its configuration on the head, where the driver then
+    runs.
     """
     if (config := state.get_cluster_config()) is not None:
         groups = [group for group in config.node_group_configs if group.max_count != 0]
@@ -75,19 +76,19 @@ def addable_nodes(bootstrap: Path = BOOTSTRAP) -> list[Node] | None:
 
 
 def grows() -> bool:
-    """Return True if something starts nodes for this cluster: `ray up` and Kubernetes give each node the name of a group."""
+    """Return True if this cluster can start nodes. `ray up` and Kubernetes give each node the name of a group."""
     return any(node["Alive"] and node.get("Labels", {}).get("ray.io/node-group") for node in ray.nodes())
 
 
 def _kinds(types: Mapping[str, dict[str, object]], head: object, most: int) -> list[Node] | None:
     kinds = [kind for name, kind in types.items() if name != head and (kind.get("max_workers", most) or 0) != 0]
     if any(not kind.get("resources") for kind in kinds):
-        return None  # Ray finds them out when such a node is there
+        return None  # Ray knows them only when such a node has joined
     return [{name: float(count) for name, count in dict(kind["resources"]).items()} for kind in kinds]  # type: ignore[call-overload] # YAML
 
 
 def no_place(resources: Resources) -> str:
-    """Return a message for trials that wait while none runs: what they ask for, and what the nodes have."""
+    """Return a message for trials that wait while none runs, with the requested and the present resources."""
     return (
         f"no trial has been given a place for minutes: each asks for {_asked(resources)}, the nodes have "
         f"{_told(cluster_nodes())}; look at ray status"

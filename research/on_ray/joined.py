@@ -20,16 +20,16 @@ from research.patience import patient
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-JOIN_S = 90.0  # Ray itself waits without end for an answer from something that listens and is no Ray
+JOIN_S = 90.0  # Ray itself waits for ever if something else than Ray listens at the address
 
 
 @contextmanager
 def joined_ray(address: str, variables: dict[str, str], **how: Any) -> Iterator[None]:  # noqa: ANN401 - ray.init's
-    """Connect to the cluster at ``address``; its workers get the environment ``variables``.
+    """Connect to the cluster at ``address``. Its workers get the environment ``variables``.
 
     Raises:
-        UserError: no connection comes about: no Ray, another version, another token. Where Ray does not come back
-            within ``JOIN_S`` the process ends with that line and exit code 2; what is in a ledger can be resumed.
+        UserError: the connection failed: there is no Ray, another version, or another token. If Ray does not return
+            within ``JOIN_S``, the process ends with this message and exit code 2; a sweep can be resumed.
 
     """
     # A Ray client (ray://) sends no path: its driver is on the head.
@@ -42,14 +42,14 @@ def joined_ray(address: str, variables: dict[str, str], **how: Any) -> Iterator[
         try:
             ray.init(address=address, runtime_env={"env_vars": variables}, **how)
         except ConnectionError:
-            # Ray 2.60 does not show the token that is here unless RAY_AUTH_MODE says so. Only now: with it, workers of
-            # a cluster that asks for none don't come up.
+            # Ray 2.60 sends its token only if RAY_AUTH_MODE is set. It is set only now, because workers of a cluster
+            # without tokens do not start with it.
             if not maybe_enable_token_auth_if_token_available(warn_if_disabled=False):
                 raise
             ray.init(address=address, runtime_env={"env_vars": variables}, **how)
     except (ConnectionError, ValueError, RuntimeError, RayError) as error:
         line = " ".join(str(error).split())
-        # Something listens there (preflight), and what it refuses for want of a token Ray reports as no connection.
+        # Something listens there (see preflight). Ray reports a missing token as a failed connection.
         token = "; if it asks for a token: RAY_AUTH_MODE=token, RAY_AUTH_TOKEN_PATH" * isinstance(
             error, ConnectionError
         )

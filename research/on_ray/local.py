@@ -1,7 +1,7 @@
 """A sweep's own Ray: on this machine only, behind its own token, in a folder that only its user can enter.
 
-Whoever can talk to Ray can run code as its user. Left to itself Ray (2.60) listens on every network interface,
-keeps one token for all of a user's clusters in a file that others may read, and makes its folders writable by all.
+Anybody who can connect to Ray can run code as its user. By default Ray (2.60) listens on every network interface, keeps
+one token for all clusters of a user in a file that others may read, and makes its folders writable by everybody.
 """
 
 from __future__ import annotations
@@ -34,28 +34,29 @@ if TYPE_CHECKING:
 LOOPBACK = "127.0.0.1"
 ENDING_S = 5.0  # for Ray's processes to end by themselves
 _PREFIX = "rr-"
-# What the user may have set for other clusters: none of them is joined unasked, and this one has its own token.
+# Variables that the user may have set for other clusters. They are ignored: this Ray is private and has its own token.
 _THEIRS = ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 
 
 @contextmanager
 def private_ray(stop: Stoppable | None = None, **arguments: Any) -> Iterator[None]:  # noqa: ANN401 - of ray.init
-    """Start a Ray for this process, and end it with the context; its folder is then removed.
+    """Start a Ray for this process. At the end of the context it is stopped and its folder is removed.
 
-    ``stop`` holds the signal that asked for a stop, if any; it is looked at while Ray starts.
+    ``stop`` holds the signal that requested a stop, if any. It is checked while Ray starts.
 
     Raises:
-        UserError: Ray did not start, or this version can't be kept to itself. StorageError: its disk has no room.
+        UserError: Ray did not start, or this version of Ray cannot be kept private.
+        StorageError: its disk has no room.
         StoppedWhileStartingError: ``stop`` has a signal.
 
     """
     remove_leftovers()
     check_temporary()
-    # Short: Ray puts sockets there, whose paths may have 107 characters. Made for this user alone (0700); Ray opens
-    # to everybody the folder that it is given, so that is one inside.
+    # The path is short because Ray puts sockets there, whose paths have at most 107 characters. Only this user can
+    # enter the folder (0700). Ray opens the folder that it is given to everybody, so it is given one inside.
     folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
     held = os.open(folder, os.O_RDONLY)
-    fcntl.flock(held, fcntl.LOCK_EX)  # the kernel lets go of it when this process dies
+    fcntl.flock(held, fcntl.LOCK_EX)  # the kernel releases it when this process dies
     token = folder / "token"
     token.touch(mode=0o600)
     token.write_text(secrets.token_hex(32), encoding="ascii")
@@ -64,8 +65,8 @@ def private_ray(stop: Stoppable | None = None, **arguments: Any) -> Iterator[Non
     try:
         os.environ["RAY_AUTH_TOKEN_PATH"] = str(token)  # workers and Ray's own processes inherit it
         AuthenticationTokenLoader.instance().reset_cache()
-        # Everything that Ray starts listens where its node is. It takes a node at 127.0.0.1 only where it makes no
-        # clusters: RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0, which it has read as it was imported.
+        # All processes of Ray listen at the address of its node. Ray accepts a node at 127.0.0.1 only if it cannot make
+        # clusters: RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0, which it read when it was imported.
         ray_constants.ENABLE_RAY_CLUSTER = False
         start_ray(folder, stop, _node_ip_address=LOOPBACK, **import_arguments(), **arguments)
         if ray.util.get_node_ip_address() != LOOPBACK or not asks_for_token():

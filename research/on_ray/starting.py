@@ -1,7 +1,7 @@
-"""Start Ray on a machine that may be busy: with patience, in several tries, and stoppable.
+"""Start Ray on a machine that may be busy, in several tries with growing timeouts. A signal stops the start.
 
-Ray (2.60) gives a node 30 seconds to start, which is a number in its code. With a load of 20 on two cores that is seldom
-enough, and each failed try leaves processes behind.
+Ray (2.60) gives a node 30 seconds to start; the number is fixed in its code. With a load of 20 on two cores this is
+often too short, and each failed try leaves processes behind.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
 
     from research.on_ray.watch import Stoppable
 
-# Seconds for the node in each try. The first is Ray's own.
+# The timeout in seconds of each try. The first is Ray's own.
 PATIENCE_S = (30.0, 60.0, 90.0)
 _LOOK_EVERY_S = 0.1
-_LEAVE_S = 10.0  # for ray.init to come back once somebody asked to stop, before it is left where it is
+_LEAVE_S = 10.0  # after a stop request, until ray.init must return; otherwise the process ends
 _END_S = 5.0  # for a process to end
-# Waits of the raylet itself, and of Ray's head, that a busy machine trips.
+# Timeouts of the raylet and of Ray's head that a busy machine exceeds.
 _SETTINGS = {
     "RAY_agent_register_timeout_ms": "300000",
     "RAY_worker_register_timeout_seconds": "300",
@@ -47,16 +47,16 @@ _SETTINGS = {
 
 
 class NodeNotReady(Exception):
-    """A node was not ready in time, or one of its processes ended."""
+    """Raised when a node was not ready in time, or one of its processes ended."""
 
 
 def start_ray(folder: Path, stop: Stoppable | None, **arguments: Any) -> None:  # noqa: ANN401 - of ray.init
-    """``ray.init`` in ``folder``, tried again twice, each time with more patience.
+    """Call ``ray.init`` in ``folder``, and retry it twice with longer timeouts.
 
-    ``stop`` holds the signal that asked for a stop, if any.
+    ``stop`` holds the signal that requested a stop, if any.
 
     Raises:
-        EngineDidNotStartError: Ray did not start. No process of it is left.
+        EngineDidNotStartError: Ray did not start. None of its processes is left.
         StoppedWhileStartingError: ``stop`` has a signal. No process of Ray is left.
 
     """
@@ -89,17 +89,16 @@ def start_ray(folder: Path, stop: Stoppable | None, **arguments: Any) -> None:  
 
 
 def _worth_another_try(error: Exception) -> bool:
-    """A mistake in the arguments, and a full disk, stay what they are."""
+    """Raise errors that a retry cannot repair, such as wrong arguments and a full disk."""
     if isinstance(error, UserError | ValueError | TypeError | AttributeError):
         return False
     return not (isinstance(error, OSError) and error.errno in STORAGE)
 
 
 class _OwnNode(ray_node.Node):
-    """Ray's node without its dashboard. The wait for its start is in Python, so that a signal ends it.
+    """Ray's node without its dashboard. The wait for its start is in Python, so that a signal can end it.
 
-    Ray starts its dashboard, its autoscaler, and what brings workers' prints to the driver beside itself, and waits for
-    them, wanted or not.
+    Ray always starts its dashboard, its autoscaler and its log monitor, and waits for them.
     """
 
     patience_s: ClassVar[float] = PATIENCE_S[0]
@@ -109,13 +108,13 @@ class _OwnNode(ray_node.Node):
         """Start no dashboard."""
 
     def start_monitor(self, *_: object, **__: object) -> None:
-        """Nothing grows."""
+        """Start no autoscaler."""
 
     def start_log_monitor(self, *_: object, **__: object) -> None:
-        """Workers' prints stay in their files."""
+        """Start no log monitor: the output of workers stays in their files."""
 
     def start_ray_processes(self) -> None:
-        """Start the raylet, and wait until the head knows it. After this Ray's own 30 seconds begin."""
+        """Start the raylet and wait until the head knows it. Ray's own 30 seconds begin after this."""
         super().start_ray_processes()  # type: ignore[no-untyped-call] # Ray's is untyped
         until = time.monotonic() + self.patience_s
         while True:
@@ -141,7 +140,7 @@ def _refuse_late(until: float, what: str, patience_s: float) -> None:
 
 @contextmanager
 def _own_node(patience_s: float, stopping: Callable[[], int | None]) -> Iterator[None]:
-    """Put our node, and a wait for the head's port that can be interrupted, in the place of Ray's."""
+    """Replace Ray's node by ours, and its wait for the head's port by one that can be interrupted."""
     node_module, utils_module = cast("Any", ray_node), cast("Any", utils)
     agent = utils_module.get_dashboard_dependency_error
     node, wait = node_module.Node, node_module.wait_for_persisted_port
@@ -158,7 +157,7 @@ def _own_node(patience_s: float, stopping: Callable[[], int | None]) -> Iterator
     changed = type("Node", (_OwnNode,), {"patience_s": patience_s, "stopping": staticmethod(stopping)})
     try:
         node_module.Node, node_module.wait_for_persisted_port = changed, wait_for_port
-        # The agent on the node is the small one then, as where Ray is installed without its dashboard.
+        # The node then starts the small agent, as in an installation of Ray without its dashboard.
         utils_module.get_dashboard_dependency_error = lambda: ImportError("not wanted")
         yield
     finally:
@@ -168,9 +167,9 @@ def _own_node(patience_s: float, stopping: Callable[[], int | None]) -> Iterator
 
 @contextmanager
 def _left_when_stuck(folder: Path, stop: Stoppable | None) -> Iterator[None]:
-    """End this process where a signal came and ray.init, waiting in code that is not Python's, does not come back.
+    """End this process if a signal has come and ray.init does not return, because it waits outside Python code.
 
-    Python runs a handler between two steps of its own. The kernel's side of a signal is seen at once, by a pipe.
+    Python runs a signal handler only between two of its own instructions. A pipe shows the signal at once.
     """
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
@@ -201,12 +200,13 @@ def _left_when_stuck(folder: Path, stop: Stoppable | None) -> Iterator[None]:
 
 
 def remove_started(folder: Path, *, grace_s: float = 0.0) -> None:
-    """End every process that Ray started for ``folder``, with all that they started, and remove the folder.
+    """End all processes that Ray started for ``folder``, with their children, and remove the folder.
 
-    They are known by the folder on their command lines: Ray forgets those of a node that did not come up. For
-    ``grace_s`` seconds they may end by themselves: a raylet ends its agents, which outlive one that is killed.
+    The processes are found by the folder on their command lines, because Ray forgets those of a node that did not
+    start. They have ``grace_s`` seconds to end by themselves: a raylet ends its agents, but agents outlive a killed
+    raylet.
     """
-    with contextlib.suppress(Exception):  # whatever a half-made Ray raises
+    with contextlib.suppress(Exception):  # a partly started Ray can raise anything
         shut_down()
     until = time.monotonic() + grace_s
     while processes.naming(folder) and time.monotonic() < until:

@@ -22,18 +22,18 @@ if TYPE_CHECKING:
 
 
 _LOOK_EVERY_S = 2.0
-# Tune would wait for ever. A cluster's head that is started again is back by then; of one's own Ray nothing comes back.
+# Tune would wait for ever. The head of a cluster may be restarted within this time; a private Ray does not come back.
 _CLUSTER_PATIENCE_S = 20.0
 _PATIENCE_S = 5.0
 _ANSWER_S = 10.0
-_LEAVE_S = 15.0  # for the driver to come out of whatever it was asking of Ray
+_LEAVE_S = 15.0  # until the driver must have left its call to Ray
 _SHUTDOWN_S = 5.0
-_END_S = 60.0  # and for its views to be brought up to date after that: W&B has 30
+_END_S = 60.0  # after that, until its views must be up to date (W&B has 30 s)
 _gone = threading.Event()
 
 
 class Stoppable(Protocol):
-    """Takes note that Ray is gone; ``research.driver.stopping.Stop`` is one."""
+    """Receives the message that Ray is gone; ``research.driver.stopping.Stop`` is one."""
 
     signal: int | None
     lost: str | None
@@ -45,11 +45,12 @@ def watched_ray(address: str | None, stop: Stoppable) -> Iterator[None]:
     """Watch the Ray that this process is connected to until the block ends.
 
     Raises:
-        EngineLostError: Ray died under the block. Where the block can't be interrupted the process ends, exit code 1.
+        EngineLostError: Ray died during the block. If the block cannot be interrupted, the process ends with exit code
+            1.
 
     """
     watch: _Watch | None = None
-    # A Ray client (ray://) sees neither head nor nodes, and its own connection tells when they are gone.
+    # A Ray client (ray://) sees neither head nor nodes. Its own connection fails when they are gone.
     if address is None or not address.startswith("ray://"):
         watch = _Watch(stop, head_patience_s=_PATIENCE_S if address is None else _CLUSTER_PATIENCE_S)
         watch.start()
@@ -79,9 +80,9 @@ def shut_down() -> None:
 
 
 class _Watch(threading.Thread):
-    """Looks whether the head and the driver's own node still listen. Tune would wait for ever for one that is gone.
+    """Checks whether the head and the driver's own node still listen. Tune would wait for ever for a missing one.
 
-    Without its own node a driver is lost for Ray, and its workers end on every node.
+    If the driver's own node is gone, Ray gives up the driver and ends its workers on every node.
     """
 
     def __init__(self, stop: Stoppable, *, head_patience_s: float) -> None:
@@ -103,13 +104,13 @@ class _Watch(threading.Thread):
             now = time.monotonic()
             since = {what: since.get(what, now) for what in missing}
             for what, patience_s in missing.items():
-                # Asked to stop, nobody waits for a head to come back: the same signal may have ended Ray, too.
+                # During a stop, do not wait for the head to come back: the same signal may have ended Ray, too.
                 if now - since[what] >= (0.0 if self.stop.signal is not None else patience_s):
                     self.leave(f"{what} does not answer")
                     return
 
     def missing(self) -> dict[str, float]:
-        """Return what does not listen any more, with the seconds that it may take to come back."""
+        """Return the parts of Ray that do not listen, each with the seconds in which it may come back."""
         found = {}
         for what, (host, port, patience_s) in self.places.items():
             try:
@@ -124,7 +125,7 @@ class _Watch(threading.Thread):
             return
         _gone.set()
         self.stop.lost = f"Ray is gone: {reason}"
-        # Said now: a minute after its head Ray's own code ends the process, whatever it is doing.
+        # Print this now: Ray's own code ends the process a minute after its head has gone.
         complain(f"\n{self.stop.lost}\n{self.stop.how_to_go_on}")
         main = threading.main_thread().ident
         assert main is not None
