@@ -17,6 +17,7 @@ from research.store.data_copy import data_directory
 from research.store.lease import Lease
 from research.store.lock import SweepLock
 from research.store.mirror import follow
+from vae.durable import replace
 
 if TYPE_CHECKING:
     from research.ledger.log import Ledger
@@ -64,7 +65,7 @@ def extend(ledger: Ledger, *, trials: str | None, space: str | None, more: budge
         ledger.append(event)
         if source is not None:
             with storing(sweep_dir / "space.py"):
-                (sweep_dir / "space.py").write_text(source.source, encoding="utf-8")
+                replace(sweep_dir / "space.py", source.source.encode())
     return event
 
 

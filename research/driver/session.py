@@ -24,6 +24,7 @@ from research.store.mirror import address as address_of
 from research.store.mirror import follow, store_of
 from research.text import shell
 from research.tracking.sink import Sink
+from vae.durable import replace
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -149,6 +150,6 @@ def _begin(ledger: Ledger) -> None:
     if diff:
         name = f"code-{len(ledger.sessions) - 1}.diff"
         with storing(ledger.directory / name):
-            (ledger.directory / name).write_text(diff, encoding="utf-8")
+            replace(ledger.directory / name, diff.encode())
         if (store := store_of(ledger.directory)) is not None:
             store.write(name, diff.encode())

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import os
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from research.errors import CorruptFile
 from research.store.folders import read_sealed, sealed
 from research.store.layout import LATEST_EVENT, RECORD
-from vae.durable import LARGE_TEXT, read_file
+from vae.durable import LARGE_TEXT, read_file, replace
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,10 +30,9 @@ _NAMED = 3  # pieces of evidence that a message lists
 
 def mark(sweep_dir: Path, identity: str, events: int, last: str) -> None:
     """Write down how long the ledger is. A mark that can't be written is left out: it may be behind, never ahead."""
-    temporary = sweep_dir / "ledger" / f".{LATEST_EVENT}.{os.getpid()}.tmp"
+    content = sealed({"sweep": identity, "events": events, "last": last})
     with contextlib.suppress(OSError):
-        temporary.write_bytes(sealed({"sweep": identity, "events": events, "last": last}))
-        temporary.replace(sweep_dir / LATEST_EVENT)
+        replace(sweep_dir / LATEST_EVENT, content, sync=False)
 
 
 def refuse_lost_tail(ledger: Ledger) -> None:

@@ -267,8 +267,8 @@ def _read(path: Path) -> bytes:
 
 
 def _put(path: Path, content: bytes) -> None:
-    """A file of a mirror, whole or not at all: the store has it, so it is not synced."""
+    """Write a file of a mirror, whole or not at all. The store has it, so it is not synced."""
+    from vae.durable import replace  # noqa: PLC0415 - as above
+
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    temporary.write_bytes(content)
-    temporary.replace(path)
+    replace(path, content, sync=False)

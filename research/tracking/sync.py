@@ -28,7 +28,7 @@ from research.text import shell
 from research.tracking.resend import copy_without_rows, last_step
 from research.tracking.sink import NOT_OURS, unreachable
 from research.tracking.trial_runs import Marks, upload_mark
-from vae.durable import read_file, write_file
+from vae.durable import read_file, replace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -212,8 +212,7 @@ def _state(directory: Path) -> str | None:
 
 
 def _write(mark: Path, state: str) -> None:
-    write_file(mark.with_suffix(".tmp"), json.dumps({"state": state}).encode())
-    mark.with_suffix(".tmp").rename(mark)
+    replace(mark, json.dumps({"state": state}).encode())
 
 
 def _unmark(directory: Path) -> None:

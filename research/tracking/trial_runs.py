@@ -23,7 +23,7 @@ from research.store.folders import inside, read_folder
 from research.store.in_place import make_below
 from research.store.layout import trial_name
 from research.tracking.trial_names import CAPTIONS, family
-from vae.durable import read_file, write_file
+from vae.durable import read_file, replace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -104,9 +104,7 @@ class Marks:
 
     def write(self, name: str, **facts: JsonValue) -> None:
         """Mark ``name`` as finished, whole or not at all."""
-        mark = self.place / f"{name}.json"
-        write_file(mark.with_suffix(".tmp"), json.dumps(facts).encode())
-        mark.with_suffix(".tmp").rename(mark)
+        replace(self.place / f"{name}.json", json.dumps(facts).encode())
 
     def remove(self, name: str) -> None:
         """Let what ``name`` stands for be logged anew."""
