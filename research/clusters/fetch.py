@@ -12,7 +12,7 @@ from research.clusters.access import is_address, rsync_down
 from research.errors import CorruptFile, UserError
 from research.ledger.log import Ledger
 from research.store.folders import remove_folder, verify_folder
-from research.store.layout import FINALISTS, LATEST_EVENT
+from research.store.layout import NAMES, SweepFolder
 from research.store.mirror import local
 from research.store.object_store import is_url
 from vae.durable import LARGE_TEXT, read_file, sync_directory
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 # Checkpoints of unfinished trials are of use on the cluster alone; the lock is a process's; the rest is scratch.
 # So does the mark of the ledger's length: copied after the ledger of a sweep that runs, it would be ahead of the copy.
-_STAYS = ["trials/", "ray/", "/lock", LATEST_EVENT, ".*.tmp"]
+_STAYS = [f"{NAMES.trials}/", f"{NAMES.ray}/", f"/{NAMES.lock}", str(NAMES.latest_event), ".*.tmp"]
 _ATTEMPTS = 3  # a sweep that runs may change a model while it is copied
 
 
@@ -56,7 +56,7 @@ def fetch(cluster: str, name: str, *, storage: str, to: Path) -> Fetched:
     if not staged.exists() and target.exists():
         shutil.copytree(target, staged, copy_function=os.link, symlinks=True)  # rsync writes anew what differs
     staged.mkdir(exist_ok=True)
-    shutil.rmtree(staged / "models", ignore_errors=True)  # those that are kept may be others by now
+    shutil.rmtree(SweepFolder(staged).models, ignore_errors=True)  # those that are kept may be others by now
     for attempt in range(_ATTEMPTS):
         try:
             _bring(cluster, f"{storage.rstrip('/')}/{name}", staged)
@@ -108,20 +108,20 @@ def _verify(sweep: Path) -> tuple[int, int]:
     """Return how many events and models there are, after each was read and compared with its hash."""
     ledger = Ledger.open(sweep)
     models = 0
-    if (sweep / "models").is_dir():
-        for folder in (sweep / "models").iterdir():
+    if ledger.folder.models.is_dir():
+        for folder in ledger.folder.models.iterdir():
             verify_folder(folder)
             models += 1
-    if (sweep / FINALISTS).is_dir():
-        _verify(sweep / FINALISTS)
+    if ledger.folder.finalists.path.is_dir():
+        _verify(ledger.folder.finalists.path)
     return len(ledger), models
 
 
 def _same_past(target: Path, staged: Path) -> int:
     """Return how many events the copy at home has; refused where one of them is not the cluster's."""
-    events = sorted((target / "ledger").glob("*.json"))
+    events = SweepFolder(target).events()
     for event in events:
-        twin = staged / "ledger" / event.name
+        twin = SweepFolder(staged).ledger / event.name
         if not twin.is_file() or read_file(twin, LARGE_TEXT) != read_file(event, LARGE_TEXT):
             raise UserError(
                 f"{target} has gone its own way since it was fetched ({event.name} is not the cluster's): move it away, "

@@ -37,7 +37,7 @@ def extend(ledger: Ledger, *, trials: str | None, space: str | None, more: budge
     total = settings.trials if trials is None else _total(trials, settings.trials)
     new_budget = budget.raised(settings.budget, more)
     source = None
-    given = load_recorded(settings.space, sweep_dir / "space.py") if space is None else load_space(space)
+    given = load_recorded(settings.space, ledger.folder.space) if space is None else load_space(space)
     chosen = of_sweep(given, ledger)
     if space is not None and chosen.source.sha256 != settings.space.sha256:
         source = chosen.source
@@ -64,8 +64,8 @@ def extend(ledger: Ledger, *, trials: str | None, space: str | None, more: budge
         ledger.refresh()
         ledger.append(event)
         if source is not None:
-            with storing(sweep_dir / "space.py"):
-                replace(sweep_dir / "space.py", source.source.encode())
+            with storing(ledger.folder.space):
+                replace(ledger.folder.space, source.source.encode())
     return event
 
 

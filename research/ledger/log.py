@@ -51,6 +51,7 @@ from research.ledger.events import (
 from research.ledger.standing import Standing
 from research.store.folders import clear_leftover_files
 from research.store.in_place import InPlace, SweepGoneError, refuse_gone
+from research.store.layout import NAMES, SweepFolder
 from research.store.mirror import store_of
 from research.text import shell
 from vae.config import NonNegativeInt, part
@@ -240,6 +241,7 @@ class Ledger:
         self._previous = ""
         self._wrote = False
         self.refused = None
+        self.folder = SweepFolder(self.directory)
         self._store = store_of(self.directory)
         self._in_place = InPlace(self.directory)
 
@@ -342,9 +344,10 @@ class Ledger:
         written = _ENVELOPE.validate_json(body)
         self._refuse_impossible(written)
         content = body[:-1] + f',"sha256":"{seal}"}}\n'.encode()
-        name = target if self._store is None else f"{self._store.url}/ledger/{target.name}"
-        shared = UserError(f"{name} was written by another process: two drivers share this sweep; stop one")
-        if self._store is not None and not self._store.create(f"ledger/{target.name}", content):
+        name = str(NAMES.event(self._count))
+        shown = target if self._store is None else f"{self._store.url}/{name}"
+        shared = UserError(f"{shown} was written by another process: two drivers share this sweep; stop one")
+        if self._store is not None and not self._store.create(name, content):
             raise shared
         with storing(target):
             if not self._wrote:
@@ -440,7 +443,7 @@ class Ledger:
         return all(violation <= 0 for violation in self.violations(trial))
 
     def _path(self, sequence: int) -> Path:
-        return self.directory / "ledger" / f"{sequence:08d}.json"
+        return self.folder.event(sequence)
 
     def _decode(self, raw: bytes) -> tuple[_Envelope, str]:
         """The next event and its sha256 from its file's bytes, every one of which is accounted for."""

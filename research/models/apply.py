@@ -23,7 +23,7 @@ from research.models.evaluation import check_label_names, examples_of, recorded_
 from research.models.looks import earlier_look, model_hash, write_look
 from research.search.spaces import on_other_data
 from research.store.data_copy import data_directory
-from research.store.layout import RECORD, trial_name
+from research.store.layout import CONFIG, RECORD
 from research.store.mirror import relative
 from research.store.object_store import is_url
 from research.text import shell
@@ -97,13 +97,13 @@ def model_folder(place: str | Path, rank: int = 1) -> Path:
     """
     match source_at(place, rank):
         case SweepTrial(ledger, number, asked):
-            folder = ledger.directory / "models" / trial_name(number)
+            folder = ledger.folder.model(number)
             if not folder.is_dir():
                 again = shell("research", "train", f"{relative(ledger.directory)}:{number}", "--out", "runs/again")
                 raise UserError(f"the model of {asked} was not kept: choose a kept one, or train it again with {again}")
         case Folder(path) | JsonFile(path):
             folder = path.parent if path.suffix == ".json" and path.is_file() else path
-            if not (folder / "config.json").is_file() and not has_manifest(folder):
+            if not (folder / CONFIG).is_file() and not has_manifest(folder):
                 raise UserError(f"{path} holds no model: give {FORMS}")
     verify_model(folder)
     return folder
