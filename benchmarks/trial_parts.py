@@ -29,7 +29,7 @@ import vae.run
 from research import provenance
 from research.ledger.settings import Metric
 from research.search.spaces import load_space, random_draws
-from research.store.layout import FIRST_EVENT
+from research.store.layout import SweepFolder
 from research.worker.messages import Assignment
 from research.worker.trial import run_trials
 from vae.data import load_training
@@ -124,8 +124,8 @@ def run(config: TrainConfig, folder: Path) -> Spent:
     }
     before = {part: getattr(where, name) for part, (where, name) in parts.items()}
     channel = Channel()
-    (folder / FIRST_EVENT).parent.mkdir()
-    (folder / FIRST_EVENT).touch()  # a worker writes only where a sweep is
+    SweepFolder(folder).ledger.mkdir()
+    SweepFolder(folder).event(0).touch()  # a worker writes only where a sweep is
 
     def evaluated(model: Any, *arguments: Any, **named: Any) -> Any:  # noqa: ANN401 - the model's figures
         # What one pass costs, taken where the figures are: not counted as the trial's own.

@@ -10,10 +10,12 @@ import errno
 import hashlib
 import os
 import stat
+from contextlib import contextmanager, suppress
 from io import BytesIO, TextIOWrapper
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from io import BufferedReader
     from pathlib import Path
 
@@ -91,9 +93,79 @@ def write_file(path: Path, content: bytes) -> None:
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
+def replace(path: Path, content: bytes, *, sync: bool = True) -> None:
+    """Make ``content`` the content of the file ``path``. Readers see the old content or the new, and never a part of it.
+
+    The file is durable when this returns. With ``sync=False`` it may be lost, or be empty, after a power cut. That is
+    for files that can be made again.
+
+    Raises:
+        OSError: The file can't be written. ``path`` is what it was before.
+
+    """
+    try:
+        with replacing(path, sync=sync) as temporary:
+            temporary.write_bytes(content)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error  # not the temporary name, or none
+
+
+@contextmanager
+def replacing(path: Path, *, sync: bool = True) -> Iterator[Path]:
+    """Yield a name beside ``path`` for the caller to write a file to. At the end that file takes the place of ``path``.
+
+    If the body raises, the new file is removed and ``path`` is what it was before. A process that is killed may leave a
+    file behind whose name begins with a dot and ends with the process's number, a random part and ``.tmp``. ``sync`` is
+    as in :func:`replace`.
+    """
+    temporary = temporary_name(path)
+    try:
+        yield temporary
+        if sync:
+            _sync(temporary)
+        temporary.replace(path)
+    finally:
+        with suppress(OSError):  # on a disk that is gone or read-only, the first error is the one to see
+            temporary.unlink(missing_ok=True)
+    if sync:
+        sync_directory(path.parent)
+
+
+def create_file(path: Path, content: bytes) -> bool:
+    """Write a new file, durable when this returns. Return False and write nothing if there is a file ``path`` already.
+
+    Readers see the file complete or not at all. Of several processes that create the same file one gets True. The file
+    system must have hard links.
+
+    Raises:
+        OSError: The file can't be written.
+
+    """
+    temporary = temporary_name(path)
+    try:
+        write_file(temporary, content)
+        os.link(temporary, path)
+    except FileExistsError:
+        return False
+    finally:
+        with suppress(OSError):  # as above
+            temporary.unlink(missing_ok=True)
+    sync_directory(path.parent)
+    return True
+
+
+def temporary_name(path: Path) -> Path:
+    """Return a name beside ``path`` that no other process or thread uses."""
+    return path.with_name(f".{path.name}.{os.getpid()}-{os.urandom(4).hex()}.tmp")
+
+
 def sync_directory(directory: Path) -> None:
     """Make the names in ``directory`` durable."""
-    descriptor = os.open(directory, os.O_RDONLY)
+    _sync(directory)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -9,6 +9,7 @@ import typer
 
 from research.cli.options import later, warn_of_lost_events
 from research.paths import whole
+from research.store.layout import SweepFolder
 from research.store.mirror import local, relative
 from research.terminal import say
 
@@ -60,7 +61,7 @@ def report(
 
         say(to_json(figures(ledgers)))
     if out is not None or not (as_json or csv is not None or parquet is not None):
-        place = out or (directories[0] / "report.html" if len(directories) == 1 else whole("comparison.html"))
+        place = out or (SweepFolder(directories[0]).report if len(directories) == 1 else whole("comparison.html"))
         from research.views.report.page import html  # noqa: PLC0415 - as above
 
         export.write_text(html(ledgers), place)

@@ -25,6 +25,7 @@ from research.cli.sweeps import Directory  # noqa: TC001 - typer reads it when a
 from research.errors import UserError
 from research.paths import whole
 from research.store.data_copy import data_directory
+from research.store.layout import CONFIG, SweepFolder
 from research.store.mirror import local, relative
 from research.store.object_store import is_url
 from research.terminal import say
@@ -254,8 +255,8 @@ def _config_of(name: str, seed: int) -> TrainConfig:
 
     if _is_recorded(name):
         path = local(name)
-        if path.is_dir() and not (path / "ledger").is_dir():
-            path /= "config.json"
+        if path.is_dir() and not SweepFolder(path).is_sweep:
+            path /= CONFIG
         if path.suffix == ".json":
             text = read_config_file(path)
             if '"config_hash"' not in text:

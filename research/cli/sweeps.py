@@ -12,6 +12,7 @@ from research.cli.options import AsJson, DataDir, console_of, data_dir_of, later
 from research.errors import UserError
 from research.planning.request import SweepRequest
 from research.store.data_copy import data_directory
+from research.store.layout import SweepFolder
 from research.store.mirror import local, relative
 from research.terminal import complain, output_may_close, say
 from research.text import json_text, shell
@@ -255,7 +256,7 @@ def finalists(
         from research.planning.preflight import check_address  # noqa: PLC0415
 
         check_address(address)
-    from research.driver.lifecycle import RAY, check_code, reopen  # noqa: PLC0415
+    from research.driver.lifecycle import check_code, reopen  # noqa: PLC0415
     from research.experiments import finalists as again  # noqa: PLC0415
     from research.ledger.log import Ledger  # noqa: PLC0415
     from research.on_ray.choice import engine_at  # noqa: PLC0415
@@ -271,7 +272,7 @@ def finalists(
     engine.check(resources or ledger.settings.resources)
     place = again.prepare(ledger, top=top, seeds=seeds, resources=resources, command=sys.argv)
     console = console_of(quiet=as_json)
-    if (place / RAY).exists() or any(not view.terminal for view in Ledger.open(place).trials.values()):
+    if SweepFolder(place).ray.exists() or any(not view.terminal for view in Ledger.open(place).trials.values()):
         console.print(
             f"finalists {relative(place)}: the best {top} configs, {seeds} fresh seeds of each", highlight=False
         )

@@ -12,7 +12,7 @@ from research.clusters.access import is_address, rsync_down
 from research.errors import CorruptFile, UserError
 from research.ledger.log import Ledger
 from research.store.folders import remove_folder, verify_folder
-from research.store.layout import FINALISTS, LATEST_EVENT
+from research.store.layout import NAMES, SweepFolder
 from research.store.mirror import local
 from research.store.object_store import is_url
 from vae.durable import LARGE_TEXT, read_file, sync_directory
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # Not copied: checkpoints of unfinished trials, which only the cluster uses; the lock of a process; scratch files. The
 # mark of the ledger's length is not copied either: it is copied later than the ledger, so it could be ahead of the
 # copy.
-_STAYS = ["trials/", "ray/", "/lock", LATEST_EVENT, ".*.tmp"]
+_STAYS = [f"{NAMES.trials}/", f"{NAMES.ray}/", f"/{NAMES.lock}", str(NAMES.latest_event), ".*.tmp"]
 _ATTEMPTS = 3  # a running sweep may replace a model while it is copied
 
 
@@ -57,7 +57,7 @@ def fetch(cluster: str, name: str, *, storage: str, to: Path) -> Fetched:
     if not staged.exists() and target.exists():
         shutil.copytree(target, staged, copy_function=os.link, symlinks=True)  # rsync replaces files that differ
     staged.mkdir(exist_ok=True)
-    shutil.rmtree(staged / "models", ignore_errors=True)  # the set of kept models may have changed
+    shutil.rmtree(SweepFolder(staged).models, ignore_errors=True)  # the set of kept models may have changed
     for attempt in range(_ATTEMPTS):
         try:
             _bring(cluster, f"{storage.rstrip('/')}/{name}", staged)
@@ -109,20 +109,20 @@ def _verify(sweep: Path) -> tuple[int, int]:
     """Compare each event and model with its hash, and return their numbers."""
     ledger = Ledger.open(sweep)
     models = 0
-    if (sweep / "models").is_dir():
-        for folder in (sweep / "models").iterdir():
+    if ledger.folder.models.is_dir():
+        for folder in ledger.folder.models.iterdir():
             verify_folder(folder)
             models += 1
-    if (sweep / FINALISTS).is_dir():
-        _verify(sweep / FINALISTS)
+    if ledger.folder.finalists.path.is_dir():
+        _verify(ledger.folder.finalists.path)
     return len(ledger), models
 
 
 def _same_past(target: Path, staged: Path) -> int:
     """Return the number of events of the local copy. A local event that the cluster does not have is refused."""
-    events = sorted((target / "ledger").glob("*.json"))
+    events = SweepFolder(target).events()
     for event in events:
-        twin = staged / "ledger" / event.name
+        twin = SweepFolder(staged).ledger / event.name
         if not twin.is_file() or read_file(twin, LARGE_TEXT) != read_file(event, LARGE_TEXT):
             raise UserError(
                 f"{target} has gone its own way since it was fetched ({event.name} is not the cluster's): move it away, "

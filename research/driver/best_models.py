@@ -8,7 +8,6 @@ this can be run again.
 from __future__ import annotations
 
 import json
-import re
 from itertools import count, islice
 from typing import TYPE_CHECKING
 
@@ -18,7 +17,18 @@ from research.ledger.records import TrialRecord, pretty, row_json
 from research.models.model_card import model_card
 from research.store.folders import clear_leftovers, inside, remove_folder, verify_folder, write_folder
 from research.store.in_place import make_below
-from research.store.layout import RECORD, epoch_folder, replicate_folder, trial_name
+from research.store.layout import (
+    CARD,
+    CONFIG,
+    METRICS,
+    NAMES,
+    RECORD,
+    WEIGHTS,
+    SweepFolder,
+    epoch_folder,
+    replicate_folder,
+    trial_number,
+)
 from research.store.mirror import (
     fetch_folder,
     fetch_pictures,
@@ -29,7 +39,6 @@ from research.store.mirror import (
 )
 from research.worker.replicates import KEPT, row_of_kept, seeds_of
 from vae.durable import hash_file
-from vae.portable import WEIGHTS_FILE as WEIGHTS
 from vae.portable import weights_file
 from vae.state import STATE_FILE, StateError, TrainState
 
@@ -39,9 +48,6 @@ if TYPE_CHECKING:
     from research.ledger.events import RowReported
     from research.ledger.log import Ledger, TrialView
     from research.store.object_store import ObjectStore
-
-ASIDE = "aside"  # models that were found in models/ and are not the ledger's
-_TRIAL = re.compile(r"trial-(\d{4,15})")
 
 
 def keep_best(ledger: Ledger, sweep_dir: Path) -> list[str]:
@@ -54,20 +60,21 @@ def keep_best(ledger: Ledger, sweep_dir: Path) -> list[str]:
 
     For a sweep in an object store, checkpoints come from there and models go there. The mirror holds the same models.
     """
-    models, problems = sweep_dir / "models", list[str]()
+    folder, problems = SweepFolder(sweep_dir), list[str]()
+    models = folder.models
     store = store_of(sweep_dir)
     try:
-        there = set() if store is None else whole_folders(store, "models")
+        there = set() if store is None else whole_folders(store, models.name)
         checkpoints_there = set() if store is None else _trials_there(store)
     except StorageError as error:
         return [f"the best models could not be kept: {error}"]
     clear_leftovers(models)
-    clear_leftovers(sweep_dir / "trials")
+    clear_leftovers(folder.trials)
     others = ledger.in_order()
     desired = list(islice(others, ledger.settings.keep))
     missing = set[int]()
     for trial in desired:
-        target = models / trial_name(trial.number)
+        target = folder.model(trial.number)
         try:
             if (damage := _damage(target, ledger)) is not None:
                 if store is not None:
@@ -79,7 +86,7 @@ def keep_best(ledger: Ledger, sweep_dir: Path) -> list[str]:
                 write_folder(target, files)
                 there.discard(target.name)
             if store is not None and target.name not in there:
-                push_folder(store, sweep_dir, f"models/{target.name}")
+                push_folder(store, sweep_dir, f"{models.name}/{target.name}")
         except (OSError, StateError, UserError) as error:
             missing.add(trial.number)
             problems.append(_not_kept(trial.number, damage if target.exists() else None, error))
@@ -92,7 +99,7 @@ def keep_best(ledger: Ledger, sweep_dir: Path) -> list[str]:
     kept = wanted | set(stand_ins[: len(missing)])
     unneeded = [path for number, path in present.items() if number not in kept]
     unneeded += [
-        path for number, path in tail.trial_folders(sweep_dir / "trials").items() if _needless(ledger, number, missing)
+        path for number, path in tail.trial_folders(folder.trials).items() if _needless(ledger, number, missing)
     ]
     for path in unneeded:
         try:
@@ -101,12 +108,17 @@ def keep_best(ledger: Ledger, sweep_dir: Path) -> list[str]:
             problems.append(f"{path} could not be removed ({error.strerror})")
     if store is not None:
         ended = {number for number, view in ledger.trials.items() if view.terminal}
-        strange = [name for name in sorted(there) if (n := _number(name)) is not None and n not in ended]
+        strange = [name for name in sorted(there) if (n := trial_number(name)) is not None and n not in ended]
         problems += [
-            f"{store.url}/models/{name} is of no trial that the ledger has ended: it is left there" for name in strange
+            f"{store.url}/{models.name}/{name} is of no trial that the ledger has ended: it is left there"
+            for name in strange
         ]
-        gone = [f"models/{name}" for name in there if (n := _number(name)) in ended and n not in kept]
-        gone += [f"trials/{name}" for name in checkpoints_there if _needless(ledger, _number(name), missing)]
+        gone = [f"{models.name}/{name}" for name in there if (n := trial_number(name)) in ended and n not in kept]
+        gone += [
+            f"{folder.trials.name}/{name}"
+            for name in checkpoints_there
+            if _needless(ledger, trial_number(name), missing)
+        ]
         try:
             for relative in sorted(gone):
                 remove_folder_there(store, relative)
@@ -164,7 +176,7 @@ def _not_kept(trial: int, damage: str | None, error: Exception) -> str:
 
 def _aside(folder: Path) -> list[str]:
     """Move what the ledger does not tell of out of ``models/``, where its weights may be the only ones; say so."""
-    place = folder.parent.parent / ASIDE
+    place = SweepFolder(folder.parent.parent).aside
     names = (folder.name if copy == 0 else f"{folder.name}-{copy}" for copy in count())
     try:
         place.mkdir(exist_ok=True)
@@ -193,9 +205,9 @@ def _model_files(ledger: Ledger, sweep_dir: Path, trial: TrialView) -> dict[str,
     seed = seeds_of(trial.created.seed, ledger.settings.replicates)[kept if isinstance(kept, int) else 0]
     metrics = row_of_kept(row.metrics)
     files: dict[str, bytes | Path] = {
-        "config.json": pretty({**trial.created.config, "seed": seed}).encode(),
+        CONFIG: pretty({**trial.created.config, "seed": seed}).encode(),
         WEIGHTS: weights_file(TrainState.load(checkpoint)),
-        "metrics.json": pretty(row_json(row.epoch, metrics)).encode(),
+        METRICS: pretty(row_json(row.epoch, metrics)).encode(),
         RECORD: TrialRecord.of(ledger, trial.number).to_json().encode(),
     }
     for name, relative in _latest_pictures(trial).items():
@@ -205,7 +217,7 @@ def _model_files(ledger: Ledger, sweep_dir: Path, trial: TrialView) -> dict[str,
     record = json.loads(TrialRecord.of(ledger, trial.number).to_json())
     pictures = sorted(name for name in files if name.endswith(".png"))
     config = {**record["config"], "seed": seed}
-    files["README.md"] = model_card(config, row_json(row.epoch, metrics), record, pictures).encode()
+    files[CARD] = model_card(config, row_json(row.epoch, metrics), record, pictures).encode()
     return files
 
 
@@ -224,7 +236,7 @@ def _latest_pictures(trial: TrialView) -> dict[str, str]:
 
 
 def _trials_there(store: ObjectStore) -> set[str]:
-    return {name.split("/")[1] for name in store.names("trials")}
+    return {name.split("/")[1] for name in store.names(str(NAMES.trials))}
 
 
 def _check_sha256(checkpoint: Path, row: RowReported) -> None:
@@ -235,8 +247,3 @@ def _check_sha256(checkpoint: Path, row: RowReported) -> None:
         raise CorruptFile(f"{state} can't be read ({error.strerror})") from None
     if digest != row.checkpoint_sha256:
         raise CorruptFile(f"{state} is damaged (its sha256 is not the ledger's)")
-
-
-def _number(name: str) -> int | None:
-    match = _TRIAL.fullmatch(name)
-    return None if match is None else int(match[1])

@@ -115,7 +115,7 @@ class Driver:
             if not view.terminal:
                 self._retry(view, "the driver was restarted", "driver")
         self._keep_best()
-        self.study = study or StudyView(ledger, ledger.directory / "study.journal")
+        self.study = study or StudyView(ledger, ledger.folder.study)
         self.queue = TrialQueue(
             ledger,
             self.study,

@@ -17,6 +17,7 @@ from research.store.data_copy import data_directory
 from research.store.lease import Lease
 from research.store.lock import SweepLock
 from research.store.mirror import follow
+from vae.durable import replace
 
 if TYPE_CHECKING:
     from research.ledger.log import Ledger
@@ -36,7 +37,7 @@ def extend(ledger: Ledger, *, trials: str | None, space: str | None, more: budge
     total = settings.trials if trials is None else _total(trials, settings.trials)
     new_budget = budget.raised(settings.budget, more)
     source = None
-    given = load_recorded(settings.space, sweep_dir / "space.py") if space is None else load_space(space)
+    given = load_recorded(settings.space, ledger.folder.space) if space is None else load_space(space)
     chosen = of_sweep(given, ledger)
     if space is not None and chosen.source.sha256 != settings.space.sha256:
         source = chosen.source
@@ -63,8 +64,8 @@ def extend(ledger: Ledger, *, trials: str | None, space: str | None, more: budge
         ledger.refresh()
         ledger.append(event)
         if source is not None:
-            with storing(sweep_dir / "space.py"):
-                (sweep_dir / "space.py").write_text(source.source, encoding="utf-8")
+            with storing(ledger.folder.space):
+                replace(ledger.folder.space, source.source.encode())
     return event
 
 

@@ -28,9 +28,6 @@ if TYPE_CHECKING:
     from research.ledger.log import TrialsLearned
     from research.ledger.settings import SweepSettings
 
-SPACE_COPY = "space.py"
-RAY = "ray"  # scratch files of a session, never read; present during a session, or after one that was killed
-
 
 def create(
     sweep_dir: Path, settings: SweepSettings, command: list[str], learned: Sequence[TrialsLearned] = ()
@@ -57,8 +54,8 @@ def create(
         )
         for event in learned:
             ledger.append(event)
-        with storing(place / SPACE_COPY):
-            (place / SPACE_COPY).write_text(settings.space.source, encoding="utf-8")
+        with storing(ledger.folder.space):
+            ledger.folder.space.write_text(settings.space.source, encoding="utf-8")
         if place == sweep_dir:
             return ledger
         if sweep_dir.exists():
@@ -84,7 +81,7 @@ def reopen(sweep_dir: Path, *, allow_changed_code: bool) -> tuple[Ledger, Space]
     settings, place = ledger.settings, address_of(sweep_dir)
     open_trials = [view for view in ledger.trials.values() if not view.terminal]
     # A driver that was killed at its last act has left views behind that are not the ledger's: those are still to do.
-    cut_short = (sweep_dir / RAY).exists()
+    cut_short = ledger.folder.ray.exists()
     if ledger.trained >= settings.trials and not open_trials and not cut_short:
         raise UserError(
             f"sweep {place!r} has ended all its {settings.trials} trials: nothing to resume; "
@@ -97,7 +94,7 @@ def reopen(sweep_dir: Path, *, allow_changed_code: bool) -> tuple[Ledger, Space]
             f"{shell('research', 'extend', place)} {reached[0].option} adds to it"
         )
     check_code(ledger, allow_changed_code=allow_changed_code)
-    space = of_sweep(load_recorded(settings.space, sweep_dir / SPACE_COPY), ledger)
+    space = of_sweep(load_recorded(settings.space, ledger.folder.space), ledger)
     if ledger.trials:
         config = from_record(next(view.created.config for view in ledger.trials.values() if view.created.config))
         data = load_training(config.data, data_directory(settings.data_dir))

@@ -12,7 +12,6 @@ from research import provenance
 from research.driver.driver import Driver
 from research.driver.engine import EngineDidNotStartError, EngineLostError, StoppedWhileStartingError
 from research.driver.failures import too_many
-from research.driver.lifecycle import RAY
 from research.driver.stopping import Stop, signals
 from research.errors import StorageError, storing
 from research.ledger import budget
@@ -24,6 +23,7 @@ from research.store.mirror import address as address_of
 from research.store.mirror import follow, store_of
 from research.text import shell
 from research.tracking.sink import Sink
+from vae.durable import replace
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -98,11 +98,11 @@ class _Session:
         self.live = live
         self.stop = stop
         self.problems: list[str] = []
-        self.scratch: Path = ledger.directory / RAY
+        self.scratch: Path = ledger.folder.ray
         self.scratch.mkdir(exist_ok=True)
         settings = ledger.settings
         if settings.replicates == settings.stack == 1 and store_of(ledger.directory) is None:
-            stop.file = self.scratch / f"stop-{len(ledger.sessions)}"  # a file of another session may be left there
+            stop.file = ledger.folder.stop_request(len(ledger.sessions))  # a file of another session may be left there
         _begin(ledger)
         self.driver = Driver(ledger, space, live, stop)
         self.sink = Sink.start(ledger.directory, settings.wandb)
@@ -147,8 +147,8 @@ def _begin(ledger: Ledger) -> None:
     )
     diff = provenance.diff_text()
     if diff:
-        name = f"code-{len(ledger.sessions) - 1}.diff"
-        with storing(ledger.directory / name):
-            (ledger.directory / name).write_text(diff, encoding="utf-8")
+        file = ledger.folder.code_diff(len(ledger.sessions) - 1)
+        with storing(file):
+            replace(file, diff.encode())
         if (store := store_of(ledger.directory)) is not None:
-            store.write(name, diff.encode())
+            store.write(file.name, diff.encode())

@@ -21,6 +21,7 @@ from research.ledger.records import load_record, pretty
 from research.planning.metrics import check_metric
 from research.planning.preflight import check_scorable, held_out_split, without_memory
 from research.store.folders import verify_folder, write_folder
+from research.store.layout import CONFIG
 from research.worker.comparison import facts_on_data
 from vae.config import ConfigError
 from vae.data import load_training
@@ -168,7 +169,7 @@ def _train(ablation: Ablation, variant: Variant, seed: int, *, threads: int, dev
         return RunResult(None, f"{type(error).__name__}: {' '.join(str(error).split())}")
     if run.kept_epoch is None:
         facts = {"reason": run.diverged, "config_hash": config_hash(config), **_code()}
-        write_folder(folder, {FAILED: pretty(facts).encode(), "config.json": pretty(to_dict(config)).encode()})
+        write_folder(folder, {FAILED: pretty(facts).encode(), CONFIG: pretty(to_dict(config)).encode()})
     result = finished(ablation, variant, seed)
     assert result is not None, "it was written above"
     return result

@@ -22,7 +22,7 @@ from research.ledger.records import verify_model
 from research.ledger.settings import Budget, NoScheduler, Parent, RandomSearch, SweepSettings
 from research.ledger.tail import refuse_lost_tail
 from research.store.folders import read_sealed, write_sealed
-from research.store.layout import FINALISTS, trial_name
+from research.store.layout import SweepFolder
 from research.store.mirror import relative, store_of
 from research.text import number_text, shell, visible
 from vae.durable import LARGE_TEXT, read_file
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from research.ledger.log import TrialView
     from research.ledger.settings import Resources
 
-_TEST = "test.json"
 MOST_STACKED = 16  # nothing more was measured
 
 
@@ -59,8 +58,8 @@ def prepare(parent: Ledger, *, top: int, seeds: int, resources: Resources | None
         raise UserError(
             f"sweep {str(place)!r} is not at its end (trial {running[0]} has not ended): {shell('research', 'resume', relative(place))} first"
         )
-    target = place / FINALISTS
-    if (target / "ledger").is_dir():
+    target = SweepFolder(place).finalists.path
+    if SweepFolder(target).is_sweep:
         ledger = Ledger.open(target)
         refuse_lost_tail(ledger)
         if ledger.settings.parent != Parent(name=settings.name, identity=parent.identity):
@@ -91,7 +90,7 @@ def _settings(parent: Ledger, best: Sequence[TrialView], seeds: int, resources: 
     trials = len(best) * seeds
     return dataclasses.replace(
         settings,
-        name=f"{settings.name[:90]}-{FINALISTS}",  # at most 100 characters
+        name=f"{settings.name[:90]}-finalists",  # at most 100 characters
         trials=trials,
         keep=10_000,  # every seed's model: which one is the median is known at the end
         sampler=RandomSearch(),
@@ -148,10 +147,9 @@ def results(parent: Ledger) -> dict[str, Any] | None:
     above 0; see :func:`fresh_scores`), with ``gap_standard_error``, all in the metric's units. ``difference``: the first's mean minus the second's in the direction of better, with Welch's interval at
     ``level``. ``test``: of the chosen configuration, after :func:`look_at_test`.
     """
-    place = parent.directory / FINALISTS
-    if not (place / "ledger").is_dir():
+    if not parent.folder.finalists.is_sweep:
         return None
-    ledger = Ledger.open(place)
+    ledger = Ledger.open(parent.folder.finalists.path)
     metric = ledger.settings.metric
     sign = 1.0 if metric.direction == "maximize" else -1.0
     by_origin: dict[int, list[TrialView]] = {}
@@ -160,7 +158,7 @@ def results(parent: Ledger) -> dict[str, Any] | None:
             by_origin.setdefault(view.created.parent_trial, []).append(view)
     if unknown := sorted(by_origin.keys() - parent.trials.keys()):
         raise CorruptFile(
-            f"{place} trained trial {unknown[0]} again, and {parent.directory / 'ledger'} does not know it: the ledger has "
+            f"{ledger.directory} trained trial {unknown[0]} again, and {parent.folder.ledger} does not know it: the ledger has "
             "lost its last events; restore it from a copy"
         )
     rows = [_configuration(parent, ledger, origin, views) for origin, views in by_origin.items()]
@@ -169,7 +167,7 @@ def results(parent: Ledger) -> dict[str, Any] | None:
         row["rank"] = rank
     order = [view.number for view in parent.ranked()]
     first_found = min(rows, key=lambda row: order.index(row["parent_trial"]), default=None)
-    stored = read_sealed(place / _TEST) if (place / _TEST).is_file() else None
+    stored = read_sealed(ledger.folder.test_summary) if ledger.folder.test_summary.is_file() else None
     return {
         "directory": str(ledger.directory),
         "seeds": max((len(row["seeds"]) for row in rows), default=0),
@@ -220,7 +218,7 @@ def _configuration(parent: Ledger, ledger: Ledger, origin: int, views: Sequence[
             f"seed {view.created.seed}: {view.fail_kind}: {view.reason}" for view in views if view.status == "FAIL"
         ],
         "kept_trial": None if kept is None else kept.number,
-        "model": None if kept is None else str(ledger.directory / "models" / trial_name(kept.number)),
+        "model": None if kept is None else str(ledger.folder.model(kept.number)),
     }
 
 
@@ -281,7 +279,7 @@ def look_at_test(
     chosen = found["configurations"][0]
     ledger = Ledger.open(found["directory"])
     folders = [
-        ledger.directory / "models" / trial_name(view.number)
+        ledger.folder.model(view.number)
         for _, view in sorted(ledger.trials.items())
         if view.created.parent_trial == chosen["parent_trial"] and view.created.seed in chosen["seeds"]
     ]
@@ -313,10 +311,11 @@ def look_at_test(
             for name, values in numbers.items()
         },
     }
-    with storing(ledger.directory / _TEST):
-        write_sealed(ledger.directory / _TEST, test)
+    summary = ledger.folder.test_summary
+    with storing(summary):
+        write_sealed(summary, test)
     if (store := store_of(ledger.directory)) is not None:
-        store.write(_TEST, read_file(ledger.directory / _TEST, LARGE_TEXT))
+        store.write(summary.name, read_file(summary, LARGE_TEXT))
     return test
 
 

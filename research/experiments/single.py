@@ -18,7 +18,7 @@ from research.planning.free_space import check_free_space
 from research.planning.metrics import default_metric
 from research.planning.preflight import check_scorable
 from research.store.folders import write_folder
-from research.store.layout import RECORD
+from research.store.layout import CARD, METRICS, RECORD
 from research.worker.rows import describe_worker, finite
 from vae.data import load_training
 from vae.pictures import drawings
@@ -125,11 +125,11 @@ def train_once(
     )
     kept |= {
         CONFIG_FILE: pretty(to_dict(config)).encode(),
-        "metrics.json": pretty(kept_row).encode(),
+        METRICS: pretty(kept_row).encode(),
         RECORD: record.to_json().encode(),
     }
     pictures = sorted(name for name in kept if name.endswith(".png"))
-    kept["README.md"] = model_card(to_dict(config), kept_row, json.loads(record.to_json()), pictures).encode()
+    kept[CARD] = model_card(to_dict(config), kept_row, json.loads(record.to_json()), pictures).encode()
     with storing(out):
         write_folder(out, kept)
     remember(record.to_json().encode())

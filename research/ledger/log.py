@@ -15,13 +15,11 @@ The Optuna study, the W&B runs, the kept models and the live table are views, ma
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import heapq
 import json
 import math
-import os
 import re
 from collections import Counter
 from dataclasses import dataclass, field
@@ -51,11 +49,13 @@ from research.ledger.events import (
     TrialsLearned,
 )
 from research.ledger.standing import Standing
+from research.store.folders import clear_leftover_files
 from research.store.in_place import InPlace, SweepGoneError, refuse_gone
+from research.store.layout import NAMES, SweepFolder
 from research.store.mirror import store_of
 from research.text import shell
 from vae.config import NonNegativeInt, part
-from vae.durable import LARGE_TEXT, read_file, sync_directory, write_file
+from vae.durable import LARGE_TEXT, create_file, read_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -241,6 +241,7 @@ class Ledger:
         self._previous = ""
         self._wrote = False
         self.refused = None
+        self.folder = SweepFolder(self.directory)
         self._store = store_of(self.directory)
         self._in_place = InPlace(self.directory)
 
@@ -343,26 +344,19 @@ class Ledger:
         written = _ENVELOPE.validate_json(body)
         self._refuse_impossible(written)
         content = body[:-1] + f',"sha256":"{seal}"}}\n'.encode()
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-        name = target if self._store is None else f"{self._store.url}/ledger/{target.name}"
-        shared = UserError(f"{name} was written by another process: two drivers share this sweep; stop one")
-        if self._store is not None and not self._store.create(f"ledger/{target.name}", content):
+        name = str(NAMES.event(self._count))
+        shown = target if self._store is None else f"{self._store.url}/{name}"
+        shared = UserError(f"{shown} was written by another process: two drivers share this sweep; stop one")
+        if self._store is not None and not self._store.create(name, content):
             raise shared
         with storing(target):
             if not self._wrote:
-                self._remove_leftovers(target.parent)
+                clear_leftover_files(self.directory)
+                clear_leftover_files(target.parent)
                 self._wrote = True
-            try:
-                write_file(temporary, content)
-                os.link(temporary, target)
-            except FileExistsError as error:
-                # A mirror's file may have been fetched by a reader between these lines.
-                if self._store is None or read_file(target, LARGE_TEXT) != content:
-                    raise shared from error
-            finally:
-                with contextlib.suppress(OSError):  # a disk that is gone or read-only: the first error says so
-                    temporary.unlink(missing_ok=True)
-            sync_directory(target.parent)
+            # A mirror's file may have been fetched by a reader between these lines.
+            if not create_file(target, content) and (self._store is None or read_file(target, LARGE_TEXT) != content):
+                raise shared
             if self._count > 0:
                 try:
                     refuse_gone(self.directory, self.identity)
@@ -449,7 +443,7 @@ class Ledger:
         return all(violation <= 0 for violation in self.violations(trial))
 
     def _path(self, sequence: int) -> Path:
-        return self.directory / "ledger" / f"{sequence:08d}.json"
+        return self.folder.event(sequence)
 
     def _decode(self, raw: bytes) -> tuple[_Envelope, str]:
         """The next event and its sha256 from its file's bytes, every one of which is accounted for."""
@@ -557,12 +551,6 @@ class Ledger:
         if view.terminal:
             fronted = self.settings.objectives and view.status == "COMPLETE" and self.feasible(view)
             self.standing.end(view, self._merit(view), self.point(view) if fronted else None)
-
-    @staticmethod
-    def _remove_leftovers(directory: Path) -> None:
-        """Clear what a killed writer left; whoever appends holds the sweep's lock."""
-        for leftover in directory.glob(".*.tmp"):
-            leftover.unlink(missing_ok=True)
 
 
 def _canonical(value: object) -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import JsonValue, TypeAdapter, ValidationError
@@ -15,16 +14,13 @@ from research.ledger.log import Ledger, Status
 from research.ledger.settings import Metric
 from research.ledger.source import FORMS, Folder, JsonFile, SweepTrial, source_at
 from research.store.folders import verify_folder
-from research.store.layout import MANIFEST, RECORD
+from research.store.layout import CONFIG, MANIFEST, RECORD, WEIGHTS, sweep_around, trial_number
 from vae.config import NonNegativeInt, PositiveInt, part
 from vae.durable import LARGE_TEXT, read_file, read_text
 from vae.system.manifest import has_manifest
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-
-_CONFIG, _WEIGHTS = "config.json", "model.safetensors"  # vae.portable has these names, but needs torch
 
 
 @part
@@ -198,7 +194,7 @@ def _verified_record(folder: Path) -> TrialRecord | None:
     """Check the files of a model folder against its manifest and return its record; None if there is no manifest."""
     manifest = verify_folder(folder) if has_manifest(folder) else None
     has_record = (folder / RECORD).is_file()
-    if manifest is None and has_record and (folder / _WEIGHTS).is_file():
+    if manifest is None and has_record and (folder / WEIGHTS).is_file():
         raise CorruptFile(
             f"{folder / MANIFEST} is missing: restore it from a copy; of a copy of {RECORD} alone the model can be trained again"
         )
@@ -213,31 +209,31 @@ def _verified_record(folder: Path) -> TrialRecord | None:
 
 def _check_config_of(folder: Path, record: TrialRecord) -> None:
     """Refuse a model whose config differs from its record. With replicates, the seed is that of the kept replicate."""
-    if not (folder / _CONFIG).is_file():
+    if not (folder / CONFIG).is_file():
         return
     try:
-        config = json.loads(read_file(folder / _CONFIG))
+        config = json.loads(read_file(folder / CONFIG))
     except (OSError, ValueError, RecursionError) as error:
-        raise CorruptFile(f"{folder / _CONFIG} can't be read ({error}): restore it from a copy") from None
+        raise CorruptFile(f"{folder / CONFIG} can't be read ({error}): restore it from a copy") from None
     wanted = dict(record.config)
     if record.replicates > 1 and isinstance(config, dict):
         wanted["seed"] = config.get("seed")
     if config != wanted:
-        raise CorruptFile(f"{folder / _CONFIG} is not the config in {RECORD}: restore {folder} from a copy")
+        raise CorruptFile(f"{folder / CONFIG} is not the config in {RECORD}: restore {folder} from a copy")
 
 
 def _check_sweep_around(folder: Path, record: TrialRecord) -> None:
     """Refuse a model whose folder has the name of another trial of the surrounding sweep."""
     whole = folder.resolve()
-    sweep = whole.parent.parent
-    if whole.parent.name != "models" or not (sweep / "ledger").is_dir():
+    sweep = sweep_around(whole)
+    if sweep is None:
         return
     try:
-        ledger = Ledger.open(sweep)
+        ledger = Ledger.open(sweep.path)
     except UserError:
         return  # the ledger is damaged, which is not the fault of this model
-    found = re.fullmatch(r"trial-(\d{4,15})", whole.name)
-    view = None if found is None else ledger.trials.get(int(found[1]))
+    number = trial_number(whole.name)
+    view = None if number is None else ledger.trials.get(number)
     if view is None or record.sweep != ledger.settings.name:
         return  # a model of another sweep was put there
     if record.trial != view.number or record.config_hash != view.created.config_hash:
@@ -269,7 +265,7 @@ def read_config_file(file: Path) -> str:
         raise UserError(f"config {str(file)!r} can't be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise UserError(f"config {str(file)!r} can't be read: {error}") from None
-    if file.name in {_CONFIG, RECORD}:
+    if file.name in {CONFIG, RECORD}:
         verify_model(file.parent)
     return text
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from research.errors import UserError
 from research.ledger.log import Ledger
 from research.paths import whole
+from research.store.layout import SweepFolder
 from research.store.mirror import local
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def source_at(place: str | Path, rank: int = 1) -> Source:
 
     """
     path = local(place)
-    if (path / "ledger").is_dir():
+    if SweepFolder(path).is_sweep:
         return _by_rank(Ledger.open(path), rank, path)
     if path.exists():
         found: Source = Folder(path) if path.is_dir() else JsonFile(path)
@@ -73,7 +74,7 @@ def source_at(place: str | Path, rank: int = 1) -> Source:
 def names_trial(text: str) -> bool:
     """Return True if ``text`` means a trial of a sweep on this machine, as ``DIR:7`` does."""
     numbered = _NUMBERED.fullmatch(text)
-    return numbered is not None and (whole(numbered["sweep"]) / "ledger").is_dir()
+    return numbered is not None and SweepFolder(whole(numbered["sweep"])).is_sweep
 
 
 def _by_rank(ledger: Ledger, rank: int, path: Path) -> SweepTrial:

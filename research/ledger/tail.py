@@ -10,31 +10,27 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import os
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from research.errors import CorruptFile
 from research.store.folders import read_sealed, sealed
-from research.store.layout import LATEST_EVENT, RECORD
-from vae.durable import LARGE_TEXT, read_file
+from research.store.layout import RECORD, SweepFolder, trial_name, trial_number
+from vae.durable import LARGE_TEXT, read_file, replace
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from research.ledger.log import Ledger
 
-_TRIAL = re.compile(r"trial-(\d{4,15})")
 _NAMED = 3  # pieces of evidence that a message lists
 
 
 def mark(sweep_dir: Path, identity: str, events: int, last: str) -> None:
     """Write the present length of the ledger. A failed write is ignored: the mark may be behind, but never ahead."""
-    temporary = sweep_dir / "ledger" / f".{LATEST_EVENT}.{os.getpid()}.tmp"
+    content = sealed({"sweep": identity, "events": events, "last": last})
     with contextlib.suppress(OSError):
-        temporary.write_bytes(sealed({"sweep": identity, "events": events, "last": last}))
-        temporary.replace(sweep_dir / LATEST_EVENT)
+        replace(SweepFolder(sweep_dir).latest_event, content, sync=False)
 
 
 def refuse_lost_tail(ledger: Ledger) -> None:
@@ -53,22 +49,22 @@ def lost_tail(ledger: Ledger) -> str | None:
 
     The ledger is refreshed: another process may be writing to it.
     """
-    directory = ledger.directory
-    marked = _marked(directory)
-    models = {path: _model(path) for path in trial_folders(directory / "models").values()}
-    begun = trial_folders(directory / "trials")
+    folder = ledger.folder
+    marked = _marked(folder)
+    models = {path: _model(path) for path in trial_folders(folder.models).values()}
+    begun = trial_folders(folder.trials)
     ledger.refresh()  # the events that are read now are newer than the evidence
-    remedy = f"restore {directory / 'ledger'} from a copy that has them, or, to go on without them,"
+    remedy = f"restore {folder.ledger} from a copy that has them, or, to go on without them,"
     if marked is not None and marked.sweep == ledger.identity:
-        where = directory / LATEST_EVENT
+        where = folder.latest_event
         if marked.events > len(ledger):
             return (
-                f"{directory / 'ledger'} has lost its last events: it has {len(ledger)}, and {where} says that there were "
+                f"{folder.ledger} has lost its last events: it has {len(ledger)}, and {where} says that there were "
                 f"{marked.events}; {remedy} remove {where}"
             )
-        if _seal_of(directory, marked.events - 1) != marked.last:
+        if _seal_of(folder, marked.events - 1) != marked.last:
             return (
-                f"{directory / 'ledger'} has another event {marked.events - 1} than {where} says, so the events that were "
+                f"{folder.ledger} has another event {marked.events - 1} than {where} says, so the events that were "
                 f"there are lost; {remedy} remove {where}"
             )
     found = [path for path, facts in models.items() if facts and facts.of(ledger) and not facts.known(ledger)]
@@ -78,7 +74,7 @@ def lost_tail(ledger: Ledger) -> str | None:
     named = ", ".join(str(path) for path in found[:_NAMED])
     more = f" and {len(found) - _NAMED} others" if len(found) > _NAMED else ""
     return (
-        f"{directory / 'ledger'} has lost its last events: it does not know all of what {named}{more} tell of; {remedy} "
+        f"{folder.ledger} has lost its last events: it does not know all of what {named}{more} tell of; {remedy} "
         "move these folders out of the sweep"
     )
 
@@ -95,8 +91,8 @@ def trial_folders(directory: Path) -> dict[int, Path]:
     """Return the folders in ``directory`` that are named after a trial, by the trial's number, in order."""
     if not directory.is_dir():
         return {}
-    matches = ((path, _TRIAL.fullmatch(path.name)) for path in directory.iterdir())
-    return dict(sorted((int(match[1]), path) for path, match in matches if match is not None))
+    numbered = ((trial_number(path.name), path) for path in directory.iterdir())
+    return dict(sorted((number, path) for number, path in numbered if number is not None))
 
 
 @dataclass(frozen=True)
@@ -126,10 +122,10 @@ class _Model:
         return view is not None and view.terminal and len(view.rows) >= self.rows
 
 
-def _marked(directory: Path) -> _Mark | None:
+def _marked(folder: SweepFolder) -> _Mark | None:
     """Return the content of the mark; None if it is damaged or missing. The next event writes it again."""
     try:
-        values = read_sealed(directory / LATEST_EVENT)
+        values = read_sealed(folder.latest_event)
     except CorruptFile:
         return None
     sweep, events, last = values.get("sweep"), values.get("events"), values.get("last")
@@ -143,12 +139,12 @@ def _model(folder: Path) -> _Model | None:
     try:
         record: Any = json.loads(read_file(folder / RECORD, LARGE_TEXT))
         found = _Model(str(record["sweep"]), record["trial"], str(record["config_hash"]), len(record["rows"]))
-        return found if folder.name == f"trial-{found.trial:04d}" else dataclasses.replace(found, sweep="")
+        return found if folder.name == trial_name(found.trial) else dataclasses.replace(found, sweep="")
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
-def _seal_of(directory: Path, sequence: int) -> str:
+def _seal_of(folder: SweepFolder, sequence: int) -> str:
     """Return the SHA-256 at the end of a verified event."""
-    raw = read_file(directory / "ledger" / f"{sequence:08d}.json", LARGE_TEXT)
+    raw = read_file(folder.event(sequence), LARGE_TEXT)
     return raw[-67:-3].decode()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from research.errors import UserError
 from research.ledger.log import Ledger
 from research.ledger.records import TrialRecord
-from research.store.layout import RECORD
+from research.store.layout import CONFIG, RECORD, SweepFolder, sweep_around
 from research.store.mirror import cache_root
 from research.store.object_store import is_url
 from vae.durable import LARGE_TEXT, read_file
@@ -23,8 +23,6 @@ from vae.external import locate, named_parts
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-_CONFIG = "config.json"
 
 
 @dataclass(frozen=True)
@@ -55,10 +53,10 @@ def foreign(path: Path, *, stacked: bool = False) -> Foreign | None:
     for a file that cannot be read, because the verb refuses it. ``stacked``: the other configs of its stack are
     trained, too.
     """
-    if (path / "ledger").is_dir():
+    if SweepFolder(path).is_sweep:
         return None  # a sweep is verified when it is opened
     path = path.resolve()
-    of_folder = path.is_dir() or path.name == _CONFIG
+    of_folder = path.is_dir() or path.name == CONFIG
     file = (path if path.is_dir() else path.parent) / RECORD if of_folder else path
     content = _content(file)
     # Read with the same parser as the verbs: if a key occurs twice, another parser may take the other value.
@@ -67,14 +65,14 @@ def foreign(path: Path, *, stacked: bool = False) -> Foreign | None:
         return None
     configs: list[Any] = [] if record is None else [record.config]
     if of_folder:
-        configs.append(_json(_content(file.with_name(_CONFIG))))
+        configs.append(_json(_content(file.with_name(CONFIG))))
     if record is not None and record.stacked is not None and stacked:
         configs += record.stacked.configs
     configs = [config for config in configs if config is not None]
     if record is not None and _is_own(file, content, record, configs):
         return None
     # A verb that is given a config does not read the record beside it.
-    return Foreign(configs, None if record is None or path.name == _CONFIG else record.data_dir)
+    return Foreign(configs, None if record is None or path.name == CONFIG else record.data_dir)
 
 
 def remember(record: bytes) -> None:
@@ -89,11 +87,11 @@ def _is_own(file: Path, content: bytes, record: TrialRecord, configs: list[Any])
     """Return True if ``record``, read from ``file``, is trusted and names no other configs than ``configs``."""
     if _mark(content).exists():
         return all(config == record.config for config in configs)
-    sweep = file.parent.parent.parent
-    if file.parent.parent.name != "models" or not (sweep / "ledger").is_dir():
+    sweep = sweep_around(file.parent)
+    if sweep is None:
         return False
     try:
-        ledger = Ledger.open(sweep)
+        ledger = Ledger.open(sweep.path)
     except UserError:
         return False
     known = [view.created.config for view in ledger.trials.values()]

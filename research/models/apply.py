@@ -23,7 +23,7 @@ from research.models.evaluation import check_label_names, examples_of, recorded_
 from research.models.looks import earlier_look, model_hash, write_look
 from research.search.spaces import on_other_data
 from research.store.data_copy import data_directory
-from research.store.layout import RECORD, trial_name
+from research.store.layout import CONFIG, RECORD
 from research.store.mirror import relative
 from research.store.object_store import is_url
 from research.text import shell
@@ -33,7 +33,7 @@ from vae.data.arrays import UNREADABLE, read_array
 from vae.data.image_files import grey_pixels
 from vae.data.labels import label_name
 from vae.data.pixels import pixels_of
-from vae.durable import LARGE_TEXT, read_file
+from vae.durable import LARGE_TEXT, read_file, replacing
 from vae.measure import measure_of
 from vae.pictures import MEASURED, png, shown_range
 from vae.portable import load_model
@@ -97,13 +97,13 @@ def model_folder(place: str | Path, rank: int = 1) -> Path:
     """
     match source_at(place, rank):
         case SweepTrial(ledger, number, asked):
-            folder = ledger.directory / "models" / trial_name(number)
+            folder = ledger.folder.model(number)
             if not folder.is_dir():
                 again = shell("research", "train", f"{relative(ledger.directory)}:{number}", "--out", "runs/again")
                 raise UserError(f"the model of {asked} was not kept: choose a kept one, or train it again with {again}")
         case Folder(path) | JsonFile(path):
             folder = path.parent if path.suffix == ".json" and path.is_file() else path
-            if not (folder / "config.json").is_file() and not has_manifest(folder):
+            if not (folder / CONFIG).is_file() and not has_manifest(folder):
                 raise UserError(f"{path} holds no model: give {FORMS}")
     verify_model(folder)
     return folder
@@ -246,7 +246,8 @@ def write(
     if out.suffix not in {".png", ".npz"}:
         raise UserError(f"--out must end in .png or .npz, got {str(out)!r}")
     try:
-        with _whole(out) as temporary:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(out, sync=False) as temporary:
             if out.suffix == ".npz":
                 names = _keys([name for name, _ in rows])
                 arrays: dict[str, Any] = {
@@ -268,18 +269,6 @@ def _folded(rows: Sequence[tuple[str, Tensor]]) -> list[tuple[str, Tensor]]:
     most = max(len(x) for _, x in rows)
     starts = range(0, most, COLUMNS)
     return [(name, x[start : start + COLUMNS]) for start in starts for name, x in rows if start < len(x)]
-
-
-@contextmanager
-def _whole(out: Path) -> Iterator[Path]:
-    """A name beside ``out`` to write to; ``out`` is there when all went well, and what it was when not."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        temporary.rename(out)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _keys(captions: Sequence[str]) -> list[str]:
@@ -454,7 +443,8 @@ def _parquet(out: Path, schema: Any) -> Iterator[Any]:  # noqa: ANN401 - pyarrow
     if out.suffix != ".parquet":
         raise UserError(f"--out must end in .parquet, got {str(out)!r}")
     try:
-        with _whole(out) as temporary, parquet.ParquetWriter(temporary, schema) as writer:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(out, sync=False) as temporary, parquet.ParquetWriter(temporary, schema) as writer:
             yield writer
     except OSError as error:
         raise UserError(f"{out} can't be written ({error.strerror or error}); choose another --out") from None

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from research.errors import UserError, storing
 from research.store.folders import read_sealed, sealed, write_sealed
-from research.store.layout import FINALISTS
+from research.store.layout import LOOKS, WEIGHTS, SweepFolder
 from research.store.mirror import store_of
 from vae.durable import hash_file
-from vae.portable import WEIGHTS_FILE as WEIGHTS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,8 +19,8 @@ if TYPE_CHECKING:
 
 def looks_folder(model: Path) -> Path:
     """Return the folder of looks through ``model``: in its sweep, which outlives the model, else in the model's own folder."""
-    sweep = model.absolute().parent.parent
-    return sweep / "looks" if (sweep / "ledger").is_dir() else model / "looks"
+    sweep = SweepFolder(model.absolute().parent.parent)
+    return sweep.looks if sweep.is_sweep else model / LOOKS
 
 
 def identity(question: dict[str, Any]) -> str:
@@ -61,7 +60,8 @@ def write_look(model: Path, question: dict[str, Any], row: dict[str, Any], why: 
 
 def count_looks(place: Path) -> int:
     """Return how many different looks at test a sweep directory, its finalists' included, or a lone model folder has on record."""
-    return sum(len(list(folder.glob("*.json"))) for folder in (place / "looks", place / FINALISTS / "looks"))
+    sweep = SweepFolder(place)  # a lone model has its looks under the same name
+    return sum(len(list(folder.glob("*.json"))) for folder in (sweep.looks, sweep.finalists.looks))
 
 
 def model_hash(folder: Path) -> str:

@@ -12,7 +12,6 @@ from ray import tune
 from ray.tune.execution import class_cache
 
 from research.driver.engine import StoppedWhileStartingError
-from research.driver.lifecycle import RAY
 from research.on_ray.capacity import addable_nodes, await_nodes, check_capacity, cluster_nodes
 from research.on_ray.ended_trials import EndedTrials
 from research.on_ray.joined import joined_ray
@@ -89,7 +88,7 @@ def _tune(driver: Driver, ended: EndedTrials | None) -> None:
         run_config=tune.RunConfig(
             # A new folder for each session: Tune's own state is never read again, so sessions must not mix.
             name=f"session-{len(driver.ledger.sessions) - 1}",
-            storage_path=str(driver.ledger.directory / RAY),
+            storage_path=str(driver.ledger.folder.ray),
             failure_config=tune.FailureConfig(max_failures=0),  # the driver decides what runs again
             callbacks=[TuneCallback(driver)],
             stop=TuneStopper(driver),

@@ -14,6 +14,7 @@ from research.ledger.events import LearnedTrial, TrialsLearned
 from research.ledger.log import Ledger
 from research.ledger.records import load_record
 from research.ledger.settings import StartFrom
+from research.store.layout import SweepFolder
 from research.store.mirror import local
 from vae.durable import LARGE_TEXT, read_file
 
@@ -34,7 +35,7 @@ def start_from(source: str) -> list[StartFrom]:
 
     """
     path = local(source)
-    if (path / "ledger").is_dir():
+    if SweepFolder(path).is_sweep:
         ledger = Ledger.open(path)
         best = ledger.ranked()[: ledger.settings.keep]
         if not best:

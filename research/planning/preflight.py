@@ -27,6 +27,7 @@ from research.planning.rehearsal import rehearse_training
 from research.redaction import has_user_info
 from research.search.spaces import SpaceError, Survey, survey
 from research.store.data_copy import data_directory
+from research.store.layout import NAMES, SweepFolder
 from research.store.mirror import relative, store_of
 from research.text import shell
 from research.worker.comparison import facts_on_data
@@ -138,12 +139,12 @@ def _check_store(storage: Path, sweep_dir: Path) -> None:
             f"storage {there.url!r} writes an object a second time although it was asked not to (If-None-Match): two drivers "
             "could overwrite each other's events; use a store that has conditional writes"
         )
-    if sweep.names("ledger"):
+    if sweep.names(str(NAMES.ledger)):
         raise UserError(
             f"sweep {sweep.url!r} exists already: continue it with {shell('research', 'resume', sweep.url)}, or choose "
             "another --name"
         )
-    if any((sweep_dir / "ledger").glob("*.json")):
+    if SweepFolder(sweep_dir).events():
         raise UserError(
             f"{sweep_dir} mirrors a sweep that is no more at {sweep.url}: move it away, or choose another --name"
         )

@@ -38,7 +38,7 @@ def frozen_trial(ledger: Ledger, view: TrialView, *, ended: bool) -> FrozenTrial
 
     """
     state = STATES[view.status] if ended else TrialState.RUNNING
-    with understood(f"trial {view.number} in {ledger.directory / 'ledger'}"):
+    with understood(f"trial {view.number} in {ledger.folder.ledger}"):
         distributions = {name: json_to_distribution(text) for name, text in view.created.distributions.items()}
         return create_trial(
             state=state,

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from research.ledger.log import Ledger
 
 import search_spaces
-from vae.durable import read_text
+from vae.durable import read_text, replace
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def load_recorded(source: SpaceSource, copy: Path) -> Space:
     # A mirror may be new, or older than the space: the source is in the ledger.
     if store_of(copy.parent) is not None or not copy.exists():
         with storing(copy):
-            copy.write_text(source.source, encoding="utf-8")
+            replace(copy, source.source.encode())
     try:
         text = read_text(copy)
     except (OSError, UnicodeDecodeError) as error:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.storages.journal import BaseJournalBackend
 
+from vae.durable import replace
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
@@ -62,10 +64,5 @@ class MirroredJournal(BaseJournalBackend):
 
     def _write_whole(self) -> None:
         content = "".join(self._lines).encode()
-        temporary = self.path.with_name(f"{self.path.name}.tmp")
-        try:
-            temporary.write_bytes(content)
-            temporary.replace(self.path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        replace(self.path, content, sync=False)
         self._file, self._size = self.path.stat().st_ino, len(content)

@@ -11,6 +11,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import stat
 from pathlib import Path
@@ -18,9 +19,11 @@ from typing import Any
 
 from research.errors import CorruptFile
 from research.store.layout import MANIFEST
-from vae.durable import LARGE_TEXT, WEIGHTS, read_file, sync_directory, write_file
+from research.store.scratch import alive
+from vae.durable import LARGE_TEXT, WEIGHTS, read_file, replace, sync_directory, write_file
 from vae.system.manifest import DamagedFolder, check_manifest, is_plain, manifest_file
 
+_PID = re.compile(r"\.(\d+)(?:-[0-9a-z]+)?\.tmp$")  # in a temporary name, as vae.durable makes it
 _SEAL = "sha256"  # in a file that vouches for itself
 
 
@@ -137,6 +140,18 @@ def clear_leftovers(parent: Path) -> None:
         shutil.rmtree(leftover, ignore_errors=True)
 
 
+def clear_leftover_files(directory: Path) -> None:
+    """Remove the temporary files that killed processes left in ``directory``; only for the holder of the sweep's lock.
+
+    The files of other living processes of this machine stay: a reader may be bringing the sweep's mirror up to date.
+    """
+    for leftover in directory.glob(".*.tmp"):
+        pid = _PID.search(leftover.name)
+        other = pid is not None and int(pid[1]) != os.getpid() and alive(int(pid[1]))
+        if not other and leftover.is_file():
+            leftover.unlink(missing_ok=True)
+
+
 def sealed(values: dict[str, Any]) -> bytes:
     """``values`` as JSON with their own sha256, for a file that nothing else vouches for."""
     return (json.dumps({**values, _SEAL: _digest(values)}, indent=1, allow_nan=False) + "\n").encode()
@@ -144,10 +159,7 @@ def sealed(values: dict[str, Any]) -> bytes:
 
 def write_sealed(path: Path, values: dict[str, Any]) -> None:
     """Write :func:`sealed` values to ``path``, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    write_file(temporary, sealed(values))
-    temporary.rename(path)
-    sync_directory(path.parent)
+    replace(path, sealed(values))
 
 
 def read_sealed(path: Path) -> dict[str, Any]:

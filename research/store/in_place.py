@@ -12,7 +12,7 @@ import time
 from typing import TYPE_CHECKING
 
 from research.errors import StorageError
-from research.store.layout import FIRST_EVENT
+from research.store.layout import NAMES, SweepFolder
 from research.store.mirror import store_of
 from vae.durable import LARGE_TEXT, open_file, sync_directory
 
@@ -37,7 +37,7 @@ def refuse_gone(directory: Path, identity: str | None = None) -> None:
         SweepGoneError: naming the file that is missing, or is another sweep's.
 
     """
-    first = directory / FIRST_EVENT
+    first = SweepFolder(directory).event(0)
     try:
         with open_file(first, LARGE_TEXT) as file:
             if identity is None:
@@ -72,13 +72,14 @@ class InPlace:
         if self.store is None or (not now and time.monotonic() - self.asked < _STORE_ASKED_S):
             return
         self.asked = time.monotonic()
+        name = str(NAMES.event(0))
         try:
-            content = self.store.read(FIRST_EVENT)
+            content = self.store.read(name)
         except FileNotFoundError:
             content = b""
         if content[_SEAL] != identity.encode():
             raise SweepGoneError(
-                f"{self.store.url}/{FIRST_EVENT} is gone, or of another sweep: the sweep was removed while it ran"
+                f"{self.store.url}/{name} is gone, or of another sweep: the sweep was removed while it ran"
             )
 
 
@@ -102,7 +103,7 @@ def make_below(root: Path, relative: str) -> Path:
 
 def remove_empty(directory: Path) -> None:
     """Remove the empty folders that a late write has made again for a sweep that is gone. Files stay."""
-    if (directory / FIRST_EVENT).exists():
+    if SweepFolder(directory).event(0).exists():
         return
     for folder, _, _ in os.walk(directory, topdown=False):
         with contextlib.suppress(OSError):

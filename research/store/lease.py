@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from research.errors import StorageError, UserError
+from research.store.layout import LOCK
 from research.store.mirror import store_of
 from research.store.scratch import alive
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
     from research.store.object_store import ObjectStore
 
-NAME = "lock"
 RENEW_SECONDS = 15.0
 STALE_SECONDS = 60.0  # watched without a renewal: its holder is dead
 
@@ -48,11 +48,11 @@ class Lease:
     def __enter__(self) -> Self:
         if self.store is None:
             return self
-        while not self.store.create(NAME, self._text()):
+        while not self.store.create(LOCK, self._text()):
             holder = _read(self.store)
             if holder is not None:
                 _wait_until_dead(self.store, holder)
-                self.store.remove([NAME])
+                self.store.remove([LOCK])
         self._thread = threading.Thread(target=self._renew, args=(self.store,), name="lease", daemon=True)
         self._thread.start()
         return self
@@ -66,14 +66,14 @@ class Lease:
         self._thread.join(timeout=RENEW_SECONDS)
         with contextlib.suppress(StorageError):
             if (_read(self.store) or {}).get("token") == self._token:
-                self.store.remove([NAME])
+                self.store.remove([LOCK])
 
     def _renew(self, store: ObjectStore) -> None:
         while not self._ended.wait(RENEW_SECONDS):
             with contextlib.suppress(StorageError):
                 if (_read(store) or {}).get("token") != self._token:
                     return  # succeeded by another: our next event will be refused
-                store.write(NAME, self._text())
+                store.write(LOCK, self._text())
 
     def _text(self) -> bytes:
         facts = {"pid": os.getpid(), "host": socket.gethostname(), "machine": _machine(), "token": self._token}
@@ -120,7 +120,7 @@ def _wait_until_dead(store: ObjectStore, holder: dict[str, Any]) -> None:
 
 def _read(store: ObjectStore) -> dict[str, Any] | None:
     try:
-        holder = json.loads(store.read(NAME))
+        holder = json.loads(store.read(LOCK))
     except FileNotFoundError:
         return None
     except ValueError:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Self
 
 from research.errors import UserError
+from research.store.layout import SweepFolder
 from vae.durable import check_file, open_file
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ class SweepLock:
     """
 
     def __init__(self, directory: str | Path) -> None:
-        self.path = Path(directory) / "lock"
+        self.path = SweepFolder(Path(directory)).lock
         self._file: IO[str] | None = None
 
     def __enter__(self) -> Self:
@@ -76,7 +77,7 @@ def holder_of(directory: str | Path) -> str | None:
     Locks of other machines are seen where the file system carries them.
     """
     try:
-        with TextIOWrapper(open_file(Path(directory) / "lock")) as file:
+        with TextIOWrapper(open_file(SweepFolder(Path(directory)).lock)) as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:

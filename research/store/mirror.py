@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from research.errors import StorageError, UserError
 from research.paths import here, whole
-from research.store.layout import FINALISTS, FIRST_EVENT, MANIFEST
+from research.store.layout import MANIFEST, NAMES, SweepFolder, is_event, is_kept
 from research.store.object_store import SCHEMES, ObjectStore, is_url, parse_url, url_of
 from research.store.scratch import alive
 
@@ -27,9 +27,10 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
 
 _TRIAL = re.compile(r":\d{1,9}$")  # after a sweep's address: one of its trials
-_EVENT = re.compile(r"ledger/\d{8}\.json")
-_TAKEN_ALONG = re.compile(r"models/[^/]+/.+|looks/[^/]+\.json|code-\d+\.diff|test\.json")
-_MAY_CHANGE = "test.json"  # the finalists' summary: written again with each look
+_FIRST_EVENT = str(NAMES.event(0))
+_MODELS = f"{NAMES.models}/"
+_FINALISTS = str(NAMES.finalists.path)
+_MAY_CHANGE = str(NAMES.test_summary)  # written again with each look
 _AT_ONCE = 500  # objects that are fetched side by side and held in memory
 
 
@@ -99,13 +100,13 @@ def local(text: str | Path) -> Path:
     """
     if not is_url(str(text)):
         return whole(text)
-    sweep, _, model = url_of(parse_url(str(text))).partition("/models/")
+    sweep, _, model = url_of(parse_url(str(text))).partition(f"/{_MODELS}")
     trial = "" if model else _TRIAL.search(sweep)
     sweep = sweep.removesuffix(trial[0] if trial else "")
     mirror = mirror_of(sweep)
     pull(mirror)
     if model:
-        return mirror / "models" / model
+        return SweepFolder(mirror).models / model
     return mirror.with_name(f"{mirror.name}{trial[0]}") if trial else mirror
 
 
@@ -119,14 +120,14 @@ def pull(directory: Path) -> None:
     store = store_of(directory)
     if store is not None:
         names = store.names()
-        if FIRST_EVENT not in names:
+        if _FIRST_EVENT not in names:
             raise UserError(f"{store.url} is not a sweep (it has no ledger): correct the address")
         _pull(directory, store, set(names))
 
 
 def _pull(directory: Path, store: ObjectStore, names: set[str]) -> None:
-    events = sorted(name for name in names if _EVENT.fullmatch(name))
-    here = sorted(f"ledger/{path.name}" for path in (directory / "ledger").glob("????????.json"))
+    events = sorted(name for name in names if is_event(name))
+    here = [str(path.relative_to(directory)) for path in SweepFolder(directory).events()]
     # Each event holds the hash of the one before: where the last is equal, all are.
     if here and (here[-1] not in names or store.read(here[-1]) != _read(directory / here[-1])):
         raise UserError(
@@ -138,14 +139,14 @@ def _pull(directory: Path, store: ObjectStore, names: set[str]) -> None:
     others = [
         name
         for name in sorted(names, key=lambda name: (name.endswith(MANIFEST), name))
-        if _TAKEN_ALONG.fullmatch(name)
-        and (not name.startswith("models/") or "/".join(name.split("/")[:2]) in whole)
+        if is_kept(name)
+        and (not name.startswith(_MODELS) or "/".join(name.split("/")[:2]) in whole)
         and (name == _MAY_CHANGE or not (directory / name).exists())
     ]
     _fetch(directory, store, others)
-    nested = {name.removeprefix(f"{FINALISTS}/") for name in names if name.startswith(f"{FINALISTS}/")}
-    if FIRST_EVENT in nested:
-        _pull(directory / FINALISTS, ObjectStore(f"{store.url}/{FINALISTS}"), nested)
+    nested = {name.removeprefix(f"{_FINALISTS}/") for name in names if name.startswith(f"{_FINALISTS}/")}
+    if _FIRST_EVENT in nested:
+        _pull(directory / _FINALISTS, ObjectStore(f"{store.url}/{_FINALISTS}"), nested)
 
 
 def follow(directory: Path) -> None:
@@ -153,9 +154,9 @@ def follow(directory: Path) -> None:
     store = store_of(directory)
     if store is None:
         return
-    count = len(list((directory / "ledger").glob("????????.json")))
+    count = len(SweepFolder(directory).events())
     while True:
-        name = f"ledger/{count:08d}.json"
+        name = str(NAMES.event(count))
         try:
             content = store.read(name)
         except FileNotFoundError:
@@ -267,8 +268,8 @@ def _read(path: Path) -> bytes:
 
 
 def _put(path: Path, content: bytes) -> None:
-    """A file of a mirror, whole or not at all: the store has it, so it is not synced."""
+    """Write a file of a mirror, whole or not at all. The store has it, so it is not synced."""
+    from vae.durable import replace  # noqa: PLC0415 - as above
+
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    temporary.write_bytes(content)
-    temporary.replace(path)
+    replace(path, content, sync=False)

@@ -34,6 +34,7 @@ from research.patience import patient
 from research.planning.tracking_mode import DEFAULT_URL, Mode
 from research.processes import kill_children
 from research.redaction import has_user_info, redacted
+from research.store.layout import SweepFolder
 from research.store.lock import SweepLock
 from research.store.scratch import remove_leftovers, temporary_folder
 from research.text import shell
@@ -222,11 +223,11 @@ def log(sweep_dir: Path, mode: Mode | None, *, follow: bool = False) -> int:
             with contextlib.suppress(OSError):  # the driver is gone
                 speech.write(f"W&B: {redacted(line)}\n")
 
-    folder = sweep_dir.absolute() / "wandb"
+    folder = SweepFolder(sweep_dir.absolute()).wandb
     try:
         ledger = Ledger.open(sweep_dir)
         folder.mkdir(exist_ok=True)
-        log = os.open(folder / "sink.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        log = os.open(SweepFolder(sweep_dir).wandb_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         os.dup2(log, 1)
         os.dup2(log, 2)
         mode = mode or ("online" if ledger.settings.wandb == "online" else "offline")
@@ -260,7 +261,7 @@ def _await_end(closing: threading.Event) -> None:
 def _follow(
     ledger: Ledger, mode: Mode, closing: threading.Event, say: Callable[[str], None], *, patience_s: float
 ) -> int:
-    folder = ledger.directory / "wandb"
+    folder = ledger.folder.wandb
     for name in NOT_OURS:
         os.environ.pop(f"WANDB_{name}", None)
     os.environ |= {"WANDB_SILENT": "true", "WANDB_CONSOLE": "off", "WANDB_ERROR_REPORTING": "false"}
@@ -289,7 +290,7 @@ def _follow(
         except Exception as error:  # noqa: BLE001 - a dead wandb-core raises what it likes
             traceback.print_exc()
             if left == 0:
-                say(f"gave up after {RESTARTS + 1} attempts ({_one_line(error)}), see {folder / 'sink.log'}")
+                say(f"gave up after {RESTARTS + 1} attempts ({_one_line(error)}), see {ledger.folder.wandb_log}")
                 return 1
             if mode == "online":
                 mode = "offline"
@@ -349,7 +350,7 @@ def _refresh_parent(runs: TrialRuns, until: float) -> None:
         ledger = Ledger.open(runs.ledger.directory.parent)
         if parent is None or ledger.identity != parent.identity or ledger.settings.wandb == "disabled":
             return
-        folder = ledger.directory / "wandb"
+        folder = ledger.folder.wandb
         folder.mkdir(exist_ok=True)
         with _lock(folder, patience_s=0.0):
             log_sweep(ledger, runs.mode, runs.say, until=until)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from research.errors import UserError
 from research.ledger.log import Ledger
-from research.store.layout import FINALISTS
 from research.text import json_text, shell
 from research.tracking.trial_runs import Marks, init, run_id, tags
 
@@ -39,7 +38,7 @@ def log_sweep(ledger: Ledger, mode: Mode, say: Callable[[str], None], *, until: 
     One row for each, at twice the number of the ledger's events and at one more: a later row never meets the step of an
     earlier one. Figures that have not begun at ``until`` (``time.monotonic``) are left out.
     """
-    marks = Marks(ledger.directory / "wandb")
+    marks = Marks(ledger.folder)
     finalists = _finalists(ledger)
     facts = {"events": len(ledger), "finalist_events": 0 if finalists is None else len(finalists)}
     mark = marks.read("sweep") or {}
@@ -92,7 +91,7 @@ def _where(ledger: Ledger, mode: Mode, marks: Marks) -> dict[str, JsonValue]:
 
 def _finalists(ledger: Ledger) -> Ledger | None:
     try:
-        return Ledger.open(ledger.directory / FINALISTS)
+        return Ledger.open(ledger.folder.finalists.path)
     except UserError:
         return None
 

@@ -21,14 +21,14 @@ from research.errors import UserError
 from research.ledger.log import Ledger
 from research.patience import patient
 from research.planning.tracking_mode import logged_in
-from research.store.layout import FINALISTS
+from research.store.layout import SweepFolder
 from research.store.lock import SweepLock
 from research.store.scratch import temporary_folder
 from research.text import shell
 from research.tracking.resend import copy_without_rows, last_step
 from research.tracking.sink import NOT_OURS, unreachable
 from research.tracking.trial_runs import Marks, upload_mark
-from vae.durable import read_file, write_file
+from vae.durable import read_file, replace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,22 +65,22 @@ def pending(sweep_dir: Path) -> list[Pending]:
         UserError: ``sweep_dir`` is no sweep, or was moved since models were logged.
 
     """
-    if not (sweep_dir / "ledger").is_dir():
+    sweep = SweepFolder(sweep_dir.absolute())
+    if not sweep.is_sweep:
         raise UserError(f"{sweep_dir} is not a sweep directory")
     found: list[Pending] = []
-    for place in (sweep_dir, sweep_dir / FINALISTS):
-        folder = place.absolute() / "wandb"
-        if not (folder / "finished").is_dir():
+    for folder in (sweep, sweep.finalists):
+        if not folder.wandb_finished.is_dir():
             continue
         here = list(_of(folder))
         found += sorted(here, key=lambda one: one.directory.name)  # begins with the time of its start
     return found
 
 
-def _of(folder: Path) -> Iterator[Pending]:
-    marks = Marks(folder)
-    project = Ledger.open(folder.parent).settings.wandb_project
-    for path in sorted(marks.place.glob("*.json")):
+def _of(sweep: SweepFolder) -> Iterator[Pending]:
+    marks = Marks(sweep)
+    project = Ledger.open(sweep.path).settings.wandb_project
+    for path in sorted(sweep.wandb_finished.glob("*.json")):
         facts = marks.read(path.stem) or {}
         identity, model = facts.get("id"), facts.get("model")
         if not isinstance(identity, str):
@@ -92,12 +92,12 @@ def _of(folder: Path) -> Iterator[Pending]:
                 continue
             if directory.name != facts.get("directory") and state != _BEGUN:
                 continue
-            if isinstance(model, dict) and model.get("sweep_dir") != str(folder.parent):
+            if isinstance(model, dict) and model.get("sweep_dir") != str(sweep.path):
                 raise UserError(
-                    f"{folder.parent} was moved since its models were logged, and W&B's files name the old place: "
-                    f"{shell('research', 'log', folder.parent)} logs them anew"
+                    f"{sweep.path} was moved since its models were logged, and W&B's files name the old place: "
+                    f"{shell('research', 'log', sweep.path)} logs them anew"
                 )
-            yield Pending(identity, directory, project, folder.parent / "models" / path.stem if model else None)
+            yield Pending(identity, directory, project, sweep.models / path.stem if model else None)
 
 
 def check_access(first: Pending) -> None:
@@ -212,8 +212,7 @@ def _state(directory: Path) -> str | None:
 
 
 def _write(mark: Path, state: str) -> None:
-    write_file(mark.with_suffix(".tmp"), json.dumps({"state": state}).encode())
-    mark.with_suffix(".tmp").rename(mark)
+    replace(mark, json.dumps({"state": state}).encode())
 
 
 def _unmark(directory: Path) -> None:

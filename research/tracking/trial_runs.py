@@ -21,9 +21,9 @@ from research.ledger.events import REPLICATES
 from research.patience import patient
 from research.store.folders import inside, read_folder
 from research.store.in_place import make_below
-from research.store.layout import trial_name
+from research.store.layout import NAMES, WEIGHTS, SweepFolder, trial_name
 from research.tracking.trial_names import CAPTIONS, family
-from vae.durable import read_file, write_file
+from vae.durable import read_file, replace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 _LONGEST_NAME = 48  # of a sweep, in an id: W&B takes 64 characters
 _LONGEST_TAG = 64
 _DIRECTORY = re.compile(r"(?:offline-)?run-\d+_\d+-(.+)")  # of a run, in wandb's way of naming it
-_WEIGHTS = "model.safetensors"
 
 
 def run_id(name: str, identity: str, what: str) -> str:
@@ -88,29 +87,27 @@ def tags(*names: str) -> list[str]:
 class Marks:
     """The finished runs and their directories: small files in ``DIR/wandb/finished``."""
 
-    def __init__(self, folder: Path) -> None:
-        """``folder`` is ``DIR/wandb``."""
-        self.folder = folder
-        self.place = folder / "finished"
-        make_below(folder.parent, f"{folder.name}/{self.place.name}")
+    def __init__(self, sweep: SweepFolder) -> None:
+        """The folder of the marks is made where it is missing."""
+        self.sweep = sweep
+        self.folder = sweep.wandb
+        make_below(sweep.path, str(NAMES.wandb_finished))
 
     def read(self, name: str) -> dict[str, Any] | None:
         """The facts under ``name``; None where there is no mark, or none that can be read."""
         try:
-            facts = json.loads(read_file(self.place / f"{name}.json"))
+            facts = json.loads(read_file(self.sweep.wandb_mark(name)))
         except (OSError, ValueError, RecursionError):
             return None
         return facts if isinstance(facts, dict) else None
 
     def write(self, name: str, **facts: JsonValue) -> None:
         """Mark ``name`` as finished, whole or not at all."""
-        mark = self.place / f"{name}.json"
-        write_file(mark.with_suffix(".tmp"), json.dumps(facts).encode())
-        mark.with_suffix(".tmp").rename(mark)
+        replace(self.sweep.wandb_mark(name), json.dumps(facts).encode())
 
     def remove(self, name: str) -> None:
         """Let what ``name`` stands for be logged anew."""
-        (self.place / f"{name}.json").unlink(missing_ok=True)
+        self.sweep.wandb_mark(name).unlink(missing_ok=True)
 
     def directories(self, identity: str) -> list[Path]:
         """The directories of the run ``identity``, finished or torn, in order of their start."""
@@ -135,8 +132,8 @@ class Marks:
 
 
 def upload_mark(directory: Path) -> Path:
-    """Return the file that marks a run's directory as uploaded."""
-    return directory.parent / "uploaded" / f"{directory.name}.json"
+    """Return the file that marks ``directory``, a run's in a sweep's ``wandb``, as uploaded."""
+    return SweepFolder(directory.parent.parent).wandb_uploaded / f"{directory.name}.json"
 
 
 def is_uploaded(directory: Path) -> bool:
@@ -150,7 +147,7 @@ class TrialRuns:
     def __init__(self, ledger: Ledger, mode: Mode, say: Callable[[str], None]) -> None:
         """``say`` tells the driver, in one line."""
         self.ledger, self.mode, self.say = ledger, mode, say
-        self.marks = Marks(ledger.directory / "wandb")
+        self.marks = Marks(ledger.folder)
         self.live: dict[int, wandb.Run] = {}
         self.logged: dict[int, int] = {}  # the last epoch
         self.begun = self.marks.begun()
@@ -191,14 +188,14 @@ class TrialRuns:
         ranks = {trial.number: rank for rank, trial in enumerate(self.ledger.ranked(), start=1)}
         for number, trial in self.ledger.trials.items():
             mark = self.marks.read(trial_name(number))
-            folder = self.ledger.directory / "models" / trial_name(number)
+            folder = self.ledger.folder.model(number)
             files: dict[str, bytes] = {}
             if number in ranks and trial.terminal and (folder.is_symlink() or folder.is_dir()):
                 try:
                     files = read_folder(folder)
                 except CorruptFile as error:
                     self.say(f"{error}: not logged")
-            model = _model_facts(self.ledger, folder, files, ranks[number]) if _WEIGHTS in files else None
+            model = _model_facts(self.ledger, folder, files, ranks[number]) if WEIGHTS in files else None
             if mark is None or mark.get("model") == model:
                 continue
             rows = not self.marks.uploaded(self.run_id(number))
@@ -347,7 +344,7 @@ def _model_facts(ledger: Ledger, folder: Path, files: dict[str, bytes], rank: in
     aliases = [f"rank-{rank}", *(["best"] if rank == 1 else []), *([] if settings.parent is None else ["finalist"])]
     return {
         "name": f"{settings.name}-{folder.name}",
-        "sha256": hashlib.sha256(files[_WEIGHTS]).hexdigest(),
+        "sha256": hashlib.sha256(files[WEIGHTS]).hexdigest(),
         "aliases": cast("list[JsonValue]", aliases),
         "sweep_dir": str(ledger.directory),
     }

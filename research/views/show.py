@@ -13,7 +13,6 @@ from research.ledger.budget import limits
 from research.ledger.events import STANDARD_ERROR
 from research.ledger.pareto import hypervolume, reference_point
 from research.models.looks import count_looks
-from research.store.layout import trial_name
 from research.store.mirror import relative
 from research.text import number_text, shell, visible
 from research.views.doubts import warnings
@@ -44,7 +43,7 @@ def states_shown(ledger: Ledger) -> dict[str, int]:
 
 def model_folder(ledger: Ledger, view: TrialView) -> Path:
     """Return the folder of a kept trial's model."""
-    return ledger.directory / "models" / trial_name(view.number)
+    return ledger.folder.model(view.number)
 
 
 def value_of(view: TrialView, metric: Metric) -> float | None:

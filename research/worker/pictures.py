@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import traceback
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
-from research.store.layout import trial_name
+from research.store.layout import NAMES
 from research.worker.scatter import scatter_png
 from vae.apply import BATCH, some_codes
 from vae.pictures import drawings
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from vae.data.pixels import Pixels
     from vae.model import VAE
     from vae.train import EpochResult
@@ -30,7 +31,7 @@ def draw_pictures(sweep_dir: Path, trial: int, result: EpochResult, *, seed: int
     paths = {}
     for name, drawing in wanted.items():
         try:
-            path = Path("pictures") / f"{trial_name(trial)}-epoch-{result.row['epoch']:04d}-{name}.png"
+            path = NAMES.picture(trial, result.row["epoch"], name)
             (sweep_dir / path).parent.mkdir(exist_ok=True)
             (sweep_dir / path).write_bytes(drawing())
         except Exception:  # noqa: BLE001 - whatever it is: a picture must not end a trial

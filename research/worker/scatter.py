@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from research.errors import UserError
 from vae.data.labels import label_name
+from vae.durable import replace
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,7 +35,7 @@ def scatter(
     content = scatter_png(points, labels, title, names=names)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_bytes(content)
+        replace(out, content, sync=False)
     except OSError as error:
         raise UserError(f"{out} can't be written ({error.strerror}); choose another --picture") from None
 

@@ -15,7 +15,7 @@ from research.errors import storing
 from research.provenance import running_sha256
 from research.store.data_copy import data_directory
 from research.store.in_place import make_below, refuse_gone
-from research.store.layout import epoch_folder, replicate_folder, trial_name
+from research.store.layout import NAMES, epoch_folder, replicate_folder
 from research.store.mirror import Workplace
 from research.worker import notice
 from research.worker.comparison import facts_of
@@ -166,7 +166,7 @@ class _Trial:
         self.worker = describe_worker(task.threads, task.device, config)
         self.best_value, self.best_checkpoint = task.best_value, task.best_checkpoint
         self.last_checkpoint: str | None = None
-        self.paused = f"trials/{trial_name(task.trial)}/paused"
+        self.paused = str(NAMES.paused(task.trial))
 
     def report(self, together: Together) -> None:
         """Save an epoch and report it; return when the driver has written the row.
@@ -181,7 +181,7 @@ class _Trial:
         pictures: dict[str, str] = {}
         if together.diverged is None:
             epoch = int(metrics["epoch"])
-            folder = task.again.get(epoch, f"trials/{trial_name(task.trial)}/epoch-{epoch:04d}-{task.attempt}")
+            folder = task.again.get(epoch, str(NAMES.checkpoint(task.trial, epoch, task.attempt)))
             for index, result in enumerate(together.results):
                 state = replicate_folder(folder, index, task.replicates)
                 with storing(sweep_dir / state):
@@ -268,7 +268,7 @@ def _forget_all_but(place: Workplace, task: Assignment, needed: set[str | None])
     folders = {
         Path(path).parts[2] for path in needed if path is not None
     }  # trials/trial-0007/epoch-0003-0[/replicate-1]
-    parent = f"trials/{trial_name(task.trial)}"
+    parent = str(NAMES.trial(task.trial))
     with storing(place.directory / parent):
         present = list((place.directory / parent).iterdir())
     for old in present:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import struct
-import tempfile
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
@@ -15,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from vae.data.dataset import DataError
-from vae.durable import check_file
+from vae.durable import check_file, replacing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -94,18 +93,13 @@ def _keep(
     flat: Flat | None,
 ) -> None:
     """Write the cached array completely or not at all, because other processes may look for it."""
-    handle, name = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-    os.close(handle)
-    try:
-        array = np.lib.format.open_memmap(name, "w+", np.uint8, (len(files), *shape))
+    with replacing(path) as temporary:
+        array = np.lib.format.open_memmap(str(temporary), "w+", np.uint8, (len(files), *shape))
         fill(array, files, prepare)
         if flat is not None:
             flat.refuse_hidden(files[0].parent)
         array.flush()
-        Path(name).chmod(0o644)  # readable for all users of a shared data directory
-        Path(name).replace(path)
-    finally:
-        Path(name).unlink(missing_ok=True)
+        temporary.chmod(0o644)  # readable for all users of a shared data directory
 
 
 def image_size(file: Path) -> tuple[int, int]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -11,6 +9,7 @@ import pandas as pd
 from research.errors import UserError
 from research.text import csv_cell, json_text
 from research.views.results import Sweep
+from vae.durable import replacing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -75,16 +74,12 @@ def _write(
 
 
 def _placed(out: Path, write: Callable[[Path], object]) -> None:
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        write(temporary)
-        temporary.replace(out)
+        with replacing(out, sync=False) as temporary:
+            write(temporary)
     except OSError as error:
         raise UserError(f"{out} can't be written ({error.strerror}): choose another place") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def _named(table: pd.DataFrame, sweep: Sweep) -> pd.DataFrame:

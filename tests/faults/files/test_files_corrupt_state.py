@@ -23,7 +23,7 @@ from research.models.apply import model_folder
 from research.search.spaces import load_recorded
 from research.search.study import StudyView
 from research.store.folders import verify_folder, write_sealed
-from research.store.layout import trial_name
+from research.store.layout import SweepFolder, trial_name
 from research.store.lock import SweepLock, holder_of
 from research.tracking.trial_runs import Marks
 from research.views.show import as_json, glance
@@ -80,7 +80,7 @@ def pristine(tmp_path_factory) -> Path:
     (place / "pictures" / "a.png").write_bytes(bytes(range(200)))
     StudyView(ledger, place / "study.journal").add(ledger.trials[0], ended=True)
     looks.write_look(place / "models" / "trial-0000", QUESTION, {"test/elbo": -12.5}, "why")
-    Marks(place / "wandb").write("trial-0000", rows=3)
+    Marks(SweepFolder(place)).write("trial-0000", rows=3)
     with SweepLock(place):
         pass
     (place / "lock").write_text('{"pid": 1, "host": "there", "time": "then"}')
@@ -118,7 +118,7 @@ def readings(place: Path) -> dict[str, Any]:
     read("space", lambda: load_recorded(ledger.settings.space, place / "space.py").source)
     read("continued", lambda: last_whole(place, ledger.trials[2], 1))
     read("look", lambda: looks.earlier_look(place / "models" / "trial-0000", QUESTION))
-    read("mark", lambda: Marks(place / "wandb").read("trial-0000"))
+    read("mark", lambda: Marks(SweepFolder(place)).read("trial-0000"))
     read("holder", lambda: holder_of(place))
     for number in (0, 1):
         folder = place / "models" / trial_name(number)

@@ -294,7 +294,7 @@ def test_impossible_events_are_refused_before_anything_is_written(tmp_path: Path
 def test_leftovers_of_a_killed_writer_are_ignored_and_cleared(tmp_path: Path) -> None:
     """A reader doesn't see a temporary file; the next writer removes it."""
     new_ledger(tmp_path)
-    leftover = tmp_path / "ledger" / ".00000002.json.4711.tmp"
+    leftover = tmp_path / "ledger" / ".00000002.json.99999999-1a2b3c4d.tmp"  # no process has such a number
     leftover.write_text('{"half')
     ledger = Ledger.open(tmp_path)
     assert leftover.exists()

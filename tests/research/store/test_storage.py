@@ -27,6 +27,7 @@ from research.store import lease
 from research.store import mirror as storage
 from research.store.data_copy import data_address, data_directory
 from research.store.folders import verify_folder
+from research.store.layout import LOCK
 from research.store.object_store import ObjectStore, is_url, parse_url
 from tests.research.driver.test_checkpoints import run_trial
 from tests.support.places import ROOT
@@ -332,7 +333,7 @@ def test_lease_of_a_live_holder_with_another_clock_is_not_taken(url, on, quick, 
     )  # fmt: skip
     try:
         assert process.stdout.readline() == "held\n"
-        written = datetime.fromisoformat(json.loads(ObjectStore(url).read(lease.NAME))["time"])
+        written = datetime.fromisoformat(json.loads(ObjectStore(url).read(LOCK))["time"])
         assert abs((datetime.now(UTC) - written).total_seconds()) > 3000, "its clock is another"
         tally.happened()
         with pytest.raises(UserError, match=f"in use by process {process.pid} on "), lease.Lease(mirror):
