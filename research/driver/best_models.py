@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from research.ledger.events import RowReported
-    from research.ledger.log import Ledger, TrialView
+    from research.ledger.log import Ledger
+    from research.ledger.trial_view import TrialView
     from research.store.object_store import ObjectStore
 
 ASIDE = "aside"  # models that were found in models/ and are not the ledger's

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from research.ledger.events import RowReported
-    from research.ledger.log import Status, TrialView
+    from research.ledger.trial_view import Status, TrialView
 
 # What single objectives are ranked by: whether it misses a constraint, the metric (lower is better), the number.
 Merit = tuple[bool, float, int]
