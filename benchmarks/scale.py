@@ -36,7 +36,8 @@ from research.driver.driver import Completed, Driver
 from research.driver.lifecycle import create
 from research.driver.stopping import Stop
 from research.ledger import settings
-from research.ledger.log import Ledger, SessionStarted
+from research.ledger.events import SessionStarted
+from research.ledger.log import Ledger
 from research.planning import preflight
 from research.planning.metrics import parse_metric
 from research.planning.options import sampler_of, scheduler_of
@@ -50,7 +51,7 @@ from vae.state import INFO_FILE, STATE_FILE, TrainState
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from research.ledger.log import TrialView
+    from research.ledger.trial_view import TrialView
 
 BINS = 10  # rows of the table
 OBJECTIVES = ("val/reconstruction:min", "val/kl:min")

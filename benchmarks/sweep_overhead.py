@@ -28,7 +28,7 @@ from research import provenance
 from research.ledger.log import Ledger
 
 if TYPE_CHECKING:
-    from research.ledger.log import TrialView
+    from research.ledger.trial_view import TrialView
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))

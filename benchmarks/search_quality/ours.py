@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from research.driver.audience import Silent
 from research.driver.driver import Completed, Driver
 from research.driver.stopping import Stop
-from research.ledger.log import Ledger, SessionStarted, SweepCreated
+from research.ledger.events import SessionStarted, SweepCreated
+from research.ledger.log import Ledger
 from research.ledger.settings import Metric, Resources, SpaceSource, SweepSettings
 from research.search.spaces import Space
 from research.search.study import StudyView
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
     import optuna
     from curves import Table
 
-    from research.ledger.log import TrialView
     from research.ledger.settings import Sampler, Scheduler
+    from research.ledger.trial_view import TrialView
 
 ENDLESS = 1_000_000  # trials; the budget of epochs ends a replay
 

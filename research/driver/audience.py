@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from research.ledger.events import RowReported
-    from research.ledger.log import TrialView
+    from research.ledger.trial_view import TrialView
 
 
 class Audience(Protocol):

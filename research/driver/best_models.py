@@ -46,7 +46,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from research.ledger.events import RowReported
-    from research.ledger.log import Ledger, TrialView
+    from research.ledger.log import Ledger
+    from research.ledger.trial_view import TrialView
     from research.store.object_store import ObjectStore
 
 

@@ -18,7 +18,7 @@ from research.driver.watchdog import Watchdog
 from research.errors import STORAGE, StorageError, UserError
 from research.ledger import budget
 from research.ledger.comparison import facts_of_recorded
-from research.ledger.log import RowReported, TrialFailed, TrialRetried
+from research.ledger.events import RowReported, TrialFailed, TrialRetried
 from research.ledger.settings import rungs
 from research.planning.preflight import comparability
 from research.search.early_stopping import EarlyStopping, Verdict
@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from research.driver.audience import Audience
     from research.driver.stopping import Stop
     from research.ledger.events import Decision, Facts, RetryCause
-    from research.ledger.log import Ledger, TrialView
+    from research.ledger.log import Ledger
+    from research.ledger.trial_view import TrialView
     from research.search.spaces import Space, SpaceError
     from research.worker.messages import Report
     from vae.train_config import TrainConfig

@@ -14,7 +14,10 @@ from vae.data.dataset import DataError
 
 if TYPE_CHECKING:
     from research.ledger.events import FailKind, RetryCause
-    from research.ledger.log import Ledger, TrialView
+    from research.ledger.log import Ledger
+
+    # How often a trial may lose its worker without an epoch in between. Nodes come and go, which is not the trial's fault.
+    from research.ledger.trial_view import TrialView
 
 # How often a trial may lose its worker without an epoch in between. Nodes come and go, which is not the trial's fault.
 MAX_LOST = 5

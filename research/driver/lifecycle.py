@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from research import provenance
 from research.errors import UserError, storing
 from research.ledger import budget
-from research.ledger.log import Ledger, SweepCreated
+from research.ledger.events import SweepCreated
+from research.ledger.log import Ledger
 from research.ledger.tail import refuse_lost_tail
 from research.search.spaces import Space, load_recorded, of_sweep
 from research.store.data_copy import data_directory
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from research.ledger.log import TrialsLearned
+    from research.ledger.events import TrialsLearned
     from research.ledger.settings import SweepSettings
 
 

@@ -13,7 +13,8 @@ from vae.serialization import from_record
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from research.ledger.log import Ledger, TrialView
+    from research.ledger.log import Ledger
+    from research.ledger.trial_view import TrialView
     from research.search.spaces import Space
     from research.search.study import StudyView
     from vae.train_config import TrainConfig

@@ -15,7 +15,7 @@ from research.driver.failures import too_many
 from research.driver.stopping import Stop, signals
 from research.errors import StorageError, storing
 from research.ledger import budget
-from research.ledger.log import Interrupted, SessionStarted
+from research.ledger.events import Interrupted, SessionStarted
 from research.store.in_place import remove_empty
 from research.store.lease import Lease
 from research.store.lock import SweepLock

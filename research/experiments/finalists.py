@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from research.driver.lifecycle import create
 from research.errors import CorruptFile, UserError, storing
 from research.intervals import LEVEL, median_index, standard_error, welch_interval
-from research.ledger.events import SweepExtended
-from research.ledger.log import Ledger, TrialCreated
+from research.ledger.events import SweepExtended, TrialCreated
+from research.ledger.log import Ledger
 from research.ledger.records import verify_model
 from research.ledger.settings import Budget, NoScheduler, Parent, RandomSearch, SweepSettings
 from research.ledger.tail import refuse_lost_tail
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from research.ledger.log import TrialView
     from research.ledger.settings import Resources
+    from research.ledger.trial_view import TrialView
 
 MOST_STACKED = 16  # nothing more was measured
 

@@ -1,44 +1,21 @@
-"""The sweep's ledger: every event of a sweep, in order, and what follows from them. The only truth there is.
+"""The sweep's ledger: every event of a sweep, in order, and what follows from them. It is the only source of truth.
 
-An event is one small file that never changes, ``DIR/ledger/00000012.json``, numbered without gaps:
-
-    {"event": {"type": "row", ...}, "previous": <sha256>, "sequence": 12, "time": <iso, utc>, "sha256": <hex>}
-
-``sha256`` covers the canonical JSON (sorted keys, no spaces, no NaN) of everything before it; ``previous`` is
-the ``sha256`` of the event before. So a torn, altered, missing or foreign file is refused by name. A file is
-written beside its place, synced and then linked into it, which fails when the number is taken: two drivers on
-one sweep collide loudly. The only thing ever unfinished there is a temporary file, which readers ignore.
-Of a sweep in an object store the directory is a mirror: an event is created there first (``research.store.mirror``).
-
-The Optuna study, the W&B runs, the kept models and the live table are views, made again from here at will.
+The Optuna study, the W&B runs, the kept models and the live table are views, made again from here at will. How the
+events lie in files: :mod:`research.ledger.chain`.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
 import heapq
-import json
 import math
-import re
-from collections import Counter
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Self
 
-from pydantic import AfterValidator, JsonValue, TypeAdapter, ValidationError
-
-from research.errors import CorruptFile, UserError, storing
-from research.ledger import checks, pareto, tail
-from research.ledger.comparison import facts_of_recorded, why_not
+from research.errors import CorruptFile, UserError
+from research.ledger import pareto, tail
+from research.ledger.chain import Chain
 from research.ledger.events import (
-    SKIPPED,
-    Event,
-    Facts,
-    FailKind,
     Interrupted,
-    RetryCause,
     RowReported,
     SessionStarted,
     SweepCreated,
@@ -48,162 +25,21 @@ from research.ledger.events import (
     TrialRetried,
     TrialsLearned,
 )
+from research.ledger.in_force import InForce
 from research.ledger.standing import Standing
-from research.store.folders import clear_leftover_files
-from research.store.in_place import InPlace, SweepGoneError, refuse_gone
-from research.store.layout import NAMES, SweepFolder
-from research.store.mirror import store_of
+from research.ledger.trial_view import TrialView, finite, times
 from research.text import shell
-from vae.config import NonNegativeInt, part
-from vae.durable import LARGE_TEXT, create_file, read_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
-    from research.ledger.settings import Metric, SweepSettings
+    from research.ledger.chain import Envelope
+    from research.ledger.events import Event, Facts
+    from research.ledger.settings import SweepSettings
     from research.ledger.standing import Merit
+    from research.store.layout import SweepFolder
 
-__all__ = [
-    "Event",
-    "FailKind",
-    "Interrupted",
-    "Ledger",
-    "RowReported",
-    "SessionStarted",
-    "Status",
-    "SweepCreated",
-    "SweepExtended",
-    "TrialCreated",
-    "TrialFailed",
-    "TrialRetried",
-    "TrialView",
-    "TrialsLearned",
-]
-
-Status = Literal["RUNNING", "COMPLETE", "PRUNED", "FAIL", "SKIPPED"]
-
-
-@part
-class _Envelope:
-    sequence: NonNegativeInt
-    previous: str
-    time: Annotated[str, AfterValidator(checks.moment)]
-    event: Event
-
-
-_ENVELOPE: TypeAdapter[_Envelope] = TypeAdapter(_Envelope)
-_STATUS: dict[str, Status] = {"complete": "COMPLETE", "pruned": "PRUNED", "fail": "FAIL"}
-_EVENT_FILE = re.compile(r"\d{8}\.json")
-_SEAL = re.compile(rb',"sha256":"([0-9a-f]{64})"}\n')
-TIMES = ("time/train_seconds", "time/evaluation_seconds")  # of an epoch: what a row says that it took
 FAR = 1e9  # by how much a constraint is missed where its metric is missing: JSON has no infinity
-_SEAL_BYTES = len(',"sha256":""}\n') + 64
-
-
-@dataclass
-class TrialView:
-    """A trial as the events so far tell it. Rows are keyed by epoch: the first report of an epoch counts."""
-
-    created: TrialCreated
-    started: str  # iso time, utc
-    updated: str  # of the latest event
-    session: int  # index of the driver session in which the latest event was written
-    latest: int = 0  # number of the latest event
-    rows: dict[int, RowReported] = field(default_factory=dict)
-    attempt: int = 0
-    retries: Counter[RetryCause] = field(default_factory=Counter)  # since its last row, by cause
-    whole_gpu: bool = False  # a share of one was too little
-    final: RowReported | None = None
-    failure: TrialFailed | None = None
-    incomparable: str | None = None  # why its rows may not be ranked with the sweep's
-    # As asked for so far. Of these rows alone: a copy with others begins anew.
-    _curves: dict[str, dict[int, float]] = field(init=False, default_factory=dict, repr=False, compare=False)
-
-    @property
-    def number(self) -> int:
-        return self.created.trial
-
-    @property
-    def terminal(self) -> bool:
-        return self.final is not None or self.failure is not None
-
-    @property
-    def status(self) -> Status:
-        if self.failure is not None:
-            return "SKIPPED" if self.failure.kind in SKIPPED else "FAIL"
-        if self.final is None:
-            return "RUNNING"
-        return "FAIL" if self.incomparable else _STATUS[self.final.decision]
-
-    @property
-    def reason(self) -> str | None:
-        ended_by = self.failure or self.final
-        if ended_by is None:
-            return None
-        return self.incomparable if self.failure is None and self.incomparable else ended_by.reason
-
-    @property
-    def fail_kind(self) -> FailKind | None:
-        if self.failure is not None:
-            return self.failure.kind
-        if self.status != "FAIL":
-            return None
-        return "incomparable" if self.incomparable else "diverged"
-
-    @property
-    def last_checkpoint(self) -> RowReported | None:
-        """The latest row that has a checkpoint: the one to continue from (a newer one on disk has no row)."""
-        return max((row for row in self.rows.values() if row.checkpoint), key=lambda r: r.epoch, default=None)
-
-    def curve(self, metric: str) -> dict[int, float]:
-        """The finite values of ``metric`` by epoch, in order of epochs. Kept: not to be written to."""
-        if metric not in self._curves:
-            values = {epoch: _finite(self.rows[epoch].metrics.get(metric)) for epoch in sorted(self.rows)}
-            self._curves[metric] = {epoch: value for epoch, value in values.items() if value is not None}
-        return self._curves[metric]
-
-    def best(self, metric: Metric) -> RowReported | None:
-        """The row with the best finite value of ``metric``, the earlier one of equals; None without one."""
-        best: tuple[int, float] | None = None
-        for epoch, value in self.curve(metric.name).items():
-            if best is None or metric.better(value, best[1]):
-                best = (epoch, value)
-        return None if best is None else self.rows[best[0]]
-
-    @property
-    def seconds(self) -> float | None:
-        """The seconds of training and evaluation by its rows; None if no row has them."""
-        spent = [value for row in self.rows.values() for value in _times(row)]
-        return sum(spent) if spent else None
-
-    def fold(self, event: RowReported | TrialRetried | TrialFailed, time: str, session: int, number: int) -> bool:
-        """Take in one event. What comes after the end, or tells an epoch again, changes nothing: False."""
-        if self.terminal:
-            return False
-        match event:
-            case RowReported():
-                if event.epoch in self.rows:
-                    return False
-                self._extend_curves(event)
-                self.rows[event.epoch] = event
-                self.retries.clear()
-                if event.decision != "continue":
-                    self.final = event
-            case TrialRetried():
-                self.attempt = event.attempt
-                self.retries[event.cause] += 1
-                self.whole_gpu = self.whole_gpu or event.cause == "out_of_memory"
-            case TrialFailed():
-                self.failure = event
-        self.updated, self.session, self.latest = time, session, number
-        return True
-
-    def _extend_curves(self, row: RowReported) -> None:
-        if row.epoch < max(self.rows, default=row.epoch):
-            self._curves.clear()
-        for metric, curve in self._curves.items():
-            if (value := _finite(row.metrics.get(metric))) is not None:
-                curve[row.epoch] = value
 
 
 class Ledger:
@@ -214,8 +50,8 @@ class Ledger:
     """
 
     directory: Path  # the sweep's
+    folder: SweepFolder  # the paths in it
     created: SweepCreated
-    identity: str  # sha256 of the first event: tells this sweep from any other of the same name
     trials: dict[int, TrialView]
     standing: Standing  # what they come to
     sessions: list[SessionStarted]
@@ -236,14 +72,9 @@ class Ledger:
         self._fronts: tuple[int, dict[int, int]] = 0, {}  # pareto ranks, and of how many points
         self.spans, self.learned, self.extended = [], [], None
         self.first_row, self.session_rows = None, 0
-        self._comparison: Facts = {}
-        self._count = 0
-        self._previous = ""
-        self._wrote = False
         self.refused = None
-        self.folder = SweepFolder(self.directory)
-        self._store = store_of(self.directory)
-        self._in_place = InPlace(self.directory)
+        self._chain = Chain(self.directory, self._refuse_impossible)
+        self.folder = self._chain.folder
 
     @classmethod
     def create(cls, sweep_dir: str | Path, event: SweepCreated) -> Self:
@@ -252,12 +83,13 @@ class Ledger:
         Raises ``UserError`` for a directory that is a sweep already or can't be written.
         """
         ledger = cls(sweep_dir)
-        if ledger._path(0).exists():
+        first = ledger._chain.path(0)
+        if first.exists():
             raise UserError(
                 f"{sweep_dir} holds a sweep: {shell('research', 'resume', sweep_dir)} continues it; or choose another name"
             )
         try:
-            ledger._path(0).parent.mkdir(parents=True, exist_ok=True)
+            first.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"{sweep_dir} can't be written ({error.strerror}): choose another storage") from error
         ledger.append(event)
@@ -270,38 +102,45 @@ class Ledger:
         Raises ``UserError`` where there is no sweep, ``CorruptFile`` naming what is damaged or missing.
         """
         ledger = cls(sweep_dir)
-        directory = ledger._path(0).parent
+        chain = ledger._chain
         try:
-            names = [path.name for path in directory.iterdir() if _EVENT_FILE.fullmatch(path.name)]
+            names = chain.names()
         except OSError as error:
-            raise UserError(f"{sweep_dir} is not a sweep directory ({directory}: {error.strerror})") from error
+            raise UserError(
+                f"{sweep_dir} is not a sweep directory ({chain.path(0).parent}: {error.strerror})"
+            ) from error
         if not names:
             raise UserError(f"{sweep_dir} is not a sweep directory (its ledger is empty)")
         ledger.refresh()
-        missing = ledger._path(ledger._count)
+        missing = chain.path(len(chain))
         if missing.name <= max(names):
             raise CorruptFile(
                 f"{missing} is missing, events after it are there: restore it from a copy; none is skipped"
             )
         return ledger
 
-    def __reduce__(self) -> tuple[Any, tuple[Path]]:
+    def __reduce__(self) -> tuple[Callable[[Path], Ledger], tuple[Path]]:
         return type(self).open, (self.directory,)
 
     def __len__(self) -> int:
-        """The number of events."""
-        return self._count
+        """Return the number of events."""
+        return len(self._chain)
+
+    @property
+    def identity(self) -> str:
+        """The sha256 of the first event: tells this sweep from any other of the same name."""
+        return self._chain.identity
 
     @property
     def settings(self) -> SweepSettings:
         """The settings in force: those of the sweep's creation, with all extensions."""
-        return self._settings
+        return self._in_force.settings
 
     @property
     def slowest_epoch(self) -> float:
         """Seconds of the longest epoch that any row tells of; 0.0 before the first."""
         rows = (row for view in self.trials.values() for row in view.rows.values())
-        return max((sum(_finite(row.metrics.get(name)) or 0.0 for name in TIMES) for row in rows), default=0.0)
+        return max((sum(times(row)) for row in rows), default=0.0)
 
     @property
     def trained(self) -> int:
@@ -318,69 +157,23 @@ class Ledger:
         if self.refused is not None:
             raise self.refused
         try:
-            self._append(event)
+            self._fold(self._chain.write(event))
+            tail.mark(self.directory, self.identity, len(self), self._chain.last)
         except UserError as error:
             self.refused = error
             raise
 
     def check_in_place(self, *, now: bool = True) -> None:
         """Raise ``SweepGoneError`` if the sweep was removed, moved or replaced under us; see ``InPlace.check``."""
-        self._in_place.check(self.identity, now=now)
-
-    def _append(self, event: Event) -> None:
-        if self._count > 0:
-            self.check_in_place(now=False)
-        target = self._path(self._count)
-        envelope = _Envelope(
-            sequence=self._count,
-            previous=self._previous,
-            time=datetime.now(UTC).isoformat(timespec="milliseconds"),
-            event=event,
-        )
-        body = _canonical(_ENVELOPE.dump_python(envelope))
-        seal = hashlib.sha256(body).hexdigest()
-        checks.numbers(body)
-        # What is taken in is what a reader will read, not the object that the caller may still change.
-        written = _ENVELOPE.validate_json(body)
-        self._refuse_impossible(written)
-        content = body[:-1] + f',"sha256":"{seal}"}}\n'.encode()
-        name = str(NAMES.event(self._count))
-        shown = target if self._store is None else f"{self._store.url}/{name}"
-        shared = UserError(f"{shown} was written by another process: two drivers share this sweep; stop one")
-        if self._store is not None and not self._store.create(name, content):
-            raise shared
-        with storing(target):
-            if not self._wrote:
-                clear_leftover_files(self.directory)
-                clear_leftover_files(target.parent)
-                self._wrote = True
-            # A mirror's file may have been fetched by a reader between these lines.
-            if not create_file(target, content) and (self._store is None or read_file(target, LARGE_TEXT) != content):
-                raise shared
-            if self._count > 0:
-                try:
-                    refuse_gone(self.directory, self.identity)
-                except SweepGoneError:  # while this was written: a ledger begins with its first event
-                    target.unlink(missing_ok=True)
-                    raise
-        self._fold(written, seal)
-        tail.mark(self.directory, self.identity, self._count, seal)
+        self._chain.check_in_place(now=now)
 
     def refresh(self) -> list[Event]:
         """Read what others appended since; one failing ``open`` when there is nothing new."""
         events: list[Event] = []
-        folder = str(self._path(0).parent)
-        while True:
-            try:
-                # By its text: a Path for each event is a third of the time that a long ledger takes to be read.
-                raw = read_file(f"{folder}/{self._count:08d}.json", LARGE_TEXT)
-            except FileNotFoundError:
-                return events
-            except OSError as error:
-                raise UserError(f"{self._path(self._count)} can't be read ({error.strerror})") from error
-            envelope, seal = self._decode(raw)
-            self._fold(envelope, seal)
+        while (envelope := self._chain.read()) is not None:
+            self._fold(envelope)
             events.append(envelope.event)
+        return events
 
     def ranked(self, *, include_running: bool = False) -> list[TrialView]:
         """COMPLETE and PRUNED trials with a finite value of the metric: best first, then lower number.
@@ -413,7 +206,7 @@ class Ledger:
         """The objectives at the trial's best row (by the metric: one model, one point); None where one is missing."""
         best = trial.best(self.settings.metric)
         metrics = {} if best is None else best.metrics
-        found = [value for target in self.settings.targets if (value := _finite(metrics.get(target.name))) is not None]
+        found = [value for target in self.settings.targets if (value := finite(metrics.get(target.name))) is not None]
         return tuple(found) if len(found) == len(self.settings.targets) else None
 
     def pareto_ranks(self) -> dict[int, int]:
@@ -436,71 +229,39 @@ class Ledger:
         """Return the violation of each constraint by the trial's best row, at most ``FAR``; 0 or less if it is satisfied."""
         best = trial.best(self.settings.metric)
         metrics = {} if best is None else best.metrics
-        return [min(c.violation(_finite(metrics.get(c.metric))), FAR) for c in self.settings.constraints]
+        return [min(c.violation(finite(metrics.get(c.metric))), FAR) for c in self.settings.constraints]
 
     def feasible(self, trial: TrialView) -> bool:
         """Return True if the trial's best row satisfies all constraints."""
         return all(violation <= 0 for violation in self.violations(trial))
 
-    def _path(self, sequence: int) -> Path:
-        return self.folder.event(sequence)
+    def why_incomparable(self, facts: Facts) -> str | None:
+        """Return why rows with these facts may not be ranked with the sweep's; None where they may."""
+        return self._in_force.why_incomparable(facts)
 
-    def _decode(self, raw: bytes) -> tuple[_Envelope, str]:
-        """The next event and its sha256 from its file's bytes, every one of which is accounted for."""
-        seal = _SEAL.fullmatch(raw[-_SEAL_BYTES:])
-        body = raw[:-_SEAL_BYTES] + b"}"
-        if seal is None or hashlib.sha256(body).hexdigest() != seal[1].decode():
-            raise CorruptFile(
-                f"{self._path(self._count)} is damaged (its sha256 does not match): restore it from a copy"
-            )
-        try:
-            checks.numbers(body)
-        except ValueError as error:
-            raise CorruptFile(
-                f"{self._path(self._count)} can't be understood ({error}): restore it from a copy"
-            ) from error
-        try:
-            envelope = _ENVELOPE.validate_json(body)
-            self._refuse_impossible(envelope)
-        except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(str(step) for step in first["loc"])[:100]
-            raise CorruptFile(
-                f"{self._path(self._count)} can't be understood ({place}: {first['msg'][:200]}): another version wrote it"
-            ) from error
-        except ValueError as error:
-            raise CorruptFile(
-                f"{self._path(self._count)} does not follow the event before it ({error}): restore it from a copy"
-            ) from error
-        return envelope, seal[1].decode()
+    @property
+    def comparison(self) -> Facts:
+        """The facts that all rows of the sweep share (research.ledger.comparison)."""
+        return self._in_force.comparison
 
-    def _refuse_impossible(self, envelope: _Envelope) -> None:
-        """Raise ``ValueError`` for an event that can't come next."""
-        event = envelope.event
-        if (envelope.sequence, envelope.previous) != (self._count, self._previous):
-            raise ValueError(f"event {envelope.sequence} of another ledger")
-        if isinstance(event, SweepCreated) != (self._count == 0):
-            raise ValueError(f"a ledger begins with its one sweep event; event {self._count} is {event.type!r}")
+    def _refuse_impossible(self, event: Event) -> None:
+        """Raise ``ValueError`` for an event of a trial that can't be."""
         match event:
             case TrialCreated() if event.trial in self.trials:
                 raise ValueError(f"trial {event.trial} was created twice")
             case RowReported() | TrialRetried() | TrialFailed() if event.trial not in self.trials:
                 raise ValueError(f"trial {event.trial} was never created")
 
-    def _fold(self, envelope: _Envelope, seal: str) -> None:
+    def _fold(self, envelope: Envelope) -> None:
+        """Take in one event."""
         event, time = envelope.event, envelope.time
-        session = max(len(self.sessions) - 1, 0)
         match event:
             case SweepCreated():
-                self.created, self.identity = event, seal
-                self._settings = event.settings
-                self._comparison = event.settings.comparison
+                self.created = event
+                self._in_force = InForce(event.settings)
             case SweepExtended():
                 self.extended = event
-                changes: dict[str, Any] = {"trials": event.trials, "budget": event.budget}
-                if event.space is not None:
-                    changes["space"] = event.space
-                self._settings = dataclasses.replace(self._settings, **changes)
+                self._in_force.extend(event)
             case TrialsLearned():
                 self.learned.append(event)
             case SessionStarted():
@@ -509,59 +270,34 @@ class Ledger:
                 self.interrupted = None
                 self.first_row, self.session_rows = None, 0
             case TrialCreated():
-                self.trials[event.trial] = TrialView(event, time, time, session)
+                self.trials[event.trial] = TrialView(event, time, time, self._session)
                 self.standing.begin(self.trials[event.trial])
             case Interrupted():
                 self.interrupted = event
             case _:
-                view = self.trials[event.trial]
-                if isinstance(event, RowReported) and view.incomparable is None and not view.terminal:
-                    view.incomparable = self._why_incomparable(view, event)
-                if view.fold(event, time, session, self._count):
-                    self._count_in(view, event)
-                if isinstance(event, RowReported):
-                    self.first_row = self.first_row or time
-                    self.session_rows += 1
+                self._fold_into_trial(event, time, envelope.sequence)
         if self.spans and not isinstance(event, SweepExtended):
             self.spans[-1] = (self.spans[-1][0], time)
-        self._count, self._previous, self.updated = self._count + 1, seal, time
-
-    def _why_incomparable(self, view: TrialView, row: RowReported) -> str | None:
-        """Return why a row may not be ranked with the sweep's; None where it may.
-
-        A sweep of an earlier version does not say which facts its rows share: those of its first row count.
-        """
-        facts = row.comparison or facts_of_recorded(view.created.config, row.metrics)
-        if not self._comparison:
-            self._comparison = {**facts, "measure": self.settings.measure}
-        return self.why_incomparable(facts)
-
-    def why_incomparable(self, facts: Facts) -> str | None:
-        """Return why rows with these facts may not be ranked with the sweep's; None where they may."""
-        return why_not(self.settings.compared_by, facts, self.comparison)
+        self.updated = time
 
     @property
-    def comparison(self) -> Facts:
-        """The facts that all rows of the sweep share (research.ledger.comparison)."""
-        return self._comparison or self.settings.shared
+    def _session(self) -> int:
+        """The index of the latest session."""
+        return max(len(self.sessions) - 1, 0)
+
+    def _fold_into_trial(self, event: RowReported | TrialRetried | TrialFailed, time: str, number: int) -> None:
+        view = self.trials[event.trial]
+        if isinstance(event, RowReported) and view.incomparable is None and not view.terminal:
+            view.incomparable = self._in_force.why_row_incomparable(view.created, event)
+        if view.fold(event, time, self._session, number):
+            self._count_in(view, event)
+        if isinstance(event, RowReported):
+            self.first_row = self.first_row or time
+            self.session_rows += 1
 
     def _count_in(self, view: TrialView, event: RowReported | TrialRetried | TrialFailed) -> None:
         if isinstance(event, RowReported):
-            self.standing.row(event, sum(_times(event)))
+            self.standing.row(event, sum(times(event)))
         if view.terminal:
             fronted = self.settings.objectives and view.status == "COMPLETE" and self.feasible(view)
             self.standing.end(view, self._merit(view), self.point(view) if fronted else None)
-
-
-def _canonical(value: object) -> bytes:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
-
-
-def _finite(value: JsonValue) -> float | None:
-    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-        return float(value)
-    return None
-
-
-def _times(row: RowReported) -> list[float]:
-    return [value for name in TIMES if (value := _finite(row.metrics.get(name))) is not None]

@@ -10,9 +10,10 @@ from pydantic import JsonValue, TypeAdapter, ValidationError
 from research.errors import CorruptFile, UserError
 from research.ledger.checks import numbers
 from research.ledger.events import Facts
-from research.ledger.log import Ledger, Status
+from research.ledger.log import Ledger
 from research.ledger.settings import Metric
 from research.ledger.source import FORMS, Folder, JsonFile, SweepTrial, source_at
+from research.ledger.trial_view import Status
 from research.store.folders import verify_folder
 from research.store.layout import CONFIG, MANIFEST, RECORD, WEIGHTS, sweep_around, trial_number
 from vae.config import NonNegativeInt, PositiveInt, part

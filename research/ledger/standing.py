@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from research.ledger.events import RowReported
-    from research.ledger.log import Status, TrialView
+    from research.ledger.trial_view import Status, TrialView
 
 # The sort key of single-objective sweeps: True if a constraint is violated, the metric (lower is better), the number.
 Merit = tuple[bool, float, int]

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from research.ledger.events import Decision
-    from research.ledger.log import Ledger, TrialView
+    from research.ledger.log import Ledger
     from research.ledger.settings import Metric
+    from research.ledger.trial_view import TrialView
 
 
 @dataclass(frozen=True)

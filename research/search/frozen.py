@@ -17,8 +17,9 @@ from research.errors import CorruptFile
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from research.ledger.log import Ledger, TrialView
+    from research.ledger.log import Ledger
     from research.ledger.settings import Constraint
+    from research.ledger.trial_view import TrialView
 
 STATES = {
     "COMPLETE": TrialState.COMPLETE,

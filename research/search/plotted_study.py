@@ -18,8 +18,9 @@ from research.search.frozen import frozen_trial
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from research.ledger.log import Ledger, TrialView
+    from research.ledger.log import Ledger
     from research.ledger.settings import Metric
+    from research.ledger.trial_view import TrialView
 
 FEWEST = 4  # complete trials below which a forest of importances is noise
 

@@ -12,8 +12,9 @@ from research.ledger.settings import Hyperband, rungs
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from research.ledger.log import Ledger, TrialView
+    from research.ledger.log import Ledger
     from research.ledger.settings import Metric, Scheduler
+    from research.ledger.trial_view import TrialView
 
 
 class RungTable:

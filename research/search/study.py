@@ -17,7 +17,7 @@ import optuna
 from optuna.distributions import distribution_to_json
 from optuna.trial import TrialState
 
-from research.ledger.log import TrialCreated, TrialFailed
+from research.ledger.events import TrialCreated, TrialFailed
 from research.ledger.settings import RandomSearch, Tpe
 from research.search.frozen import STATES, attributes_of, constraints_of, curve_of, frozen_trial, values_of
 from research.search.journal import Journal
@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from research.ledger.log import FailKind, Ledger, TrialView
+    from research.ledger.events import FailKind
+    from research.ledger.log import Ledger
+    from research.ledger.trial_view import TrialView
     from research.search.spaces import Space
     from vae.train_config import TrainConfig
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import wandb
     from pydantic import JsonValue
 
-    from research.ledger.log import TrialView
+    from research.ledger.trial_view import TrialView
     from research.planning.tracking_mode import Mode
 
 ENOUGH = 4  # complete trials, for importances and figures

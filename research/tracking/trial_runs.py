@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     import wandb
     from pydantic import JsonValue
 
-    from research.ledger.log import Ledger, RowReported, TrialView
+    from research.ledger.events import RowReported
+    from research.ledger.log import Ledger
+    from research.ledger.trial_view import TrialView
     from research.planning.tracking_mode import Mode
 
 _LONGEST_NAME = 48  # of a sweep, in an id: W&B takes 64 characters

@@ -13,7 +13,8 @@ from vae.train_config import FEW_LEVELS
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from research.ledger.log import Ledger, TrialView
+    from research.ledger.log import Ledger
+    from research.ledger.trial_view import TrialView
 
 _HALF = 0.5  # of the replicates
 

@@ -20,7 +20,9 @@ from research.views.show import parameters, states_shown, value_of
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-    from research.ledger.log import Ledger, RowReported, TrialView
+    from research.ledger.events import RowReported
+    from research.ledger.log import Ledger
+    from research.ledger.trial_view import TrialView
 
 REFRESH_SECONDS = 0.5
 _OTHER_LINES = 10  # lines of a frame besides those of the running trials

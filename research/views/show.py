@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from research.ledger.log import Ledger, TrialView
+    from research.ledger.log import Ledger
     from research.ledger.settings import Metric
+    from research.ledger.trial_view import TrialView
 
 STATES = ("COMPLETE", "PRUNED", "FAIL", "SKIPPED", "RUNNING")
 _SHOWN = ("val/elbo", "val/reconstruction", "val/kl", "val/active_units")

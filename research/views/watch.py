@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from research.ledger.log import Event, Ledger
+    from research.ledger.events import Event
+    from research.ledger.log import Ledger
 
 POLL_SECONDS = 0.5
 ASK_SECONDS = 2.0  # between two looks at the lock

@@ -6,8 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from research.ledger import budget
-from research.ledger import log as ledger
+from research.ledger import budget, chain
 from research.ledger.log import Ledger
 from research.ledger.settings import Budget
 from tests.support.synthetic import new_ledger, row, trial
@@ -29,7 +28,7 @@ class Clock(datetime):
 @pytest.fixture
 def clock(monkeypatch):
     """A clock in the ledger's place that ``clock.reads`` sets."""
-    monkeypatch.setattr(ledger, "datetime", Clock)
+    monkeypatch.setattr(chain, "datetime", Clock)
     monkeypatch.setattr(Clock, "reads", datetime(2030, 1, 1, tzinfo=UTC))
     return Clock
 

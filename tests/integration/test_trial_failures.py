@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from research.ledger.log import Ledger, TrialRetried
+from research.ledger.events import TrialRetried
+from research.ledger.log import Ledger
 from tests.support.verbs import command, environment, research, told
 
 if TYPE_CHECKING:

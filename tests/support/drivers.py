@@ -20,7 +20,7 @@ from tests.support.verbs import command, deterministic, environment, research
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from research.ledger.log import TrialView
+    from research.ledger.trial_view import TrialView
 
 MARK = "RESEARCH_FAULTS_MARK"
 _started: list[Driver] = []

@@ -12,7 +12,8 @@ import sys
 from pathlib import Path
 
 from research.driver.lifecycle import create
-from research.ledger.log import Ledger, TrialsLearned
+from research.ledger.events import TrialsLearned
+from research.ledger.log import Ledger
 from tests.support.killed_keeper import die_at
 from tests.support.synthetic import settings
 

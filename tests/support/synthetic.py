@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Any
 
-from research.ledger.log import Ledger, RowReported, SessionStarted, SweepCreated, TrialCreated, TrialFailed
+from research.ledger.events import RowReported, SessionStarted, SweepCreated, TrialCreated, TrialFailed
+from research.ledger.log import Ledger
 from research.ledger.settings import Metric, SpaceSource, SweepSettings
 from vae.optimizers import Adam
 from vae.serialization import to_dict

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from research.experiments import finalists
 from research.ledger.budget import wall_seconds
 from research.ledger.events import STANDARD_ERROR
-from research.ledger.log import TIMES
 from research.ledger.settings import rungs
+from research.ledger.trial_view import TIMES
 from research.models.looks import count_looks
 from research.search.plotted_study import importances
 from research.store.mirror import relative
@@ -22,7 +22,8 @@ from research.views.show import as_json as shown
 from research.views.show import counts, hypervolume_json, model_folder
 
 if TYPE_CHECKING:
-    from research.ledger.log import Ledger, TrialView
+    from research.ledger.log import Ledger
+    from research.ledger.trial_view import TrialView
 
 UTILISATION = (
     "seconds that rows say were spent training and evaluating, over the number of slots times the seconds from the "

@@ -7,7 +7,8 @@ import torch
 
 from research.driver.failures import MAX_LOST, classify, judge, summary, too_many
 from research.driver.watchdog import MOST_BETWEEN_LOOKS, Watchdog
-from research.ledger.log import Ledger, TrialRetried
+from research.ledger.events import TrialRetried
+from research.ledger.log import Ledger
 from tests.support.synthetic import failed, new_ledger, row, session, trial
 from vae.data.dataset import DataError
 

@@ -21,7 +21,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from research.errors import CorruptFile, UserError
-from research.ledger.log import Event, Interrupted, Ledger, TrialRetried
+from research.ledger.events import Event, Interrupted, TrialRetried
+from research.ledger.log import Ledger
 from research.ledger.settings import Metric
 from tests.support.places import ROOT
 from tests.support.synthetic import failed, new_ledger, row, session, sweep, trial
@@ -359,7 +360,7 @@ def test_an_event_is_read_once_and_no_news_cost_one_look(tmp_path: Path, monkeyp
         reads.append(path)
         return read_file(path, limit)
 
-    monkeypatch.setattr("research.ledger.log.read_file", counted)
+    monkeypatch.setattr("research.ledger.chain.read_file", counted)
     opened = Ledger.open(tmp_path)
     assert len(opened) == len(ledger)
     assert len(reads) == len(set(reads)) == len(ledger) + 1  # and the one that is not there yet

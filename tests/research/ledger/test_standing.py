@@ -14,8 +14,9 @@ from rich.console import Console
 from research.ledger import pareto
 from research.ledger.budget import since_best
 from research.ledger.events import TrialFailed, TrialRetried
-from research.ledger.log import TIMES, Ledger, TrialView
+from research.ledger.log import Ledger
 from research.ledger.settings import Asha, Constraint, Hyperband, MedianRule, Metric, rungs
+from research.ledger.trial_view import TIMES, TrialView
 from research.search.early_stopping import running_mean, value_at
 from research.search.rung_table import RungTable
 from research.search.study import SEEN, SEEN_BEST, StudyView

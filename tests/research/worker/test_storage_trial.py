@@ -15,7 +15,8 @@ import torch
 
 from research.driver.best_models import epoch_folder, keep_best, last_whole, replicate_folder
 from research.errors import StorageError
-from research.ledger.log import Ledger, RowReported
+from research.ledger.events import RowReported
+from research.ledger.log import Ledger
 from research.ledger.settings import Metric
 from research.provenance import running_sha256
 from research.store import mirror as storage
@@ -38,7 +39,7 @@ from vae.train import train
 from vae.train_config import TrainConfig
 
 if TYPE_CHECKING:
-    from research.ledger.log import TrialView
+    from research.ledger.trial_view import TrialView
     from research.worker.messages import Report
     from vae.train import EpochResult
 
