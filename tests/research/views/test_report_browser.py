@@ -10,6 +10,7 @@ import pytest
 from research.views.report.page import html
 from tests.support.invented import TWO, hostile, models, whole
 
+pypdfium2 = pytest.importorskip("pypdfium2", reason="pypdfium2 is not installed")
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
@@ -17,7 +18,24 @@ CHROMIUM = next(
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH")
 
 WIDTHS = (1280, 390)  # a laptop's and a phone's
+CHARTS = "[...document.querySelectorAll('.js-plotly-plot')]"
+# Writes a text at the right end of a chart.
+MARK = """(chart, index) => Plotly.relayout(chart, {annotations: [
+    {xref: 'paper', yref: 'paper', x: 1, xanchor: 'right', y: 0.5, showarrow: false, text: `&lt;end${index}>`}]})"""
+SIDES = ("top", "right", "bottom", "left")
+MARGIN = 27  # points, a little less than the centimetre of the margins
 OVERFLOW = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+
+
+def inside(sheet, margin):
+    """Return the letters of a PDF's page that stand between its left and its right margin."""
+    text = sheet.get_textpage()
+    boxes = [text.get_charbox(index) for index in range(text.count_chars())]
+    return "".join(
+        text.get_text_range(index, 1)
+        for index, (left, _, right, _) in enumerate(boxes)
+        if margin <= left and right <= sheet.get_width() - margin
+    )
 
 
 def await_that(page, condition):
@@ -120,8 +138,8 @@ def test_the_pointer_shows_a_point(opened):
     assert "trial" in page.locator("#rate-distortion .hoverlayer").text_content()
 
 
-def test_the_page_prints(opened):
-    """On paper there is no table of contents, and nothing is cut off at the side."""
+def test_page_on_paper_has_no_contents_and_fits(opened):
+    """On paper there is no table of contents, and nothing is wider than the paper."""
     page = opened("one")
     page.emulate_media(media="print")
     page.set_viewport_size({"width": 720, "height": 1000})
@@ -129,7 +147,27 @@ def test_the_page_prints(opened):
     page.wait_for_timeout(300)
     assert page.evaluate(OVERFLOW) <= 0
     assert not page.locator("nav").is_visible()
-    assert page.pdf(format="A4").startswith(b"%PDF")
+
+
+@pytest.mark.parametrize("paper", ["A4", "Letter"])
+def test_pdf_of_the_page_has_its_charts_whole(opened, paper):
+    """Chrome's own print to PDF, from a wide window, has the right end of every chart, between its margins."""
+    page = opened("one")
+    charts = page.evaluate(f"{CHARTS}.forEach({MARK}), {CHARTS}.length")
+    document = pypdfium2.PdfDocument(page.pdf(format=paper, margin=dict.fromkeys(SIDES, "1cm")))
+    printed = "".join(inside(sheet, MARGIN) for sheet in document)
+    assert charts > 7
+    assert [index for index in range(charts) if f"<end{index}>" not in printed] == []
+
+
+def test_chart_after_printing_takes_the_window_again(opened):
+    """When the print dialogue is closed, each chart is as wide as it was before."""
+    page = opened("one")
+    widths = f"{CHARTS}.map(chart => chart._fullLayout.width)"
+    before = page.evaluate(widths)
+    page.pdf()
+    page.wait_for_timeout(300)
+    assert page.evaluate(widths) == before
 
 
 def test_report_with_a_foreign_script_runs_only_its_own(browser, pages, tmp_path):
