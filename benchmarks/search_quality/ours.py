@@ -16,7 +16,7 @@ from research.ledger.log import Ledger, SessionStarted, SweepCreated
 from research.ledger.settings import Metric, Resources, SpaceSource, SweepSettings
 from research.search.spaces import Space
 from research.search.study import StudyView
-from research.worker.messages import Report
+from research.worker.messages import Report, ReportedRow
 from vae.train_config import TrainConfig
 
 if TYPE_CHECKING:
@@ -112,11 +112,7 @@ class LedgerEngine:
             trial=number,
             attempt=0,
             epochs=self.table.epochs,
-            metrics={"epoch": epoch, self.metric.name: value, "measure": self.table.measure},
-            diverged=None,
-            checkpoint=None,
-            checkpoint_sha256=None,
-            pictures={},
+            rows=[ReportedRow(metrics={"epoch": epoch, self.metric.name: value, "measure": self.table.measure})],
             worker={},
         )
         if self.driver.report(report) == "continue":

@@ -42,6 +42,7 @@ from research.ledger.events import (
     Interrupted,
     RetryCause,
     RowReported,
+    RowsReported,
     SessionStarted,
     SweepCreated,
     SweepExtended,
@@ -69,6 +70,7 @@ __all__ = [
     "Interrupted",
     "Ledger",
     "RowReported",
+    "RowsReported",
     "SessionStarted",
     "Status",
     "SweepCreated",
@@ -490,8 +492,14 @@ class Ledger:
         match event:
             case TrialCreated() if event.trial in self.trials:
                 raise ValueError(f"trial {event.trial} was created twice")
-            case RowReported() | TrialRetried() | TrialFailed() if event.trial not in self.trials:
+            case RowReported() | RowsReported() | TrialRetried() | TrialFailed() if event.trial not in self.trials:
                 raise ValueError(f"trial {event.trial} was never created")
+            case RowsReported():
+                epochs = [row.epoch for row in event.rows]
+                if epochs != sorted(set(epochs)):
+                    raise ValueError(f"rows of epochs {str(epochs)[:80]} are not in order")
+                if any(row.decision != "continue" for row in event.rows[:-1]):
+                    raise ValueError(f"trial {event.trial} has rows after the decision that ends it")
 
     def _fold(self, envelope: _Envelope, seal: str) -> None:
         event, time = envelope.event, envelope.time
@@ -519,18 +527,25 @@ class Ledger:
                 self.standing.begin(self.trials[event.trial])
             case Interrupted():
                 self.interrupted = event
+            case RowsReported():
+                for row in event.each():
+                    self._fold_in(row, time, session)
             case _:
-                view = self.trials[event.trial]
-                if isinstance(event, RowReported) and view.incomparable is None and not view.terminal:
-                    view.incomparable = self._why_incomparable(view, event)
-                if view.fold(event, time, session, self._count):
-                    self._count_in(view, event)
-                if isinstance(event, RowReported):
-                    self.first_row = self.first_row or time
-                    self.session_rows += 1
+                self._fold_in(event, time, session)
         if self.spans and not isinstance(event, SweepExtended):
             self.spans[-1] = (self.spans[-1][0], time)
         self._count, self._previous, self.updated = self._count + 1, seal, time
+
+    def _fold_in(self, event: RowReported | TrialRetried | TrialFailed, time: str, session: int) -> None:
+        """Take in what an event of ``time`` says of its trial."""
+        view = self.trials[event.trial]
+        if isinstance(event, RowReported) and view.incomparable is None and not view.terminal:
+            view.incomparable = self._why_incomparable(view, event)
+        if view.fold(event, time, session, self._count):
+            self._count_in(view, event)
+        if isinstance(event, RowReported):
+            self.first_row = self.first_row or event.time or time
+            self.session_rows += 1
 
     def _why_incomparable(self, view: TrialView, row: RowReported) -> str | None:
         """Return why a row may not be ranked with the sweep's; None where it may.
