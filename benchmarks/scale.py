@@ -45,7 +45,7 @@ from research.search.spaces import load_space
 from research.store.layout import trial_name
 from research.tracking.sink import Sink
 from research.views.live import LiveView
-from research.worker.messages import Report
+from research.worker.messages import Report, ReportedRow
 from vae.state import INFO_FILE, STATE_FILE, TrainState
 
 if TYPE_CHECKING:
@@ -134,15 +134,12 @@ class Worker:
             "time/evaluation_seconds": 0.1,
             "time/examples_per_second": 1e4,
         }
+        checkpoint = str(place.relative_to(self.sweep_dir))
         return Report(
             trial=view.number,
-            metrics=metrics,
             epochs=view.created.config["epochs"],
             attempt=0,
-            diverged=None,
-            checkpoint=str(place.relative_to(self.sweep_dir)),
-            checkpoint_sha256=self.sha256,
-            pictures={},
+            rows=[ReportedRow(metrics=metrics, checkpoint=checkpoint, checkpoint_sha256=self.sha256)],
             worker={"pid": 1, "host": "simulated", "threads": 1, "device": "cpu", "hardware": provenance.hardware()},
         )
 

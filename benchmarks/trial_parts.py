@@ -28,6 +28,7 @@ import research.worker.trial
 import vae.run
 from research import provenance
 from research.ledger.settings import Metric
+from research.planning.request import SweepRequest
 from research.search.spaces import load_space, random_draws
 from research.store.layout import SweepFolder
 from research.worker.messages import Assignment
@@ -38,7 +39,7 @@ from vae.serialization import to_dict
 from vae.state import TrainState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from research.worker.messages import Report
     from vae.train_config import TrainConfig
@@ -66,17 +67,12 @@ def _measured(call: Callable[..., Any], spent: Spent, part: str) -> Callable[...
 class Channel:
     """A driver that lets every trial go on, and counts the reports."""
 
-    reports = 0
+    epochs = 0
 
-    def report(self, report: Report) -> None:
-        """Count the report."""
-        del report
-        self.reports += 1
-
-    def ended(self, trials: Collection[int]) -> set[int]:
-        """No trial has ended."""
-        del trials
-        return set()
+    def report(self, reports: Sequence[Report]) -> dict[int, int]:
+        """Count the epochs."""
+        self.epochs += sum(len(report.rows) for report in reports)
+        return {report.trial: report.epochs for report in reports}
 
     def pause_requested(self) -> bool:
         """Never pause."""
@@ -97,6 +93,7 @@ def run(config: TrainConfig, folder: Path) -> Spent:
         config=to_dict(config),
         replicates=1,
         metric=Metric(),
+        objectives=[],
         threads=1,
         device="cpu",
         gpus=0.0,
@@ -108,6 +105,9 @@ def run(config: TrainConfig, folder: Path) -> Spent:
         resume_from=None,
         resume_sha256=None,
         again={},
+        last_epoch=0,
+        due=(rungs or [config.epochs])[0],
+        report_seconds=SweepRequest.report_seconds,
         stop_file=None,
         best_checkpoint=None,
         best_value=None,
@@ -146,7 +146,7 @@ def run(config: TrainConfig, folder: Path) -> Spent:
     finally:
         for part, (where, name) in parts.items():
             setattr(where, name, before[part])
-    assert channel.reports == config.epochs, "it diverged"
+    assert channel.epochs == config.epochs, "it diverged"
     pass_ = spent["(one forward pass)"]
     for part in ("held-out figures", "the whole trial"):
         spent[part] = [a - b for a, b in zip(spent[part], pass_, strict=True)]

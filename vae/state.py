@@ -7,6 +7,7 @@ schedules are functions of the step. A state in the middle of an epoch has more 
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -58,6 +59,10 @@ class TrainState:
         averaged = {name.removeprefix("ema/"): t for name, t in self.tensors.items() if name.startswith("ema/")}
         raw = {name.removeprefix("model/"): t for name, t in self.tensors.items() if name.startswith("model/")}
         return raw | averaged
+
+    def copied(self) -> TrainState:
+        """Return the state with copies of its tensors, which later steps do not change."""
+        return dataclasses.replace(self, tensors={name: t.detach().clone() for name, t in self.tensors.items()})
 
     def save(self, folder: Path) -> str:
         """Write ``folder`` completely or not at all, and return the sha256 of its ``state.safetensors``.

@@ -17,7 +17,7 @@ from research.ledger.log import Ledger
 from research.ledger.settings import Metric, Resources, SpaceSource, SweepSettings
 from research.search.spaces import Space
 from research.search.study import StudyView
-from research.worker.messages import Report
+from research.worker.messages import Report, ReportedRow
 from vae.train_config import TrainConfig
 
 if TYPE_CHECKING:
@@ -113,11 +113,7 @@ class LedgerEngine:
             trial=number,
             attempt=0,
             epochs=self.table.epochs,
-            metrics={"epoch": epoch, self.metric.name: value, "measure": self.table.measure},
-            diverged=None,
-            checkpoint=None,
-            checkpoint_sha256=None,
-            pictures={},
+            rows=[ReportedRow(metrics={"epoch": epoch, self.metric.name: value, "measure": self.table.measure})],
             worker={},
         )
         if self.driver.report(report) == "continue":

@@ -119,6 +119,13 @@ def sweep(
     max_failed: Annotated[
         int, typer.Option(min=1, help="Start no more trials after this many in a row have failed.")
     ] = SweepRequest.max_failed,
+    report_seconds: Annotated[
+        float,
+        typer.Option(
+            min=0.0,
+            help="Report and save epochs together at most this many seconds after the first. 0: each by itself.",
+        ),
+    ] = SweepRequest.report_seconds,
     stuck_minutes: Annotated[
         float,
         typer.Option(

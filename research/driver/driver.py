@@ -6,6 +6,7 @@ import dataclasses
 import shutil
 import tempfile
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from enum import Enum, auto
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +19,7 @@ from research.driver.watchdog import Watchdog
 from research.errors import STORAGE, StorageError, UserError
 from research.ledger import budget
 from research.ledger.comparison import facts_of_recorded
-from research.ledger.events import RowReported, TrialFailed, TrialRetried
+from research.ledger.events import RowReported, RowsReported, TrialFailed, TrialRetried
 from research.ledger.settings import rungs
 from research.planning.preflight import comparability
 from research.search.early_stopping import EarlyStopping, Verdict
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from research.ledger.log import Ledger
     from research.ledger.trial_view import TrialView
     from research.search.spaces import Space, SpaceError
-    from research.worker.messages import Report
+    from research.worker.messages import Report, ReportedRow
     from vae.train_config import TrainConfig
 
 
@@ -157,32 +158,18 @@ class Driver:
         return [self._assignment(self.ledger.trials[number]) for number in numbers]
 
     def report(self, report: Report) -> Decision:
-        """Decide on an epoch, write the row with the decision, and return the decision.
+        """Decide on epochs, write their rows with the decisions, and return the last decision.
 
-        An epoch that is reported again gets no second row.
+        The epochs are decided in order. If one ends the trial, those after it get no row. An epoch that is reported again
+        gets no second row.
         """
         self.watchdog.row(self._batches.get(report.trial, (report.trial,))[0])
-        view = self.ledger.trials[report.trial]
-        if report.epoch not in view.rows and not view.terminal:
-            facts = report.comparison or facts_of_recorded(view.created.config, report.metrics)
-            verdict = self._verdict(view, report, facts)
-            row = RowReported(
-                trial=report.trial,
-                epoch=report.epoch,
-                attempt=report.attempt,
-                metrics=report.metrics,
-                decision=verdict.decision,
-                reason=verdict.reason,
-                judged=verdict.judged,
-                checkpoint=report.checkpoint,
-                checkpoint_sha256=report.checkpoint_sha256,
-                pictures=report.pictures,
-                worker=report.worker,
-                comparison=facts,
-            )
-            # Before the row is written, because W&B's process reads the files as soon as it sees the row.
-            fetch_pictures(self.ledger.directory, row.pictures.values())
-            self.ledger.append(row)
+        rows = self._decided(report)
+        if rows:
+            # Before the rows are written, because W&B's process reads the files as soon as it sees the rows.
+            fetch_pictures(self.ledger.directory, [picture for row in rows for picture in row.pictures.values()])
+            self.ledger.append(rows[0] if len(rows) == 1 else RowsReported.of(rows))
+        for row in rows:
             value = row.metrics.get(self.ledger.settings.metric.name)
             if isinstance(value, int | float):
                 self.study.report(row.trial, row.epoch, float(value))
@@ -190,6 +177,14 @@ class Driver:
         status = self.ledger.trials[report.trial].status
         decisions: dict[str, Decision] = {"RUNNING": "continue", "COMPLETE": "complete", "PRUNED": "pruned"}
         return decisions.get(status, "fail")
+
+    def due(self, trials: Iterable[int]) -> dict[int, int]:
+        """Return those of ``trials`` that go on, each with the next epoch at which it is decided on.
+
+        That epoch must be reported at once. Epochs before it may be reported together with it.
+        """
+        views = [view for number in trials if not (view := self.ledger.trials[number]).terminal]
+        return {view.number: self.stopping.next_decision(view, _epochs(view)) for view in views}
 
     def left(self, trials: Sequence[int], how: Completed | Raised | Lost) -> None:
         """Take note that a worker has left the trials that :meth:`next` gave it.
@@ -254,17 +249,50 @@ class Driver:
         self.ledger.refused = self.ledger.refused or storage_error(error, self.ledger.directory)
         return self.ledger.refused is not None
 
-    def _verdict(self, view: TrialView, report: Report, facts: Facts) -> Verdict:
+    def _decided(self, report: Report) -> list[RowReported]:
+        """Return the new rows of a report with the decisions on them, up to the one that ends the trial."""
+        # A decision sees the rows before it, which the ledger does not hold yet.
+        view = dataclasses.replace(self.ledger.trials[report.trial])
+        view.rows = dict(view.rows)
+        now = datetime.now(UTC)
+        rows = list[RowReported]()
+        for each in report.rows:
+            if view.terminal or (rows and rows[-1].decision != "continue"):
+                break
+            if each.epoch in view.rows:
+                continue
+            facts = report.comparison or facts_of_recorded(view.created.config, each.metrics)
+            verdict = self._verdict(view, each, facts, report.epochs)
+            row = RowReported(
+                trial=report.trial,
+                epoch=each.epoch,
+                attempt=report.attempt,
+                metrics=each.metrics,
+                decision=verdict.decision,
+                reason=verdict.reason,
+                judged=verdict.judged,
+                checkpoint=each.checkpoint,
+                checkpoint_sha256=each.checkpoint_sha256,
+                pictures=each.pictures,
+                worker=report.worker,
+                comparison=facts,
+                time=(now - timedelta(seconds=each.age)).isoformat(timespec="milliseconds"),
+            )
+            view.rows[each.epoch] = row
+            rows.append(row)
+        return rows
+
+    def _verdict(self, view: TrialView, row: ReportedRow, facts: Facts, epochs: int) -> Verdict:
         """Decide on a row; ``facts`` say what it may be compared with."""
         if (incomparable := self.ledger.why_incomparable(facts)) is not None:
             return Verdict("fail", incomparable)
-        if report.diverged is not None:
-            return Verdict("fail", report.diverged)
+        if row.diverged is not None:
+            return Verdict("fail", row.diverged)
         settings = self.ledger.settings
         for target in (settings.metric, *settings.objectives):
-            if report.metrics.get(target.name) is None:
-                return Verdict("fail", f"{target.name} is not finite at epoch {report.epoch}")
-        return self.stopping.verdict(view, report.metrics[settings.metric.name], report.epoch, report.epochs)
+            if row.metrics.get(target.name) is None:
+                return Verdict("fail", f"{target.name} is not finite at epoch {row.epoch}")
+        return self.stopping.verdict(view, row.metrics[settings.metric.name], row.epoch, epochs)
 
     def _left(self, number: int, how: Completed | Raised | Lost, *, in_stack: bool) -> None:
         view = self.ledger.trials[number]
@@ -318,8 +346,7 @@ class Driver:
 
     def _assignment(self, view: TrialView) -> Assignment:
         settings = self.ledger.settings
-        epochs = view.created.config["epochs"]
-        assert isinstance(epochs, int)
+        epochs = _epochs(view)
         last = self._continued.get(view.number)
         # The worker reports every epoch from here on, also those that the ledger has already.
         earlier = {epoch: row for epoch, row in view.rows.items() if last is not None and epoch <= last.epoch}
@@ -334,6 +361,7 @@ class Driver:
             config=dict(view.created.config),
             replicates=settings.replicates,
             metric=settings.metric,
+            objectives=[objective.name for objective in settings.objectives],
             threads=settings.resources.threads,
             device=device_of(settings.resources),
             gpus=1.0 if view.whole_gpu else settings.resources.gpus_per_trial,
@@ -349,6 +377,9 @@ class Driver:
                 for epoch, row in view.rows.items()
                 if epoch not in earlier and row.checkpoint
             },
+            last_epoch=max(view.rows, default=0),
+            due=self.stopping.next_decision(before, epochs),
+            report_seconds=settings.report_seconds,
             stop_file=None if self.stop.file is None else str(self.stop.file),
             best_checkpoint=None if best is None else best.checkpoint,
             best_value=None if best is None else before.curve(settings.metric.name)[best.epoch],
@@ -364,6 +395,13 @@ class Driver:
         for problem in self.keep(self.ledger, self.ledger.directory):
             if problem not in self.problems:
                 self.problems.append(problem)
+
+
+def _epochs(view: TrialView) -> int:
+    """Return the full budget of a trial."""
+    epochs = view.created.config["epochs"]
+    assert isinstance(epochs, int), "the config was validated when the trial was drawn"
+    return epochs
 
 
 def storage_error(error: BaseException, sweep_dir: Path) -> UserError | None:

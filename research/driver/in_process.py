@@ -15,7 +15,7 @@ from research.worker.trial import run_trials
 from vae.system.user_code import OwnExit
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
     from research.driver.driver import Driver
     from research.ledger.settings import Resources
@@ -67,17 +67,16 @@ class _Channel:
         self.driver = driver
         self.trials = trials
 
-    def report(self, report: Report) -> None:
+    def report(self, reports: Sequence[Report]) -> dict[int, int]:
         try:
-            self.driver.report(report)
+            for report in reports:
+                self.driver.report(report)
             self.driver.live.refresh()
         except Exception as error:
             raise _DriverFailed(error) from error
-        if self.driver.stop.asked() or self.ended(self.trials) == set(self.trials):
+        if self.driver.stop.asked() or all(self.driver.ledger.trials[number].terminal for number in self.trials):
             raise TrialsEnded
-
-    def ended(self, trials: Collection[int]) -> set[int]:
-        return {number for number in trials if self.driver.ledger.trials[number].terminal}
+        return self.driver.due([report.trial for report in reports])
 
     def pause_requested(self) -> bool:
         return self.driver.stop.asked()

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, JsonValue
 
+from research.ledger import checks
 from research.ledger.settings import Budget, SpaceSource, SweepSettings
 from research.redaction import redacted, redacted_command
 from vae.config import NonNegativeInt, PositiveInt, part
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 # "impossible" and "duplicate" name draws that were never trained: impossible by the space's own word, or trained already.
 # "incomparable" is a trial whose figures may not be ranked with the sweep's (research.ledger.comparison).
@@ -21,6 +25,7 @@ STANDARD_ERROR = "_se"  # after a metric's name, where a row is the mean of seve
 REPLICATES = "_replicates"  # the same: its value in each of them
 SKIPPED: tuple[FailKind, ...] = ("impossible", "duplicate")
 Facts = dict[str, JsonValue]
+Moment = Annotated[str, AfterValidator(checks.moment)]  # ISO 8601 with its time zone
 
 
 def _without_surrogates(text: object) -> object:
@@ -75,10 +80,11 @@ class TrialCreated:
 
 @part
 class RowReported:
-    """One epoch of one trial and what was decided on it; any decision but ``continue`` ends the trial.
+    """One epoch of a trial and the decision on it. Any decision except ``continue`` ends the trial.
 
-    ``metrics`` is the whole row, its ``measure`` included, None where a value was not finite. Paths are
-    relative to the sweep directory; ``checkpoint_sha256`` is that of the checkpoint's ``state.safetensors``.
+    ``metrics`` is the whole row with its ``measure``; a value that was not finite is None. Paths are relative to the sweep
+    directory. A row without a checkpoint can be trained again from an earlier one. ``checkpoint_sha256`` is the SHA-256 of
+    the checkpoint's ``state.safetensors``. ``time`` is the end of the epoch; None means the time of the event.
     """
 
     type: Literal["row"] = "row"
@@ -94,6 +100,77 @@ class RowReported:
     pictures: dict[str, str] = Field(default_factory=dict)
     worker: Facts = Field(default_factory=dict)
     comparison: Facts = Field(default_factory=dict)  # research.ledger.comparison; empty in ledgers of 0.1.0
+    time: Moment | None = None
+
+
+@part
+class DecidedRow:
+    """One row of :class:`RowsReported`: the fields of :class:`RowReported` that differ between the rows of a report."""
+
+    epoch: NonNegativeInt
+    time: Moment
+    metrics: Facts
+    decision: Decision = "continue"
+    reason: Text | None = None
+    judged: list[NonNegativeInt] = Field(default_factory=list)
+    checkpoint: str | None = None
+    checkpoint_sha256: str | None = None
+    pictures: dict[str, str] = Field(default_factory=dict)
+
+
+@part
+class RowsReported:
+    """Several epochs of a trial that its worker reported together, in order of epochs, each with its decision."""
+
+    type: Literal["rows"] = "rows"
+    trial: NonNegativeInt
+    attempt: NonNegativeInt = 0
+    rows: Annotated[list[DecidedRow], Field(min_length=1)]
+    worker: Facts = Field(default_factory=dict)
+    comparison: Facts = Field(default_factory=dict)
+
+    @classmethod
+    def of(cls, rows: Sequence[RowReported]) -> RowsReported:
+        """Return the event of ``rows``, which share trial, attempt, worker and comparison, and have times."""
+        first = rows[0]
+        each = [
+            DecidedRow(
+                epoch=row.epoch,
+                time=row.time or "",
+                metrics=row.metrics,
+                decision=row.decision,
+                reason=row.reason,
+                judged=row.judged,
+                checkpoint=row.checkpoint,
+                checkpoint_sha256=row.checkpoint_sha256,
+                pictures=row.pictures,
+            )
+            for row in rows
+        ]
+        return cls(
+            trial=first.trial, attempt=first.attempt, rows=each, worker=first.worker, comparison=first.comparison
+        )
+
+    def each(self) -> list[RowReported]:
+        """Return the rows as if each had been reported by itself."""
+        return [
+            RowReported(
+                trial=self.trial,
+                epoch=row.epoch,
+                attempt=self.attempt,
+                metrics=row.metrics,
+                decision=row.decision,
+                reason=row.reason,
+                judged=row.judged,
+                checkpoint=row.checkpoint,
+                checkpoint_sha256=row.checkpoint_sha256,
+                pictures=row.pictures,
+                worker=self.worker,
+                comparison=self.comparison,
+                time=row.time,
+            )
+            for row in self.rows
+        ]
 
 
 @part
@@ -170,6 +247,7 @@ Event = Annotated[
     | SessionStarted
     | TrialCreated
     | RowReported
+    | RowsReported
     | TrialRetried
     | TrialFailed
     | Interrupted,

@@ -17,6 +17,7 @@ from research.ledger.chain import Chain
 from research.ledger.events import (
     Interrupted,
     RowReported,
+    RowsReported,
     SessionStarted,
     SweepCreated,
     SweepExtended,
@@ -249,8 +250,14 @@ class Ledger:
         match event:
             case TrialCreated() if event.trial in self.trials:
                 raise ValueError(f"trial {event.trial} was created twice")
-            case RowReported() | TrialRetried() | TrialFailed() if event.trial not in self.trials:
+            case RowReported() | RowsReported() | TrialRetried() | TrialFailed() if event.trial not in self.trials:
                 raise ValueError(f"trial {event.trial} was never created")
+            case RowsReported():
+                epochs = [row.epoch for row in event.rows]
+                if epochs != sorted(set(epochs)):
+                    raise ValueError(f"rows of epochs {str(epochs)[:80]} are not in order")
+                if any(row.decision != "continue" for row in event.rows[:-1]):
+                    raise ValueError(f"trial {event.trial} has rows after the decision that ends it")
 
     def _fold(self, envelope: Envelope) -> None:
         """Take in one event."""
@@ -274,6 +281,9 @@ class Ledger:
                 self.standing.begin(self.trials[event.trial])
             case Interrupted():
                 self.interrupted = event
+            case RowsReported():
+                for row in event.each():
+                    self._fold_into_trial(row, time, envelope.sequence)
             case _:
                 self._fold_into_trial(event, time, envelope.sequence)
         if self.spans and not isinstance(event, SweepExtended):
@@ -292,7 +302,7 @@ class Ledger:
         if view.fold(event, time, self._session, number):
             self._count_in(view, event)
         if isinstance(event, RowReported):
-            self.first_row = self.first_row or time
+            self.first_row = self.first_row or event.time or time
             self.session_rows += 1
 
     def _count_in(self, view: TrialView, event: RowReported | TrialRetried | TrialFailed) -> None:

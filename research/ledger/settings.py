@@ -249,6 +249,7 @@ class SweepSettings:
     deterministic: bool = False
     resources: Resources = Resources()
     max_failed: PositiveInt = 10  # this many failures in a row end a session
+    report_seconds: NonNegativeFloat = 1.0  # epochs wait for this long before they are reported together; new in 0.2.0
     stuck_minutes: NonNegativeFloat = 120.0  # without an epoch; see research.driver.watchdog
     measure: str  # the one measure that all rows share (vae.measure)
     comparison: dict[str, JsonValue] = Field(default_factory=dict)  # the facts that all rows share; empty before 0.2.0

@@ -13,7 +13,6 @@ from ray.tune.execution import class_cache
 
 from research.driver.engine import StoppedWhileStartingError
 from research.on_ray.capacity import addable_nodes, await_nodes, check_capacity, cluster_nodes
-from research.on_ray.ended_trials import EndedTrials
 from research.on_ray.joined import joined_ray
 from research.on_ray.local import asks_for_token, private_ray
 from research.on_ray.trainable import TrialWorker
@@ -56,7 +55,7 @@ class RayEngine:
                     driver.live.note(
                         f"the Ray cluster at {self.address} asks for no token: whoever reaches it can run code as you"
                     )
-                _tune(driver, EndedTrials() if settings.stack > 1 else None)
+                _tune(driver)
         except SystemExit as error:
             if error.code != signal.SIGTERM:  # Ray takes a SIGTERM in this way while it starts
                 raise
@@ -64,7 +63,7 @@ class RayEngine:
             raise StoppedWhileStartingError from None
 
 
-def _tune(driver: Driver, ended: EndedTrials | None) -> None:
+def _tune(driver: Driver) -> None:
     # Over the live view, Tune prints each failed trial's traceback (the ledger has it), complaints about its own state
     # (which is never read), and the trials that did not end (the summary names them).
     for module in ("execution.tune_controller", "execution.experiment_state", "tune"):
@@ -79,7 +78,7 @@ def _tune(driver: Driver, ended: EndedTrials | None) -> None:
         TrialWorker,
         tune_config=tune.TuneConfig(
             search_alg=searcher,
-            scheduler=TuneScheduler(driver, searcher, ended),
+            scheduler=TuneScheduler(driver, searcher),
             num_samples=-1,
             reuse_actors=True,
             trial_name_creator=_name,

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any
 from ray import tune
 from ray.tune.trainable.function_trainable import wrap_function
 
-from research.on_ray.ended_trials import ended_among
 from research.worker import notice
-from research.worker.messages import ASSIGNMENTS, TrialsEnded
+from research.worker.messages import ASSIGNMENTS, TrialsEnded, reports_to_json
 from research.worker.trial import run_trials
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Sequence
 
     from research.worker.messages import Report
 
@@ -27,21 +26,22 @@ class TuneChannel:
         self._stop_file = notice.StopFile(stop_file)
         self.over = False
 
-    def report(self, report: Report) -> None:
+    def report(self, reports: Sequence[Report]) -> dict[int, int]:
         """Tune ends a trial with a ``SystemExit`` out of its own ``report``."""
+        _answer.clear()
         try:
-            tune.report({"report": report.to_json()})
+            tune.report({"reports": reports_to_json(reports)})
         except SystemExit:
             self.over = True
             raise TrialsEnded from None
-
-    def ended(self, trials: Collection[int]) -> set[int]:
-        """Ask the driver's actor."""
-        return ended_among(trials)
+        return dict(_answer)
 
     def pause_requested(self) -> bool:
         """Look for the stop file, at most once a second."""
         return self._stop_file.there()
+
+
+_answer: dict[int, int] = {}  # the driver's answer to the last report; see TrialWorker.take_answer
 
 
 def _run(config: dict[str, Any]) -> None:
@@ -59,6 +59,14 @@ class TrialWorker(wrap_function(_run)):  # type: ignore[misc] # Tune's is untype
         """Set the handler in the process's first thread; the trial runs in another."""
         notice.listen()
         super().setup(config)
+
+    def take_answer(self, answer: dict[int, int]) -> None:
+        """Keep the driver's answer to the report that the trial waits for.
+
+        The driver calls this method before it lets Tune call ``train``, which lets the trial go on. Ray keeps the order of
+        the calls of one process to one actor.
+        """
+        _answer.update(answer)
 
     @classmethod
     def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:

@@ -19,13 +19,12 @@ from ray.tune.search import Searcher
 from research.driver.driver import Completed, Lost, Raised, Turn
 from research.on_ray.capacity import no_place
 from research.on_ray.stuck_worker import end_worker
-from research.worker.messages import ASSIGNMENTS, Report
+from research.worker.messages import ASSIGNMENTS, reports_from_json
 
 if TYPE_CHECKING:
     from ray.tune.experiment import Trial
 
     from research.driver.driver import Driver
-    from research.on_ray.ended_trials import EndedTrials
 
 _LOOK_EVERY_S = 1.0
 
@@ -84,12 +83,11 @@ class TuneSearcher(Searcher):
 class TuneScheduler(FIFOScheduler):
     """Hands results and errors to the driver. Tune asks it before anything else sees a result, and obeys the answer."""
 
-    def __init__(self, driver: Driver, searcher: TuneSearcher, ended: EndedTrials | None) -> None:
-        """``ended`` tells the workers of stacks which of their trials have ended."""
+    def __init__(self, driver: Driver, searcher: TuneSearcher) -> None:
+        """``searcher`` is told of errors, too."""
         super().__init__()  # type: ignore[no-untyped-call] # ray's has no annotations
         self.driver = driver
         self.searcher = searcher
-        self.ended = ended
 
     def __getstate__(self) -> dict[str, Any]:
         """Return nothing; see the module."""
@@ -98,12 +96,16 @@ class TuneScheduler(FIFOScheduler):
     def on_trial_result(self, tune_controller: object, trial: Trial, result: dict[str, Any]) -> str:
         """Return STOP if every trial in Tune's trial has ended, else CONTINUE."""
         del tune_controller
-        report = Report.from_json(result["report"])
-        if self.driver.report(report) != "continue" and self.ended is not None:
-            self.ended.add(report.trial)
+        reports = reports_from_json(result["reports"])
+        for report in reports:
+            self.driver.report(report)
         trials = self.driver.ledger.trials
-        over = all(trials[number].terminal for number in trial.config["trials"])
-        return str(TrialScheduler.STOP if over else TrialScheduler.CONTINUE)
+        if all(trials[number].terminal for number in trial.config["trials"]):
+            return str(TrialScheduler.STOP)
+        actor = trial.temporary_state.ray_actor
+        if actor is not None:
+            actor.take_answer.remote(self.driver.due(report.trial for report in reports))  # not waited for
+        return str(TrialScheduler.CONTINUE)
 
     def on_trial_error(self, tune_controller: object, trial: Trial) -> None:
         """Keep the worker's exception for the searcher, which Tune tells of the error without it."""

@@ -257,6 +257,7 @@ def _settings(
         deterministic=request.deterministic,
         resources=resources,
         max_failed=request.max_failed,
+        report_seconds=request.report_seconds,
         stuck_minutes=request.stuck_minutes,
         measure=found.measure,
         comparison=found.comparison,

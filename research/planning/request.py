@@ -24,10 +24,12 @@ _AT_LEAST = {
     "reduction": 2,
     "min_population": 2,
     "max_failed": 1,
+    "report_seconds": 0,
     "stuck_minutes": 0,
     "replicates": 1,
     "stack": 1,
 }
+_NUMBERS = ("report_seconds", "stuck_minutes")  # the others are whole numbers
 _LISTS = ("metric", "constraint", "sampler_option", "start_from", "learn_from")
 
 
@@ -100,6 +102,8 @@ class SweepRequest:
     """Start no more trials after this many without a better one."""
     max_failed: int = 10
     """Start no more trials after this many in a row have failed."""
+    report_seconds: float = 1.0
+    """Report and save the epochs of a trial together, at most this many seconds after the first of them. 0: each by itself."""
     stuck_minutes: float = 120.0
     """End a trial that reports nothing for this long, and run it again once. 0: never."""
     replicates: int = 1
@@ -119,10 +123,10 @@ class SweepRequest:
         """Refuse numbers that no sweep can have, and make lists of single values."""
         for name, least in _AT_LEAST.items():
             value = getattr(self, name)
-            kinds = int | float if name == "stuck_minutes" else int
+            kinds = int | float if name in _NUMBERS else int
             number = isinstance(value, kinds) and not isinstance(value, bool)
             if value is not None and not (number and value >= least):
-                what = "a number" if name == "stuck_minutes" else "a whole number"
+                what = "a number" if name in _NUMBERS else "a whole number"
                 raise UserError(f"{name} must be {what} of at least {least}, got {value!r}")
         for name in _LISTS:
             value = getattr(self, name)

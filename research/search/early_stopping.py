@@ -57,6 +57,18 @@ class EarlyStopping:
                 return self._by_rung(scheduler, view, value, epoch, epochs)
         return Verdict("continue")
 
+    def next_decision(self, view: TrialView, epochs: int) -> int:
+        """Return the next epoch after the trial's last row whose verdict may be another than ``continue``.
+
+        That is the next rung, or the last epoch. While a rung waits for its judgement it is the next epoch.
+        """
+        scheduler = self.ledger.settings.scheduler
+        last = max(view.rows, default=0)
+        at = rungs(scheduler, epochs, view.number)
+        if isinstance(scheduler, Asha | Hyperband) and any(_settled(view) < rung <= last for rung in at):
+            return min(last + 1, epochs)
+        return min((rung for rung in at if rung > last), default=epochs)
+
     def _by_median(self, rule: MedianRule, view: TrialView, value: float, epoch: int, epochs: int) -> Verdict:
         metric = self.ledger.settings.metric
         means = self.reached.others(view, epoch, below=self.visible_below(view.number), epochs=epochs)
@@ -74,8 +86,7 @@ class EarlyStopping:
         come to, by its value at the rung. Without this rule the first trials, one for each slot and drawn before
         anything is known, would all train for the full budget.
         """
-        settled = max((rung for row in view.rows.values() for rung in row.judged), default=0)
-        owed = [rung for rung in rungs(halving, epochs, view.number) if settled < rung <= epoch]
+        owed = [rung for rung in rungs(halving, epochs, view.number) if _settled(view) < rung <= epoch]
         if not owed:
             return Verdict("continue")
         metric, below = self.ledger.settings.metric, self.visible_below(view.number)
@@ -99,6 +110,11 @@ class EarlyStopping:
             return value_at(view, metric, rung)
         before = value_at(view, metric, epoch - 1)
         return value if before is None or metric.better(value, before) else before
+
+
+def _settled(view: TrialView) -> int:
+    """Return the highest rung at which the trial was judged, or 0."""
+    return max((rung for row in view.rows.values() for rung in row.judged), default=0)
 
 
 def value_at(trial: TrialView, metric: Metric, epoch: int) -> float | None:

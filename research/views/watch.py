@@ -7,7 +7,15 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 
-from research.ledger.events import SKIPPED, RowReported, SessionStarted, TrialCreated, TrialFailed, TrialRetried
+from research.ledger.events import (
+    SKIPPED,
+    RowReported,
+    RowsReported,
+    SessionStarted,
+    TrialCreated,
+    TrialFailed,
+    TrialRetried,
+)
 from research.ledger.settings import Budget
 from research.store.lease import lease_holder
 from research.store.lock import holder_of
@@ -88,10 +96,11 @@ class Follower:
                     self.view.started(dataclasses.replace(trials[event.trial], rows={}))
             case TrialRetried():
                 self.view.started(trials[event.trial])
-            case RowReported():
-                self.view.row(event)
-                if event.decision != "continue":
-                    self.view.ended(trials[event.trial])
+            case RowReported() | RowsReported():
+                for row in event.each() if isinstance(event, RowsReported) else [event]:
+                    self.view.row(row)
+                    if row.decision != "continue":
+                        self.view.ended(trials[row.trial])
             case TrialFailed() if event.kind not in SKIPPED:
                 self.view.ended(trials[event.trial])
             case _:

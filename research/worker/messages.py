@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 from pydantic import TypeAdapter
 
 from research.ledger.settings import Metric
-from vae.config import NonNegativeInt, PositiveInt, part
+from vae.config import NonNegativeFloat, NonNegativeInt, PositiveInt, part
 from vae.system.user_code import OwnExit
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Sequence
 
 
 @part
@@ -27,6 +27,7 @@ class Assignment:
     config: dict[str, Any]
     replicates: PositiveInt
     metric: Metric
+    objectives: list[str]  # metrics without which the trial can't go on
     threads: int
     device: str
     gpus: float  # the trial's share of a GPU
@@ -38,6 +39,9 @@ class Assignment:
     resume_from: str | None  # a checkpoint, relative to the sweep directory
     resume_sha256: str | None  # as its row has it
     again: dict[int, str]  # epochs whose rows exist and whose checkpoints are lost: the folders of those checkpoints
+    last_epoch: NonNegativeInt  # of the rows that exist
+    due: PositiveInt  # the next epoch that must be reported at once, because the driver decides there
+    report_seconds: NonNegativeFloat  # epochs may wait for this long before they are reported together
     stop_file: str | None  # appears when the sweep is to stop
     best_checkpoint: str | None  # of the epochs before the resume
     best_value: float | None
@@ -47,44 +51,59 @@ ASSIGNMENTS = TypeAdapter(list[Assignment])  # for their JSON
 
 
 @part
-class Report:
-    """What a worker sends to the driver after an epoch of a trial: its row, and where its checkpoint is.
+class ReportedRow:
+    """One epoch of a trial: its row, and the checkpoint after it.
 
     ``metrics`` is the row: JSON values, without numbers that JSON cannot hold. ``diverged`` says why training cannot go
-    on, and is None for a sound epoch. ``checkpoint`` and ``pictures`` are relative to the sweep directory.
-    ``comparison`` holds the facts by which the row may be ranked (``research.ledger.comparison``).
+    on, and is None for a sound epoch. ``checkpoint`` and ``pictures`` are relative to the sweep directory. An epoch
+    between two reports has a checkpoint only if it is the trial's best so far. ``age`` is the time in seconds from the
+    end of the epoch to the report.
     """
 
-    trial: NonNegativeInt
-    attempt: NonNegativeInt
-    epochs: PositiveInt  # of the whole trial
     metrics: dict[str, Any]
-    diverged: str | None
-    checkpoint: str | None
-    checkpoint_sha256: str | None
-    pictures: dict[str, str]
-    worker: dict[str, Any]
-    comparison: dict[str, Any] = dataclasses.field(default_factory=dict)
+    diverged: str | None = None
+    checkpoint: str | None = None
+    checkpoint_sha256: str | None = None
+    pictures: dict[str, str] = dataclasses.field(default_factory=dict)
+    age: NonNegativeFloat = 0.0
 
     @property
     def epoch(self) -> int:
         """The epoch that the row describes, counted from 1."""
         return int(self.metrics["epoch"])
 
-    def to_json(self) -> str:
-        """Return the report as JSON; :meth:`from_json` reads it.
 
-        Raises:
-            ValueError: a metric is NaN or infinite.
+@part
+class Report:
+    """What a worker sends to the driver: the epochs of a trial since the last report, in order.
 
-        """
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return json.dumps(values, allow_nan=False)
+    ``comparison`` holds the facts by which the rows may be ranked (``research.ledger.comparison``).
+    """
 
-    @classmethod
-    def from_json(cls, text: str) -> Report:
-        """Return the report that :meth:`to_json` wrote."""
-        return cls(**json.loads(text))
+    trial: NonNegativeInt
+    attempt: NonNegativeInt
+    epochs: PositiveInt  # of the whole trial
+    rows: list[ReportedRow]
+    worker: dict[str, Any]
+    comparison: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+_REPORTS = TypeAdapter(list[Report])
+
+
+def reports_to_json(reports: Sequence[Report]) -> str:
+    """Return ``reports`` as JSON; :func:`reports_from_json` reads it.
+
+    Raises:
+        ValueError: a metric is NaN or infinite.
+
+    """
+    return json.dumps(_REPORTS.dump_python(list(reports)), allow_nan=False)
+
+
+def reports_from_json(text: str) -> list[Report]:
+    """Return the reports that :func:`reports_to_json` wrote."""
+    return _REPORTS.validate_json(text)
 
 
 class TrialsEnded(OwnExit):
@@ -94,16 +113,15 @@ class TrialsEnded(OwnExit):
 class Channel(Protocol):
     """A worker's connection to its driver."""
 
-    def report(self, report: Report) -> None:
-        """Hand over an epoch; return when the driver has written its row.
+    def report(self, reports: Sequence[Report]) -> dict[int, int]:
+        """Hand over epochs of one or several trials; return when the driver has written their rows.
+
+        Returns the trials of ``reports`` that go on, each with the next epoch that must be reported at once.
 
         Raises:
             TrialsEnded: every trial of this worker has ended.
 
         """
-
-    def ended(self, trials: Collection[int]) -> set[int]:
-        """Return those of ``trials`` that the driver has ended."""
 
     def pause_requested(self) -> bool:
         """Return True if training should pause between two steps, because the sweep stops. Called at every step."""

@@ -43,6 +43,11 @@ class Together:
     diverged: str | None
     stacked: bool = False
 
+    @property
+    def states(self) -> list[TrainState]:
+        """The state of each replicate. Their tensors are live until the next epoch begins."""
+        return [result.state for result in self.results]
+
 
 def seeds_of(seed: int, replicates: int) -> list[int]:
     """Return the seeds of a config's replicates; the first is the trial's own."""

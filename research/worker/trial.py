@@ -1,4 +1,8 @@
-"""A trial on a worker: it trains with ``vae.train``, saves a checkpoint after every epoch and reports to the driver."""
+"""A trial on a worker: it trains with ``vae.train`` and reports its epochs and checkpoints to the driver.
+
+An epoch is reported at once where the driver decides on the trial. Other epochs are reported together, about once a second,
+with one checkpoint, because a run can be trained again from any checkpoint to the same bits.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,8 @@ import contextlib
 import json
 import shutil
 import socket
+import time
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -20,7 +26,7 @@ from research.store.mirror import Workplace
 from research.worker import notice
 from research.worker.comparison import facts_of
 from research.worker.gpu_memory import limit_memory
-from research.worker.messages import Report, TrialsEnded
+from research.worker.messages import Report, ReportedRow, TrialsEnded
 from research.worker.pictures import draw_pictures
 from research.worker.replicates import Together, train_together
 from research.worker.rows import describe_worker, finite
@@ -35,7 +41,7 @@ from vae.state import INFO_FILE, StateError, TrainState
 from vae.system.user_code import end_copy, user_code
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Iterator, Sequence
 
     from research.ledger.events import Facts
     from research.worker.messages import Assignment, Channel
@@ -45,6 +51,8 @@ if TYPE_CHECKING:
 
 
 PARTS = "a part of the config"
+_SHARE = 20  # epochs wait for at least this many times as long as the last report took
+_LONGEST = 10  # and at most this many times as long as the sweep asks for
 
 
 def run_trials(tasks: list[Assignment], channel: Channel) -> None:
@@ -73,7 +81,8 @@ def _run(tasks: list[Assignment], channel: Channel) -> None:
     configs = [from_record(task.config) for task in tasks]
     place = Workplace(tasks[0].sweep_dir, tasks[0].storage)  # one for all: each new one empties the process's scratch
     for group in groups(configs, tasks[0].device):
-        trials = [_Trial(tasks[position], configs[position], place, channel) for position in group]
+        reporting = _Reporting(channel, tasks[group[0]].report_seconds)
+        trials = [_Trial(tasks[position], configs[position], place, reporting) for position in group]
         if len(trials) > 1:
             _train_stack(trials)
             continue
@@ -101,6 +110,7 @@ def _train_alone(trial: _Trial, *, among_others: bool) -> None:
             _train(trial, among_others=among_others, pause=lambda: notice.told() or trial.channel.pause_requested())
         except Paused as paused:
             trial.save_pause(paused.state)
+            trial.reporting.now()
             why = "the worker was told to end (SIGTERM)" if notice.told() else "the sweep stops"
             where = f"saved after step {paused.state.step}, in epoch {paused.state.epoch + 1}"
             raise notice.Preempted(f"{why}; {where}") from None
@@ -108,7 +118,7 @@ def _train_alone(trial: _Trial, *, among_others: bool) -> None:
 
 def _train(trial: _Trial, *, among_others: bool, pause: Asked | None) -> None:
     task = trial.task
-    for together in train_together(
+    epochs = train_together(
         trial.config,
         trial.data,
         task.replicates,
@@ -116,13 +126,15 @@ def _train(trial: _Trial, *, among_others: bool, pause: Asked | None) -> None:
         resume=trial.resume,
         device=task.device,
         pause=pause,
-    ):
-        if together.stacked:
-            trial.worker["stack"] = {"replicates": task.replicates}
-        trial.report(together)
-        if among_others and trial.channel.ended([task.trial]):
-            return
-        trial.forget()
+    )
+    with trial.reporting.nothing_lost():
+        for together in epochs:
+            if together.stacked:
+                trial.worker["stack"] = {"replicates": task.replicates}
+            trial.take(together)
+            trial.reporting.when_due()
+            if among_others and not trial.goes_on:
+                return
 
 
 def _train_stack(trials: list[_Trial]) -> None:
@@ -133,17 +145,87 @@ def _train_stack(trials: list[_Trial]) -> None:
         [None if trial.resume is None else trial.resume[0] for trial in trials],
         trials[0].task.device,
     )
+    reporting = trials[0].reporting
     ended: set[int] | None = None
-    while (results := _next(epochs, ended)) is not None:
-        for position, result in results.items():
-            trial = trials[position]
+    with reporting.nothing_lost():
+        while (results := _next(epochs, ended)) is not None:
             now = [numbers[each] for each in results]
-            trial.worker["stack"] = {"members": now, "position": now.index(trial.task.trial)}
-            trial.report(Together(finite(result.row), [result], 0, result.diverged))
-        over = trials[0].channel.ended(numbers)
-        ended = {position for position in results if numbers[position] in over}
-        for position in results.keys() - ended:
-            trials[position].forget()
+            for position, result in results.items():
+                trial = trials[position]
+                trial.worker["stack"] = {"members": now, "position": now.index(trial.task.trial)}
+                trial.take(Together(finite(result.row), [result], 0, result.diverged))
+            # The next epochs are of another stack once a member leaves: its rows say so.
+            leaves = any(trials[each].at_the_end for each in results)
+            reporting.when_due(at_once=leaves)
+            ended = {position for position in results if not trials[position].goes_on}
+
+
+class _Reporting:
+    """Hands the epochs of a worker's trials to the driver: at once where it decides, else together after some time."""
+
+    def __init__(self, channel: Channel, seconds: float) -> None:
+        self.channel = channel
+        self.trials: list[_Trial] = []
+        self.seconds = seconds
+        self.began = time.monotonic()
+
+    def when_due(self, *, at_once: bool = False) -> None:
+        """Report all waiting epochs if one of them must be reported, or if they have waited long enough.
+
+        Raises:
+            TrialsEnded: every trial of this worker has ended.
+
+        """
+        waited = time.monotonic() - self.began >= self.seconds
+        if at_once or waited or any(trial.must_report for trial in self.trials):
+            self.now(live=True)
+            return
+        for trial in self.trials:
+            trial.keep_states()
+
+    def now(self, *, live: bool = False) -> None:
+        """Report all waiting epochs. ``live``: no epoch has begun after the last of them."""
+        waiting = [trial for trial in self.trials if trial.waiting]
+        if not waiting:
+            return
+        began = time.monotonic()
+        goes_on = self.channel.report([trial.report(live=live) for trial in waiting])
+        for trial in waiting:
+            trial.goes_on = trial.task.trial in goes_on
+            trial.due = goes_on.get(trial.task.trial, trial.due)
+            if trial.goes_on:
+                trial.forget()
+        self.began = time.monotonic()
+        # A disk, driver or network under load takes longer: then epochs wait longer, so that training gets most of the time.
+        self.seconds = min(
+            max(waiting[0].task.report_seconds, _SHARE * (self.began - began)),
+            _LONGEST * waiting[0].task.report_seconds,
+        )
+
+    @contextlib.contextmanager
+    def nothing_lost(self) -> Iterator[None]:
+        """Report the epochs before a failure, too."""
+        try:
+            yield
+        except (Paused, TrialsEnded):
+            raise
+        except Exception:
+            self.now()
+            raise
+
+
+@dataclass
+class _Epoch:
+    """An epoch that has ended and is not reported yet. ``states``: copies, one for each replicate."""
+
+    together: Together
+    ended: float  # time.monotonic()
+    best: bool
+    states: list[TrainState] | None = None
+
+    def copy(self) -> None:
+        """Copy the states of the run, whose tensors the next epoch overwrites."""
+        self.states = [state.copied() for state in self.together.states]
 
 
 def _next(epochs: Generator[Results, set[int] | None, None], ended: set[int] | None) -> Results | None:
@@ -154,11 +236,12 @@ def _next(epochs: Generator[Results, set[int] | None, None], ended: set[int] | N
 
 
 class _Trial:
-    """One trial on its worker: the state that it starts from, and what is saved and reported after each epoch."""
+    """One trial on its worker: the state that it starts from, and the epochs that are not reported yet."""
 
-    def __init__(self, task: Assignment, config: TrainConfig, place: Workplace, channel: Channel) -> None:
+    def __init__(self, task: Assignment, config: TrainConfig, place: Workplace, reporting: _Reporting) -> None:
         self.task = task
-        self.channel = channel
+        self.reporting = reporting
+        self.channel = reporting.channel
         self.config = config
         self.data = load_checked(config, task.data_dir, task.data_hash, task.split_hash)
         self.place = place
@@ -167,50 +250,104 @@ class _Trial:
         self.best_value, self.best_checkpoint = task.best_value, task.best_checkpoint
         self.last_checkpoint: str | None = None
         self.paused = str(NAMES.paused(task.trial))
+        self.due = task.due
+        self.goes_on = True
+        self.reported = 0
+        self.waiting: list[_Epoch] = []
+        reporting.trials.append(self)
 
-    def report(self, together: Together) -> None:
-        """Save an epoch and report it; return when the driver has written the row.
+    def take(self, together: Together) -> None:
+        """Take in the epoch that has just ended. If it is the best so far, its states are copied."""
+        value = together.row.get(self.task.metric.name)
+        best = value is not None and (self.best_value is None or self.task.metric.better(value, self.best_value))
+        if best:
+            self.best_value = value
+            for earlier in self.waiting:
+                earlier.states = None  # superseded before anybody has seen it
+        self.waiting.append(_Epoch(together, ended=time.monotonic(), best=best))
 
-        Raises:
-            TrialsEnded: the driver has ended every trial of this worker.
+    @property
+    def must_report(self) -> bool:
+        """True if the epoch that has just ended has to be reported before the next one begins."""
+        if not self.waiting:
+            return False
+        latest = self.waiting[-1].together
+        epoch = int(latest.row["epoch"])
+        needed = [self.task.metric.name, *self.task.objectives]
+        return (
+            epoch >= self.due
+            or epoch in self.task.again
+            or epoch in self.task.picture_epochs
+            or latest.diverged is not None
+            or any(latest.row.get(name) is None for name in needed)
+        )
 
+    @property
+    def at_the_end(self) -> bool:
+        """True if no epoch follows the one that has just ended."""
+        latest = self.waiting[-1].together
+        return latest.diverged is not None or int(latest.row["epoch"]) >= self.config.epochs
+
+    def keep_states(self) -> None:
+        """Copy the states of the best epoch, whose tensors the next epoch overwrites."""
+        if self.waiting and self.waiting[-1].best:
+            self.waiting[-1].copy()
+
+    def report(self, *, live: bool) -> Report:
+        """Save the checkpoints of the waiting epochs and return the report on them.
+
+        ``live``: the states of the last epoch are still those of the run, so that its checkpoint can be saved.
         """
         end_copy(self.worker["pid"], PARTS)
-        task, metrics, sweep_dir = self.task, together.row, self.place.directory
-        checkpoint = checkpoint_sha256 = None
-        pictures: dict[str, str] = {}
-        if together.diverged is None:
-            epoch = int(metrics["epoch"])
-            folder = task.again.get(epoch, str(NAMES.checkpoint(task.trial, epoch, task.attempt)))
-            for index, result in enumerate(together.results):
-                state = replicate_folder(folder, index, task.replicates)
-                with storing(sweep_dir / state):
-                    self._make_place_for(state)
-                    sha256 = result.state.save(sweep_dir / state)
-                if index == together.kept:
-                    checkpoint, checkpoint_sha256 = state, sha256
-            if epoch in task.picture_epochs:
-                kept = together.results[together.kept]
-                pictures = draw_pictures(sweep_dir, task.trial, kept, seed=self.config.eval.seed)
-            self.place.keep(folder, pictures.values())
-        self.channel.report(
-            Report(
-                trial=task.trial,
-                attempt=task.attempt,
-                epochs=self.config.epochs,
-                metrics=metrics,
-                diverged=together.diverged,
-                checkpoint=checkpoint,
-                checkpoint_sha256=checkpoint_sha256,
-                pictures=pictures,
-                worker=self.worker,
-                comparison=dict(self.comparison(str(metrics["measure"]))) if "measure" in metrics else {},
+        rows = []
+        now = time.monotonic()
+        for epoch in self.waiting:
+            metrics, last = epoch.together.row, live and epoch is self.waiting[-1]
+            states = epoch.states or (epoch.together.states if last else None)
+            checkpoint = checkpoint_sha256 = None
+            pictures: dict[str, str] = {}
+            if states is not None and epoch.together.diverged is None:
+                checkpoint, checkpoint_sha256, folder = self._save(int(metrics["epoch"]), states, epoch.together.kept)
+                if last and metrics["epoch"] in self.task.picture_epochs:
+                    kept = epoch.together.results[epoch.together.kept]
+                    pictures = draw_pictures(self.place.directory, self.task.trial, kept, seed=self.config.eval.seed)
+                self.place.keep(folder, pictures.values())
+                self.last_checkpoint = checkpoint
+                if epoch.best:
+                    self.best_checkpoint = checkpoint
+            rows.append(
+                ReportedRow(
+                    metrics=metrics,
+                    diverged=epoch.together.diverged,
+                    checkpoint=checkpoint,
+                    checkpoint_sha256=checkpoint_sha256,
+                    pictures=pictures,
+                    age=now - epoch.ended,
+                )
             )
+        measure = next((row.metrics["measure"] for row in rows if "measure" in row.metrics), None)
+        self.reported = int(rows[-1].epoch)
+        self.waiting = []
+        return Report(
+            trial=self.task.trial,
+            attempt=self.task.attempt,
+            epochs=self.config.epochs,
+            rows=rows,
+            worker=dict(self.worker),
+            comparison={} if measure is None else dict(self.comparison(str(measure))),
         )
-        self.last_checkpoint = checkpoint
-        value = metrics.get(task.metric.name)
-        if value is not None and (self.best_value is None or task.metric.better(value, self.best_value)):
-            self.best_value, self.best_checkpoint = value, checkpoint
+
+    def _save(self, epoch: int, states: Sequence[TrainState], kept: int) -> tuple[str, str, str]:
+        """Save the states of an epoch; return the checkpoint of the kept replicate, its SHA-256 and the epoch's folder."""
+        task, sweep_dir = self.task, self.place.directory
+        folder = task.again.get(epoch, str(NAMES.checkpoint(task.trial, epoch, task.attempt)))
+        places = [replicate_folder(folder, index, task.replicates) for index in range(len(states))]
+        digests = []
+        for place, state in zip(places, states, strict=True):
+            with storing(sweep_dir / place):
+                self._make_place_for(place)
+                digests.append(state.save(sweep_dir / place))
+        return places[kept], digests[kept], folder
 
     def comparison(self, measure: str) -> Facts:
         """Return the facts by which the rows of this trial may be ranked."""
@@ -239,14 +376,17 @@ class _Trial:
             state = TrainState.load(self.place.directory / self.paused)
         except StateError:  # there is none, or it was cut off: the epoch is begun again
             return
-        before = 0 if self.resume is None else self.resume[0].epoch
-        if (state.config_hash, state.epoch) == (config_hash(self.config), before):
+        # The rows up to the pause may have no checkpoint after the last best one. A lost checkpoint is trained again.
+        if not self.task.again and (state.config_hash, state.epoch) == (config_hash(self.config), self.task.last_epoch):
             self.resume = [state]
             self.worker["continued_after_step"] = state.step
 
     def forget(self) -> None:
         """Delete the checkpoints that the trial no longer needs."""
-        _forget_all_but(self.place, self.task, {self.last_checkpoint, self.best_checkpoint})
+        needed = {self.last_checkpoint, self.best_checkpoint}
+        if self.reported <= self.task.last_epoch:  # No row names the newer checkpoints yet.
+            needed.add(self.task.resume_from)
+        _forget_all_but(self.place, self.task, needed)
 
 
 def _load_checkpoints(place: Workplace, task: Assignment) -> list[TrainState] | None:

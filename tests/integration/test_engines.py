@@ -140,15 +140,16 @@ def test_engines_agree_in_draws_rows_decisions_and_weights(swept):
     """Everything but times and places is equal to the last bit."""
     one, other = (Ledger.open(finished.directory) for finished in swept.values())
     assert told(one) == told(other)
-    hashes = [
-        {
-            (view.number, epoch): row.checkpoint_sha256
-            for view in each.trials.values()
-            for epoch, row in view.rows.items()
-        }
-        for each in (one, other)
+    pairs = [
+        (row.checkpoint_sha256, other.trials[view.number].rows[epoch].checkpoint_sha256)
+        for view in one.trials.values()
+        for epoch, row in view.rows.items()
     ]
-    assert hashes[0] == hashes[1]
+    both = [
+        pair for pair in pairs if None not in pair
+    ]  # which epochs between two reports have one depends on the clock
+    assert len(both) >= sum(view.final is not None and view.status != "FAIL" for view in one.trials.values())
+    assert all(mine == its for mine, its in both)
     kept = [{model.name for model in (each.directory / "models").iterdir()} for each in (one, other)]
     assert kept[0] == kept[1]
     for name in kept[0]:

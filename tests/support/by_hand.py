@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 from research.driver.audience import Silent
 from research.driver.driver import Completed, Driver, Turn
 from research.driver.stopping import Stop
-from research.worker.messages import Report
+from research.worker.messages import Report, ReportedRow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from research.driver.driver import Lost, Raised
     from research.ledger.events import Decision, RowReported
@@ -46,16 +46,19 @@ class DriverByHand:
 
 
 def report_of(row: RowReported, *, epochs: int, diverged: str | None = None, **changes: Any) -> Report:
-    """Return what a worker sends for ``row``."""
+    """Return what a worker sends for ``row`` alone."""
+    reported = ReportedRow(
+        metrics=dict(row.metrics),
+        diverged=diverged,
+        checkpoint=row.checkpoint,
+        checkpoint_sha256=row.checkpoint_sha256,
+        pictures=dict(row.pictures),
+    )
     fields: dict[str, Any] = {
         "trial": row.trial,
         "attempt": row.attempt,
         "epochs": epochs,
-        "metrics": dict(row.metrics),
-        "diverged": diverged,
-        "checkpoint": row.checkpoint,
-        "checkpoint_sha256": row.checkpoint_sha256,
-        "pictures": dict(row.pictures),
+        "rows": [reported],
         "worker": dict(row.worker),
         "comparison": dict(row.comparison),
     }
@@ -63,18 +66,16 @@ def report_of(row: RowReported, *, epochs: int, diverged: str | None = None, **c
 
 
 class WorkerChannel:
-    """A worker's connection to a test: ``on_report`` gets each report, and may raise to end the worker."""
+    """A worker's connection to a test: ``on_report`` gets each report, and may raise to end the worker.
 
-    def __init__(self, on_report: Callable[[Report], object], *, pause: Callable[[], bool] = lambda: False) -> None:
+    ``on_report`` may return the next epoch that must be reported at once; else no epoch must.
+    """
+
+    def __init__(self, on_report: Callable[[Report], int | None], *, pause: Callable[[], bool] = lambda: False) -> None:
         """``pause()`` returns True if training should pause."""
         self.on_report = on_report
         self.pause_requested = pause
 
-    def report(self, report: Report) -> None:
-        """Hand the report to the test."""
-        self.on_report(report)
-
-    def ended(self, trials: Any) -> set[int]:
-        """No trial has ended."""
-        del trials
-        return set()
+    def report(self, reports: Sequence[Report]) -> dict[int, int]:
+        """Hand the reports to the test."""
+        return {report.trial: self.on_report(report) or report.epochs for report in reports}

@@ -12,7 +12,7 @@ from ray.tune.search import Searcher
 from research.ledger.settings import NoScheduler, RandomSearch, Resources
 from research.on_ray.tune_hooks import TuneScheduler, TuneSearcher
 from research.search.spaces import Space
-from research.worker.messages import ASSIGNMENTS
+from research.worker.messages import ASSIGNMENTS, reports_to_json
 from tests.support.by_hand import DriverByHand, report_of
 from tests.support.synthetic import new_ledger, row
 from vae.networks import Mlp
@@ -38,19 +38,24 @@ def begin(tmp_path):
         )
         driver = DriverByHand(ledger, Space(function=space, source=ledger.settings.space)).driver
         searcher = TuneSearcher(driver)
-        return searcher, TuneScheduler(driver, searcher, None)
+        return searcher, TuneScheduler(driver, searcher)
 
     return begin
 
 
-def result(number, epoch):
-    """What Tune hands on from a worker."""
-    return {"report": report_of(row(number, epoch, -1.0), epochs=2).to_json()}
+def result(epoch, *numbers):
+    """What Tune hands on from a worker: the rows of the trials ``numbers``."""
+    return {"reports": reports_to_json([report_of(row(number, epoch, -1.0), epochs=2) for number in numbers])}
 
 
 def tune_trial(searcher, trial_id, **more):
-    """Tune's own object for a trial that ``searcher`` has suggested."""
-    return SimpleNamespace(trial_id=trial_id, config={"trials": searcher.numbers[trial_id]}, **more)
+    """Tune's own object for a trial that ``searcher`` has suggested. Its actor keeps the answers to its reports."""
+    answers: list[dict[int, int]] = []
+    actor = SimpleNamespace(take_answer=SimpleNamespace(remote=answers.append), answers=answers)
+    state = SimpleNamespace(ray_actor=actor)
+    return SimpleNamespace(
+        trial_id=trial_id, config={"trials": searcher.numbers[trial_id]}, temporary_state=state, **more
+    )
 
 
 def test_searcher_suggests_assignments_then_waits_then_finishes(begin):
@@ -61,24 +66,20 @@ def test_searcher_suggests_assignments_then_waits_then_finishes(begin):
         assert config["trials"] == [number]
         assert [task.trial for task in ASSIGNMENTS.validate_json(config["assignments"])] == [number]
         assert searcher.suggest("too many") is None
-        assert scheduler.on_trial_result(None, tune_trial(searcher, trial_id), result(number, 1)) == "CONTINUE"
-        assert scheduler.on_trial_result(None, tune_trial(searcher, trial_id), result(number, 2)) == "STOP"
+        assert scheduler.on_trial_result(None, tune_trial(searcher, trial_id), result(1, number)) == "CONTINUE"
+        assert scheduler.on_trial_result(None, tune_trial(searcher, trial_id), result(2, number)) == "STOP"
         searcher.on_trial_complete(trial_id)
     assert searcher.suggest("c") == Searcher.FINISHED
 
 
 def test_scheduler_stops_a_stack_when_its_last_member_has_ended(begin):
-    """A member's end is written down at once, and Tune's trial stops with the last of them."""
+    """The worker is told which members go on and until when, and Tune's trial stops with the last of them."""
     searcher, scheduler = begin(stack=2)
     assert searcher.suggest("a")["trials"] == [0, 1]
-    ended = []
-    scheduler.ended = SimpleNamespace(add=ended.append)
-    answers = [
-        scheduler.on_trial_result(None, tune_trial(searcher, "a"), result(number, epoch))
-        for number, epoch in ((0, 1), (1, 1), (0, 2), (1, 2))
-    ]
-    assert answers == ["CONTINUE", "CONTINUE", "CONTINUE", "STOP"]
-    assert ended == [0, 1]
+    trial = tune_trial(searcher, "a")
+    results = [result(1, 0, 1), result(2, 0), result(2, 1)]
+    assert [scheduler.on_trial_result(None, trial, each) for each in results] == ["CONTINUE", "CONTINUE", "STOP"]
+    assert trial.temporary_state.ray_actor.answers == [{0: 2, 1: 2}, {}]
     assert scheduler.driver.ledger.trials[0].status == "COMPLETE"
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import uuid
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,7 +16,7 @@ import torch
 
 from research.driver.best_models import epoch_folder, keep_best, last_whole, replicate_folder
 from research.errors import StorageError
-from research.ledger.events import RowReported
+from research.ledger.events import RowReported, RowsReported
 from research.ledger.log import Ledger
 from research.ledger.settings import Metric
 from research.provenance import running_sha256
@@ -78,7 +79,13 @@ def assignment(ledger: Ledger, url: str | None, attempt: int, **more: Any) -> li
         picture_epochs=[CONFIG.epochs],
         resume_from=None if last is None else last.checkpoint,
         resume_sha256=None if last is None else last.checkpoint_sha256,
-        again={e: epoch_folder(r.checkpoint, replicates) for e, r in view.rows.items() if e not in before},
+        again={
+            e: epoch_folder(r.checkpoint, replicates) for e, r in view.rows.items() if e not in before and r.checkpoint
+        },
+        last_epoch=max(view.rows, default=0),
+        due=more.get("due", 1),
+        report_seconds=more.get("report_seconds", 0.0),
+        objectives=[],
         stop_file=more.get("stop_file"),
         best_checkpoint=None if best is None else best.checkpoint,
         best_value=None if best is None else view.curve(metric.name)[best.epoch],
@@ -90,22 +97,25 @@ def written_by(ledger: Ledger, *, stop_after: int | None = None) -> WorkerChanne
     """A channel that writes each row as the driver does, and ends the worker after epoch ``stop_after``."""
 
     def write(report: Report) -> None:
-        if report.epoch in ledger.trials[0].rows:
-            return
-        ledger.append(
+        rows = [
             RowReported(
                 trial=0,
-                epoch=report.epoch,
-                decision="complete" if report.epoch == CONFIG.epochs else "continue",
+                epoch=each.epoch,
+                decision="complete" if each.epoch == CONFIG.epochs else "continue",
                 attempt=report.attempt,
-                metrics=report.metrics,
-                checkpoint=report.checkpoint,
-                checkpoint_sha256=report.checkpoint_sha256,
-                pictures=report.pictures,
+                metrics=each.metrics,
+                checkpoint=each.checkpoint,
+                checkpoint_sha256=each.checkpoint_sha256,
+                pictures=each.pictures,
                 worker=report.worker,
+                time=datetime.now(UTC).isoformat(),
             )
-        )
-        if report.epoch == stop_after:
+            for each in report.rows
+            if each.epoch not in ledger.trials[0].rows
+        ]
+        if rows:
+            ledger.append(RowsReported.of(rows))
+        if stop_after in {row.epoch for row in rows}:
             raise _Stopped
 
     return WorkerChannel(write)
@@ -245,7 +255,12 @@ def test_a_trial_is_left_when_the_drivers_file_appears(new_sweep, tmp_path, monk
     monkeypatch.setattr("research.worker.notice._LOOK_EVERY_S", 0.0)
     file = tmp_path / "stop"
     write, stop = written_by(ledger).report, StopFile(str(file))
-    channel = WorkerChannel(lambda report: (write(report), file.touch()), pause=stop.there)
+
+    def written_and_stopped(report: Report) -> None:
+        write([report])
+        file.touch()
+
+    channel = WorkerChannel(written_and_stopped, pause=stop.there)
     with pytest.raises(Preempted, match=r"the sweep stops; saved after step (\d+), in epoch 2"):
         run_trials(assignment(ledger, None, 0, stop_file=str(file)), channel)
     state = TrainState.load(ledger.directory / "trials" / "trial-0000" / "paused")
