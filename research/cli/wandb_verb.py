@@ -31,8 +31,21 @@ def sync(
 
     Run it again after more trials, or after a failure: what is there is not sent again. Includes the finalists.
     """
-    from research.tracking.sync import UploadError, check_access, pending, upload  # noqa: PLC0415
+    from research.tracking.sync import (  # noqa: PLC0415
+        UploadError,
+        check_access,
+        draw_figures,
+        pending,
+        upload,
+        without_figures,
+    )
 
+    if dry_run:
+        for path in without_figures(directory):
+            say(f"would draw the figures of {relative(path)} first")
+    else:
+        for line in draw_figures(directory):
+            complain(line)
     waiting = pending(directory)
     if not waiting:
         say(f"nothing to upload: every finished W&B run of {relative(directory)} is there already")

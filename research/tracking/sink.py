@@ -232,7 +232,7 @@ def log(sweep_dir: Path, mode: Mode | None, *, follow: bool = False) -> int:
         os.dup2(log, 2)
         mode = mode or ("online" if ledger.settings.wandb == "online" else "offline")
         with _lock(folder):
-            status = _follow(ledger, mode, closing, say, patience_s=PLOT_PATIENCE_S if follow else math.inf)
+            status = _follow(ledger, mode, closing, say, follow=follow)
     except (UserError, OSError) as error:
         say(_one_line(error))
         return 1
@@ -258,9 +258,7 @@ def _await_end(closing: threading.Event) -> None:
     closing.set()
 
 
-def _follow(
-    ledger: Ledger, mode: Mode, closing: threading.Event, say: Callable[[str], None], *, patience_s: float
-) -> int:
+def _follow(ledger: Ledger, mode: Mode, closing: threading.Event, say: Callable[[str], None], *, follow: bool) -> int:
     folder = ledger.folder.wandb
     for name in NOT_OURS:
         os.environ.pop(f"WANDB_{name}", None)
@@ -281,10 +279,10 @@ def _follow(
             # Nobody is asked: an address that is none would make W&B's client refuse to write its files.
             os.environ.pop("WANDB_BASE_URL", None)
         done = threading.Event()
-        if mode == "online" and patience_s < math.inf:
+        if mode == "online" and follow:
             threading.Thread(target=_end_late_upload, args=(closing, done), daemon=True).start()
         try:
-            _feed(TrialRuns(ledger, mode, say), closing, patience_s)
+            _feed(TrialRuns(ledger, mode, say), closing, follow=follow)
         except UserError:  # the ledger's
             raise
         except Exception as error:  # noqa: BLE001 - a dead wandb-core raises what it likes
@@ -326,8 +324,11 @@ def _tear_down(teardown: Callable[[], None]) -> None:
         ending.join(patient(TEARDOWN_S))
 
 
-def _feed(runs: TrialRuns, closing: threading.Event, patience_s: float) -> None:
-    """Follow the ledger until no more events come; then what is known only at the end."""
+def _feed(runs: TrialRuns, closing: threading.Event, *, follow: bool) -> None:
+    """Follow the ledger until no more events come; then log what is known only at the end.
+
+    A driver that waits gets no figures of its sweep in offline mode: ``research sync`` draws them before it uploads.
+    """
     while True:
         last = closing.is_set()  # asked before reading: what was written before it closed is seen
         runs.ledger.refresh()
@@ -335,15 +336,16 @@ def _feed(runs: TrialRuns, closing: threading.Event, patience_s: float) -> None:
         if last:
             break
         closing.wait(POLL_SECONDS)
-    until = time.monotonic() + patience_s
+    until = time.monotonic() + (PLOT_PATIENCE_S if follow else math.inf)
+    later = follow and runs.mode == "offline"
     runs.close()
     runs.log_models()
-    log_sweep(runs.ledger, runs.mode, runs.say, until=until)
+    log_sweep(runs.ledger, runs.mode, runs.say, until=until, figures_later=later)
     if runs.ledger.settings.parent is not None:
-        _refresh_parent(runs, until)
+        _refresh_parent(runs, until, figures_later=later)
 
 
-def _refresh_parent(runs: TrialRuns, until: float) -> None:
+def _refresh_parent(runs: TrialRuns, until: float, *, figures_later: bool) -> None:
     """Show the finalists in the run of their sweep too, unless another process works on it."""
     parent = runs.ledger.settings.parent
     with contextlib.suppress(UserError, OSError):
@@ -353,7 +355,7 @@ def _refresh_parent(runs: TrialRuns, until: float) -> None:
         folder = ledger.folder.wandb
         folder.mkdir(exist_ok=True)
         with _lock(folder, patience_s=0.0):
-            log_sweep(ledger, runs.mode, runs.say, until=until)
+            log_sweep(ledger, runs.mode, runs.say, until=until, figures_later=figures_later)
 
 
 @contextlib.contextmanager

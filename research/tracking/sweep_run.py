@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from research.ledger.trial_view import TrialView
     from research.planning.tracking_mode import Mode
+    from research.store.layout import SweepFolder
 
 ENOUGH = 4  # complete trials, for importances and figures
 MOST = 1000  # trials of a study that is drawn and fitted: the first so many
@@ -32,11 +33,19 @@ Rows = list[list[Any]]
 T = TypeVar("T")
 
 
-def log_sweep(ledger: Ledger, mode: Mode, say: Callable[[str], None], *, until: float) -> None:
+def has_figures(sweep: SweepFolder) -> bool:
+    """Return False if the run of a sweep was logged without its figures, which take longer than everything else."""
+    return not (mark := Marks(sweep).read("sweep")) or mark.get("figures") is True
+
+
+def log_sweep(
+    ledger: Ledger, mode: Mode, say: Callable[[str], None], *, until: float, figures_later: bool = False
+) -> None:
     """Log the sweep's run, unless it holds what the ledger says already: its tables, then the whole with its figures.
 
     One row for each, at twice the number of the ledger's events and at one more: a later row never meets the step of an
-    earlier one. Figures that have not begun at ``until`` (``time.monotonic``) are left out.
+    earlier one. Figures that have not begun at ``until`` (``time.monotonic``) are left out. ``figures_later``: they are
+    all left to ``research sync``.
     """
     marks = Marks(ledger.folder)
     finalists = _finalists(ledger)
@@ -50,7 +59,7 @@ def log_sweep(ledger: Ledger, mode: Mode, say: Callable[[str], None], *, until: 
     if not logged:
         _write(ledger, mode, marks, _tables(ledger, finalists), step=step)
         marks.write("sweep", **_where(ledger, mode, marks), **facts, figures=not drawable)
-    if not drawable:
+    if not drawable or figures_later:
         return
     figures, whole = _figures(ledger, until)
     if figures:

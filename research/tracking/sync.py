@@ -27,6 +27,7 @@ from research.store.scratch import temporary_folder
 from research.text import shell
 from research.tracking.resend import copy_without_rows, last_step
 from research.tracking.sink import NOT_OURS, unreachable
+from research.tracking.sweep_run import has_figures
 from research.tracking.trial_runs import Marks, upload_mark
 from vae.durable import read_file, replace
 
@@ -56,6 +57,29 @@ class Pending:
 
 class UploadError(Exception):
     """A run that was not uploaded, and why, in one line."""
+
+
+def without_figures(sweep_dir: Path) -> list[Path]:
+    """Return the sweep and its finalists as far as their own W&B runs lack their figures."""
+    sweep = SweepFolder(sweep_dir.absolute())
+    begun = [folder for folder in (sweep, sweep.finalists) if folder.wandb_finished.is_dir()]
+    return [folder.path for folder in begun if not has_figures(folder)]
+
+
+def draw_figures(sweep_dir: Path) -> list[str]:
+    """Log the figures that the session of an offline sweep left out; return a line for each problem."""
+    lines = []
+    for folder in without_figures(sweep_dir):
+        # In a process of its own, whose output goes to the log of the tracking.
+        command = [sys.executable, "-P", "-m", "research.tracking", str(folder), "--mode", "offline"]
+        drawn = subprocess.run(  # noqa: S603 - our own interpreter and module
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, errors="replace", check=False
+        )
+        if drawn.returncode != 0:
+            lines += [line for line in drawn.stdout.splitlines() if line.startswith("W&B: ")] or [
+                f"W&B: the figures of {folder} could not be drawn, see {SweepFolder(folder).wandb_log}"
+            ]
+    return lines
 
 
 def pending(sweep_dir: Path) -> list[Pending]:

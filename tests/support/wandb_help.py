@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from optuna.distributions import FloatDistribution, IntDistribution, distribution_to_json
+
 from research.store.folders import write_folder
 from tests.support.synthetic import row, trial
 
@@ -17,12 +19,25 @@ if TYPE_CHECKING:
     from research.tracking.sink import Sink
 
 
+DISTRIBUTIONS = {
+    "lr": distribution_to_json(FloatDistribution(1e-6, 1.0)),
+    "latent_size": distribution_to_json(IntDistribution(1, 1000)),
+}
+
+
 def append_trial(ledger: Ledger, number: int, epochs: int, decision: str = "complete", **changes: Any) -> None:
     """A trial with ``epochs`` rows that ends in ``decision``; one that goes on where it is ``continue``."""
     ledger.append(trial(number))
     for epoch in range(epochs):
         last = epoch == epochs - 1
         ledger.append(row(number, epoch, -10.0 / (3 + epoch), decision if last else "continue", **changes))
+
+
+def append_drawn(ledger: Ledger, number: int, elbo: float, decision: str = "complete") -> None:
+    """A trial of two epochs whose parameters have distributions."""
+    ledger.append(trial(number, distributions=DISTRIBUTIONS))
+    ledger.append(row(number, 1, elbo - 1.0))
+    ledger.append(row(number, 2, elbo, decision))
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:

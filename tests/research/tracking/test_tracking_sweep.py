@@ -10,14 +10,14 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from optuna.distributions import FloatDistribution, IntDistribution, distribution_to_json
 
 from research.ledger.settings import Metric, Parent
 from research.tracking.sweep_run import importances, trials_table
+from research.tracking.sync import without_figures
 from research.tracking.trial_names import family
 from tests.support.places import ROOT
 from tests.support.synthetic import MEASURE, failed, new_ledger, row, trial
-from tests.support.wandb_help import append_trial, keep_model
+from tests.support.wandb_help import DISTRIBUTIONS, append_drawn, append_trial, keep_model
 from tests.support.wandb_reader import read_run, read_runs, read_sweep, table
 from vae.conditioning import OnLabel
 from vae.corruption import Masking
@@ -30,22 +30,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from research.ledger.log import Ledger
     from research.tracking.sink import Sink
 
     Start = Callable[..., Sink]
-
-DISTRIBUTIONS = {
-    "lr": distribution_to_json(FloatDistribution(1e-6, 1.0)),
-    "latent_size": distribution_to_json(IntDistribution(1, 1000)),
-}
-
-
-def append_drawn(ledger: Ledger, number: int, elbo: float, decision: str = "complete") -> None:
-    """A trial of two epochs whose parameters have distributions."""
-    ledger.append(trial(number, distributions=DISTRIBUTIONS))
-    ledger.append(row(number, 1, elbo - 1.0))
-    ledger.append(row(number, 2, elbo, decision))
 
 
 @pytest.mark.parametrize(
@@ -95,18 +82,17 @@ def test_runs_can_be_filtered_and_compared(tmp_path: Path, start: Start) -> None
 
 @pytest.mark.slow
 def test_the_sweep_has_a_run_of_its_own(tmp_path: Path, start: Start) -> None:
-    """Tables equal to the ledger within the sink's time; importances and figures of the complete trials as time allows."""
+    """The sink writes tables equal to the ledger; research log adds importances and figures of the complete trials."""
     sweep = tmp_path / "sweep"
     ledger = new_ledger(sweep)
     for number in range(12):
         append_drawn(ledger, number, -90.0 - number**2, "pruned" if number in {4, 5} else "complete")
     ledger.append(trial(12, distributions=DISTRIBUTIONS))
     ledger.append(failed(12))
-    assert start(sweep).close() in (
-        [],
-        [f"W&B: figures of the sweep were left out to be done in time: research log {sweep} adds them"],
-    )
+    assert start(sweep).close() == []
     assert len(table(read_sweep(sweep), "trials")) == 13
+    assert not any("optuna" in name for name in read_sweep(sweep).rows[0])
+    assert without_figures(sweep) == [sweep]
     written: dict[Path, int] = {}
     # By hand there is no hurry; and a second time there is nothing to do.
     for _ in range(2):
@@ -114,6 +100,7 @@ def test_the_sweep_has_a_run_of_its_own(tmp_path: Path, start: Start) -> None:
         subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, check=True)
         before, written = written, {path: path.stat().st_mtime_ns for path in sweep.glob("wandb/offline-run-*/*.wandb")}
     assert written == before
+    assert without_figures(sweep) == []
     run = read_sweep(sweep)
     assert len(run.rows) == 1
     assert (run.job_type, run.group, run.name) == ("sweep", "quick", "quick")

@@ -15,7 +15,7 @@ from research.ledger.settings import Parent
 from research.tracking.sync import pending
 from tests.support.places import ROOT
 from tests.support.synthetic import new_ledger, row, trial
-from tests.support.wandb_help import append_trial, keep_model
+from tests.support.wandb_help import append_drawn, append_trial, keep_model
 from tests.support.wandb_server import start_server
 
 if TYPE_CHECKING:
@@ -102,6 +102,25 @@ def test_everything_is_uploaded_once_and_in_order(tmp_path: Path, start: Start, 
     assert (again.returncode, len(server.calls)) == (0, calls)
     assert again.stdout.startswith("nothing to upload")
     assert not any(b"canary" in path.read_bytes() for path in sweep.rglob("*") if path.is_file())
+
+
+@pytest.mark.slow
+def test_sync_draws_the_figures_that_an_offline_session_left_out(
+    tmp_path: Path, start: Start, server: Received
+) -> None:
+    """They are no problem of the session; they are drawn once, before anything is uploaded, and are uploaded."""
+    sweep = tmp_path / "sweep"
+    ledger = new_ledger(sweep)
+    for number in range(5):
+        append_drawn(ledger, number, -90.0 - number**2)
+    assert start(sweep).close() == []
+    listed = sync(sweep, "--dry-run")
+    assert listed.stdout.startswith("would draw the figures of ")
+    done = sync(sweep)
+    assert done.returncode == 0, done.stderr
+    (history,) = server.history(f"quick-{ledger.identity[:8]}-sweep")
+    assert any(name.startswith("optuna/") for name in history)
+    assert "would draw" not in sync(sweep, "--dry-run").stdout
 
 
 def read_identity(sweep: Path) -> str:
