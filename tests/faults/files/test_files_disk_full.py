@@ -12,11 +12,12 @@ import pytest
 import torch
 
 from research.cli import app as cli
-from research.driver.best_models import keep_best, trial_name
+from research.driver.best_models import keep_best
 from research.errors import StorageError
 from research.ledger.log import Ledger
 from research.models import looks
 from research.store.folders import verify_folder
+from research.store.layout import trial_name
 from tests.support.invented import models, whole
 from tests.support.synthetic import new_ledger, row, trial
 from vae.state import TrainState

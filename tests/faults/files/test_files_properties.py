@@ -11,11 +11,12 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from research.driver.best_models import keep_best, trial_name
+from research.driver.best_models import keep_best
 from research.errors import CorruptFile
 from research.ledger.events import Interrupted, TrialRetried
 from research.ledger.log import Ledger
 from research.store.folders import verify_folder
+from research.store.layout import trial_name
 from tests.support.synthetic import failed, new_ledger, row, trial
 from vae.state import TrainState
 

@@ -12,12 +12,13 @@ import pytest
 import safetensors.torch
 import torch
 
-from research.driver.best_models import keep_best, trial_name
+from research.driver.best_models import keep_best
 from research.errors import CorruptFile, UserError
 from research.ledger.log import Ledger
 from research.ledger.records import load_record
 from research.models.looks import model_hash
 from research.store.folders import verify_folder, write_folder
+from research.store.layout import trial_name
 from tests.support.places import ROOT
 from tests.support.synthetic import failed, new_ledger, row, trial
 from vae.portable import WEIGHTS_FILE as WEIGHTS

@@ -22,6 +22,7 @@ NOBODY = 99_999_999  # no process has such a number
         ("file.tmp", True),
         (f".folder.{NOBODY}-new.tmp/", True),
     ],
+    ids=["dead", "dead with a token", "ours", "alive", "no process", "no temporary file", "a folder"],
 )
 def test_clear_leftover_files_removes_files_of_dead_processes(tmp_path, name, stays):
     """Files of living processes, folders and files without a temporary name stay."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from research.driver.best_models import epoch_folder, keep_best, last_whole, replicate_folder
+from research.driver.best_models import keep_best, last_whole
 from research.errors import StorageError
 from research.ledger.events import RowReported, RowsReported
 from research.ledger.log import Ledger
@@ -22,6 +22,7 @@ from research.ledger.settings import Metric
 from research.provenance import running_sha256
 from research.store import mirror as storage
 from research.store.folders import verify_folder
+from research.store.layout import epoch_folder, replicate_folder
 from research.store.object_store import ObjectStore
 from research.worker.messages import Assignment
 from research.worker.notice import Preempted, StopFile
