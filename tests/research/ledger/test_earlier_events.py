@@ -20,6 +20,8 @@ REQUIRED = {
     "SessionStarted": {"generation", "pid", "host", "code", "versions", "hardware"},
     "TrialCreated": {"trial", "params", "distributions", "config", "config_hash", "seed", "sampler_seed"},
     "RowReported": {"trial", "epoch", "metrics"},
+    "RowsReported": {"trial", "rows"},  # new after 0.1.0
+    "DecidedRow": {"epoch", "time", "metrics"},  # new after 0.1.0
     "TrialRetried": {"trial", "attempt", "reason"},
     "TrialFailed": {"trial", "kind", "reason"},
     "Interrupted": {"reason"},
