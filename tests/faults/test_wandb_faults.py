@@ -44,7 +44,7 @@ def arguments(space: Path, storage: Path, wandb: str) -> list[str]:
     """A small sweep that is a function of its seed."""
     return [
         "sweep", str(space), "--trials", "3", "--name", "s", "--storage", str(storage), "--deterministic", "--seed", "3",
-        "--concurrent", "2", "--min-population", "2", "--wandb", wandb,
+        "--concurrent", "2", "--min-population", "2", "--wandb", wandb, "--report-seconds", "0",
     ]  # fmt: skip
 
 

@@ -61,7 +61,7 @@ def arguments(space: Path, storage: Path, name: str) -> list[str]:
     return [
         "sweep", str(space), "--trials", "9", "--name", name, "--storage", str(storage), "--deterministic", "--stack", "3",
         "--seed", "3", "--concurrent", "1", "--min-population", "3", "--wandb", "disabled", "--sampler-option",
-        "startup_trials=3",
+        "startup_trials=3", "--report-seconds", "0",
     ]  # fmt: skip
 
 
