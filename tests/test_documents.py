@@ -87,7 +87,7 @@ def test_pages_research_commands_are_parsed(page):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
-@pytest.mark.parametrize("page", [PAGES[0], PAGES[2], pytest.param(PAGES[1], marks=pytest.mark.long)])
+@pytest.mark.parametrize("page", [PAGES[0], *(pytest.param(page, marks=pytest.mark.long) for page in PAGES[1:])])
 def test_pages_commands_run_in_order_in_a_fresh_folder(page, tmp_path):
     """Every block that needs neither a cluster nor an account runs after those before it, and exits with 0."""
     for name in ("Makefile", "pyproject.toml", "constraints.txt", ".venv"):  # what `make` needs
