@@ -81,7 +81,9 @@ def _run(tasks: list[Assignment], channel: Channel) -> None:
     configs = [from_record(task.config) for task in tasks]
     place = Workplace(tasks[0].sweep_dir, tasks[0].storage)  # one for all: each new one empties the process's scratch
     for group in groups(configs, tasks[0].device):
-        reporting = _Reporting(channel, tasks[group[0]].report_seconds)
+        # Members of a stack are reported in events of their own. A driver that is killed between them must not leave them
+        # several epochs apart, because they would continue in stacks of other sizes, equal only to rounding.
+        reporting = _Reporting(channel, tasks[group[0]].report_seconds if len(group) == 1 else 0.0)
         trials = [_Trial(tasks[position], configs[position], place, reporting) for position in group]
         if len(trials) > 1:
             _train_stack(trials)
@@ -166,7 +168,7 @@ class _Reporting:
     def __init__(self, channel: Channel, seconds: float) -> None:
         self.channel = channel
         self.trials: list[_Trial] = []
-        self.seconds = seconds
+        self.wanted = self.seconds = seconds
         self.began = time.monotonic()
 
     def when_due(self, *, at_once: bool = False) -> None:
@@ -197,10 +199,7 @@ class _Reporting:
                 trial.forget()
         self.began = time.monotonic()
         # A disk, driver or network under load takes longer: then epochs wait longer, so that training gets most of the time.
-        self.seconds = min(
-            max(waiting[0].task.report_seconds, _SHARE * (self.began - began)),
-            _LONGEST * waiting[0].task.report_seconds,
-        )
+        self.seconds = min(max(self.wanted, _SHARE * (self.began - began)), _LONGEST * self.wanted)
 
     @contextlib.contextmanager
     def nothing_lost(self) -> Iterator[None]:
